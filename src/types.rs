@@ -1,0 +1,79 @@
+//! The nouns that more than one room uses, as types the compiler can tell apart.
+//!
+//! Nothing here is `Serialize`: the wire, the disk and the terminal each have their own types.
+
+use std::fmt;
+
+/// An index into the model's vocabulary.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub u32);
+
+/// A block of the pool: the KV of up to [`BLOCK_TOKENS`] consecutive tokens, all layers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId(pub u32);
+
+/// Tokens in one KV block. Also the granularity of what is saved, shared and restored.
+pub const BLOCK_TOKENS: usize = 256;
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}", self.0)
+    }
+}
+
+impl fmt::Debug for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b{}", self.0)
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Everything a model's files say about text, as `model` found it and as `text` reads it.
+///
+/// The model room finds the bytes (it knows folders and GGUF), the text room gives them meaning.
+pub enum TextSource {
+    /// An MLX or Hugging Face folder. All contents are the raw bytes of the files of that name.
+    Folder {
+        tokenizer_json: Vec<u8>,
+        tokenizer_config_json: Option<Vec<u8>>,
+        /// `chat_template.jinja`, which wins over the template inside `tokenizer_config.json`.
+        chat_template_jinja: Option<String>,
+        /// Every `eos_token_id` of `config.json` and `generation_config.json`.
+        end_tokens: Vec<TokenId>,
+    },
+    /// The vocabulary inside a GGUF file.
+    Gguf(GgufVocabulary),
+}
+
+/// The `tokenizer.*` metadata of a GGUF file.
+#[derive(Clone, Debug, Default)]
+pub struct GgufVocabulary {
+    /// `tokenizer.ggml.model`: `gpt2` (byte-level BPE) or `llama` (SentencePiece BPE).
+    pub model: String,
+    /// `tokenizer.ggml.pre`: names the pre-tokenisation, e.g. `smollm`, `llama-bpe`, `qwen2`.
+    pub pre: Option<String>,
+    /// One entry per id.
+    pub tokens: Vec<String>,
+    /// SentencePiece scores, one per id, or empty.
+    pub scores: Vec<f32>,
+    /// GGUF token types, one per id, or empty: 1 normal, 2 unknown, 3 control, 4 user defined,
+    /// 5 unused, 6 byte.
+    pub token_types: Vec<i32>,
+    /// BPE merges, `left right`, in order of rank, or empty.
+    pub merges: Vec<String>,
+    pub bos: Option<TokenId>,
+    pub eos: Option<TokenId>,
+    /// `eot_token_id`, `eom_token_id` and their like: further tokens that end a turn.
+    pub other_ends: Vec<TokenId>,
+    pub unknown: Option<TokenId>,
+    pub padding: Option<TokenId>,
+    pub add_bos: Option<bool>,
+    pub add_eos: Option<bool>,
+    pub add_space_prefix: Option<bool>,
+    pub chat_template: Option<String>,
+}
