@@ -3,16 +3,16 @@
     python make_tiny.py        (versions and file formats: README.md)
 """
 
-import importlib
 import shutil
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm import utils
 
 import golden
+import tokenizer
 
 HERE = Path(__file__).parent
 
@@ -112,6 +112,7 @@ MODELS = {
     "llama-mixed": (LLAMA | WIDE, mx.float32, q(4, 64, mixed), 16),
 }
 SHARDED = "llama-f16"
+WITH_TOKENIZER = "llama-f16"
 
 
 def random_weight(rng, path, shape):
@@ -152,6 +153,23 @@ def save(folder, model, config, shards):
     utils.save_config(config, folder / "config.json")
 
 
+def save_tokenizer(folder):
+    """The same tokenizer as in the GGUF files, as a Hugging Face folder has it."""
+    tokens, types = tokenizer.tiny()
+    tokenizer.hugging_face(tokens, types, tokenizer.MERGES, "smollm").save(
+        str(folder / "tokenizer.json")
+    )
+    golden.dump(
+        folder / "tokenizer_config.json",
+        {
+            "bos_token": tokens[tokenizer.BOS],
+            "eos_token": tokens[tokenizer.EOS],
+            "add_bos_token": False,
+            "chat_template": tokenizer.TEMPLATE,
+        },
+    )
+
+
 def in_two(weights):
     names = list(weights)
     half = len(names) // 2
@@ -172,6 +190,8 @@ def main():
         folder = HERE / "tiny" / name
         model, config = build(config, dtype, quantisation, seed)
         save(folder, model, config, shards=2 if name == SHARDED else 1)
+        if name == WITH_TOKENIZER:
+            save_tokenizer(folder)
         # The golden is of what a reader will load, not of what was in memory.
         model, config = utils.load_model(folder)
         prompts = golden.random_prompts(np.random.default_rng(seed + 1000), config["vocab_size"])
