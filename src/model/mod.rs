@@ -1,22 +1,119 @@
-//! The model: loads weights and computes. The only room that names MLX.
+//! The model: weights, KV cache and the forward pass. All MLX arrays live and die in this room.
+//!
+//! The door is [`ModelFiles`] (open, check, then load) and the trait [`Model`] (step, export,
+//! import). The engine speaks token ids and block ids; no tensor crosses this line.
 
-/// The version of the MLX library that this process runs with.
-pub fn mlx_version() -> String {
-    mlx_sys::linked_version()
+mod arch;
+mod attention;
+mod batch;
+mod checkpoint;
+mod decoder;
+mod error;
+pub mod fake;
+mod gguf;
+mod kv;
+mod layers;
+mod load;
+mod portable;
+mod rope;
+pub mod sample;
+mod spec;
+
+use crate::types::{BlockId, TokenId};
+
+pub use error::Error;
+pub use kv::{KvBits, KvConfig, KvPart};
+pub use load::{LoadOptions, ModelFiles, ModelSummary};
+pub use spec::{LayerSpec, Spec};
+
+/// One model in memory, with its pool of KV blocks.
+///
+/// A block's KV is whatever the rows wrote there; who owns a block, and which blocks form a
+/// sequence, is the engine's knowledge.
+pub trait Model {
+    fn spec(&self) -> &Spec;
+
+    /// One forward pass over all rows of the batch: appends their KV to their blocks and returns
+    /// the logits each row asked for, in the order of the rows.
+    ///
+    /// Nothing is written when the batch is refused ([`Error::Batch`]).
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error>;
+
+    /// The KV of the first `tokens` tokens of a block, in the layout of [`Spec::block_bytes`].
+    fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error>;
+
+    /// Puts exported bytes back; the inverse of [`Model::export`], to the bit.
+    fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error>;
 }
 
-#[cfg(test)]
-mod tests {
-    use mlx_rs::{Array, Dtype};
+/// The rows of one step. Ragged: every row has any number of new tokens at its own position.
+#[derive(Clone, Debug, Default)]
+pub struct Batch<'a> {
+    pub rows: Vec<Row<'a>>,
+}
 
-    #[test]
-    fn mlx_computes_in_every_float_type() {
-        for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
-            let ones = Array::ones::<f32>(&[2, 3]).expect("shape is fine");
-            let ones = ones.as_dtype(dtype).expect("dtype is known");
-            let sum = (&ones + &ones).sum(None).expect("sums");
-            let sum = sum.as_dtype(Dtype::Float32).expect("dtype is known");
-            assert_eq!(sum.item_exact::<f32>(), 12.0, "{dtype:?}");
-        }
+/// The new tokens of one sequence in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The new tokens; at least one.
+    pub tokens: &'a [TokenId],
+    /// Position of the first new token: the tokens of this sequence that already have KV.
+    pub start: usize,
+    /// The sequence's block table; block `i` holds positions `i * BLOCK_TOKENS ..`.
+    /// It covers at least `start + tokens.len()` positions.
+    pub blocks: &'a [BlockId],
+    pub logits: Wanted,
+}
+
+impl Row<'_> {
+    /// Tokens of the sequence that have KV after the step.
+    pub fn end(&self) -> usize {
+        self.start + self.tokens.len()
     }
+}
+
+/// The positions of a row whose logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A chunk of a prompt that is not finished yet.
+    None,
+    /// The next token is to be sampled.
+    Last,
+    /// Every position, e.g. for perplexity or logprobs of the prompt.
+    All,
+}
+
+/// The logits of one row: `[positions, vocabulary]`, row-major; no position for [`Wanted::None`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Logits {
+    vocabulary: usize,
+    values: Vec<f32>,
+}
+
+impl Logits {
+    /// `values` is `[positions, vocabulary]`.
+    pub fn new(vocabulary: usize, values: Vec<f32>) -> Logits {
+        assert!(vocabulary > 0);
+        assert_eq!(values.len() % vocabulary, 0);
+        Logits { vocabulary, values }
+    }
+
+    pub fn positions(&self) -> usize {
+        self.values.len().checked_div(self.vocabulary).unwrap_or(0)
+    }
+
+    /// The logits at a position of the row, one value per vocabulary entry.
+    pub fn at(&self, position: usize) -> &[f32] {
+        &self.values[position * self.vocabulary..][..self.vocabulary]
+    }
+
+    /// The logits of the row's last token; what a [`Wanted::Last`] row has.
+    pub fn last(&self) -> &[f32] {
+        self.at(self.positions() - 1)
+    }
+}
+
+/// The version of MLX this program runs on, as its library reports it.
+pub fn mlx_version() -> String {
+    mlx_sys::linked_version()
 }

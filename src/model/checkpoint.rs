@@ -1,0 +1,205 @@
+//! A model's weights on disk, under Hugging Face's names, whatever the container.
+//!
+//! A tensor is read when it is asked for, checked against the shape that the architecture
+//! expects, and handed over as host memory; only then does MLX see it.
+
+mod folder;
+
+use half::{bf16, f16};
+
+use super::Error;
+use super::gguf::quant::Unpacked;
+use super::gguf::{Gguf, names, quant};
+pub use folder::Folder;
+
+/// Where the weights come from.
+pub enum Checkpoint {
+    Folder(Folder),
+    Gguf {
+        gguf: Gguf,
+        /// llama.cpp's converter interleaves the two halves of each head's q and k rows for
+        /// Llama models; the number of heads is needed to undo it.
+        interleaved: Option<Interleaved>,
+    },
+}
+
+/// The head counts of a model whose q and k rows are interleaved.
+#[derive(Clone, Copy)]
+pub struct Interleaved {
+    pub query_heads: usize,
+    pub kv_heads: usize,
+}
+
+/// A matrix in host memory: `[rows, columns]`, i.e. `[out, in]` of a linear layer.
+pub enum Matrix {
+    Dense(Dense),
+    Affine(Affine),
+}
+
+/// Values as the file has them.
+#[derive(Clone, Debug)]
+pub enum Dense {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+/// MLX's affine quantisation: `value = scale * code + bias`, per `group` values of a row.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    pub columns: usize,
+    pub bits: usize,
+    pub group: usize,
+    /// Row by row a little-endian stream of `bits`-wide codes.
+    pub codes: Vec<u8>,
+    /// `[rows, columns / group]`
+    pub scales: Vec<f32>,
+    /// `[rows, columns / group]`
+    pub biases: Vec<f32>,
+}
+
+impl Checkpoint {
+    /// A norm's weight or a bias: `[length]`, as f32.
+    pub fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, Error> {
+        match self {
+            Checkpoint::Folder(folder) => folder.dense(name, &[length]).map(Dense::into_f32),
+            Checkpoint::Gguf { gguf, interleaved } => {
+                let matrix = gguf_tensor(gguf, name, &[length])?;
+                let mut values = match matrix {
+                    Matrix::Dense(dense) => dense.into_f32(),
+                    Matrix::Affine(affine) => affine.dequantised(),
+                };
+                if let Some(heads) = heads_of(name, *interleaved) {
+                    values = uninterleave(&values, 1, heads);
+                }
+                Ok(values)
+            }
+        }
+    }
+
+    /// The weight of the linear layer or embedding `module`: `[rows, columns]`.
+    pub fn matrix(&self, module: &str, rows: usize, columns: usize) -> Result<Matrix, Error> {
+        match self {
+            Checkpoint::Folder(folder) => folder.matrix(module, rows, columns),
+            Checkpoint::Gguf { gguf, interleaved } => {
+                let name = format!("{module}.weight");
+                let matrix = gguf_tensor(gguf, &name, &[rows, columns])?;
+                Ok(match heads_of(&name, *interleaved) {
+                    None => matrix,
+                    Some(heads) => matrix.uninterleave(rows, heads),
+                })
+            }
+        }
+    }
+}
+
+fn gguf_tensor(gguf: &Gguf, name: &str, shape: &[usize]) -> Result<Matrix, Error> {
+    let path = || gguf.path().to_owned();
+    let missing = || Error::MissingTensor { path: path(), tensor: name.to_owned() };
+    let gguf_name = names::tensor_name(name).ok_or_else(missing)?;
+    let tensor = gguf
+        .tensor(&gguf_name)
+        .ok_or_else(|| Error::MissingTensor { path: path(), tensor: gguf_name.clone() })?;
+    if tensor.shape != shape {
+        return Err(Error::Tensor {
+            path: path(),
+            tensor: gguf_name,
+            reason: format!("has shape {:?}, the configuration says {shape:?}", tensor.shape),
+        });
+    }
+    let kind = gguf.quant_type(&gguf_name, tensor)?;
+    let raw = gguf.read(&gguf_name, tensor)?;
+    let columns = *shape.last().expect("a vector or a matrix");
+    Ok(match quant::unpack(kind, &raw, columns) {
+        Unpacked::Dense(dense) => Matrix::Dense(dense),
+        Unpacked::Affine(affine) => Matrix::Affine(affine),
+    })
+}
+
+/// The number of heads in a q or k projection of an interleaved model.
+fn heads_of(name: &str, interleaved: Option<Interleaved>) -> Option<usize> {
+    let interleaved = interleaved?;
+    if name.contains(".q_proj.") {
+        Some(interleaved.query_heads)
+    } else if name.contains(".k_proj.") {
+        Some(interleaved.kv_heads)
+    } else {
+        None
+    }
+}
+
+/// Undoes the interleaving: within each head, row `2i + j` goes back to row `j * half + i`.
+fn uninterleave<T: Copy>(values: &[T], rows_len: usize, heads: usize) -> Vec<T> {
+    let rows = values.len() / rows_len;
+    let head_rows = rows / heads;
+    let half = head_rows / 2;
+    let mut out = Vec::with_capacity(values.len());
+    for head in 0..heads {
+        for row in 0..head_rows {
+            let (j, i) = (row / half, row % half);
+            let from = (head * head_rows + 2 * i + j) * rows_len;
+            out.extend_from_slice(&values[from..][..rows_len]);
+        }
+    }
+    out
+}
+
+impl Matrix {
+    fn uninterleave(self, rows: usize, heads: usize) -> Matrix {
+        fn all<T: Copy>(values: &[T], rows: usize, heads: usize) -> Vec<T> {
+            uninterleave(values, values.len() / rows, heads)
+        }
+        match self {
+            Matrix::Dense(Dense::F32(v)) => Matrix::Dense(Dense::F32(all(&v, rows, heads))),
+            Matrix::Dense(Dense::F16(v)) => Matrix::Dense(Dense::F16(all(&v, rows, heads))),
+            Matrix::Dense(Dense::Bf16(v)) => Matrix::Dense(Dense::Bf16(all(&v, rows, heads))),
+            Matrix::Affine(affine) => Matrix::Affine(Affine {
+                codes: all(&affine.codes, rows, heads),
+                scales: all(&affine.scales, rows, heads),
+                biases: all(&affine.biases, rows, heads),
+                ..affine
+            }),
+        }
+    }
+}
+
+impl Dense {
+    pub fn into_f32(self) -> Vec<f32> {
+        match self {
+            Dense::F32(values) => values,
+            Dense::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+            Dense::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
+        }
+    }
+}
+
+impl Affine {
+    /// The values, row-major: the plain meaning of the format, for small tensors and tests.
+    pub fn dequantised(&self) -> Vec<f32> {
+        let codes_per_row = self.columns * self.bits / 8;
+        let mut values = Vec::new();
+        for (row, codes) in self.codes.chunks_exact(codes_per_row).enumerate() {
+            for column in 0..self.columns {
+                let at = column * self.bits;
+                let wide = u16::from(codes[at / 8])
+                    | u16::from(codes.get(at / 8 + 1).copied().unwrap_or(0)) << 8;
+                let code = (wide >> (at % 8)) & ((1 << self.bits) - 1);
+                let group = row * (self.columns / self.group) + column / self.group;
+                values.push(self.scales[group] * f32::from(code) + self.biases[group]);
+            }
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uninterleave;
+
+    #[test]
+    fn interleaved_rows_go_back_to_halves() {
+        // Two heads of four rows each; llama.cpp stores row j*2+i of a head at 2i+j.
+        let stored = [0, 2, 1, 3, 4, 6, 5, 7];
+        assert_eq!(uninterleave(&stored, 1, 2), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+}

@@ -1,0 +1,188 @@
+//! The layers that every architecture is made of, as plain MLX operations.
+
+use half::{bf16, f16};
+use mlx_rs::ops::indexing::TryIndexOp;
+use mlx_rs::{Array, Dtype, fast, ops};
+
+use super::Error;
+use super::checkpoint::{Affine, Checkpoint, Dense, Matrix};
+
+/// Reads weights from a checkpoint into MLX arrays of the type the model computes in.
+pub struct Loader<'a> {
+    pub checkpoint: &'a Checkpoint,
+    /// Type of the activations, and so of scales, biases and dense weights. On CPU f32: MLX has
+    /// fast code for nothing else there.
+    pub compute: Dtype,
+}
+
+impl Loader<'_> {
+    pub fn norm(&self, module: &str, length: usize, epsilon: f32) -> Result<RmsNorm, Error> {
+        let weight = self.checkpoint.vector(&format!("{module}.weight"), length)?;
+        Ok(RmsNorm { weight: self.array(Dense::F32(weight), &[length])?, epsilon })
+    }
+
+    /// `[columns] → [rows]`
+    pub fn linear(
+        &self,
+        module: &str,
+        rows: usize,
+        columns: usize,
+        bias: Bias,
+    ) -> Result<Linear, Error> {
+        let bias = match bias {
+            Bias::None => None,
+            Bias::Added => {
+                let values = self.checkpoint.vector(&format!("{module}.bias"), rows)?;
+                Some(self.array(Dense::F32(values), &[rows])?)
+            }
+        };
+        Ok(Linear { weight: self.weight(module, rows, columns)?, bias })
+    }
+
+    pub fn embedding(&self, module: &str, rows: usize, columns: usize) -> Result<Embedding, Error> {
+        Ok(Embedding { weight: self.weight(module, rows, columns)? })
+    }
+
+    fn weight(&self, module: &str, rows: usize, columns: usize) -> Result<Weight, Error> {
+        Ok(match self.checkpoint.matrix(module, rows, columns)? {
+            Matrix::Dense(dense) => Weight::Dense(self.array(dense, &[rows, columns])?),
+            Matrix::Affine(affine) => self.affine(affine, rows)?,
+        })
+    }
+
+    fn affine(&self, affine: Affine, rows: usize) -> Result<Weight, Error> {
+        let Affine { columns, bits, group, codes, scales, biases } = affine;
+        let words: Vec<u32> =
+            codes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        drop(codes);
+        let groups = [rows, columns / group];
+        Ok(Weight::Affine {
+            codes: Array::from_slice(&words, &dimensions(&[rows, columns * bits / 32])?),
+            scales: self.array(Dense::F32(scales), &groups)?,
+            biases: self.array(Dense::F32(biases), &groups)?,
+            group: group as i32,
+            bits: bits as i32,
+        })
+    }
+
+    fn array(&self, dense: Dense, shape: &[usize]) -> Result<Array, Error> {
+        let shape = dimensions(shape)?;
+        // Widening happens here and not in MLX, so that no second copy waits for an evaluation.
+        let array = match (dense, self.compute) {
+            (Dense::F16(values), Dtype::Float16) => Array::from_slice::<f16>(&values, &shape),
+            (Dense::Bf16(values), Dtype::Bfloat16) => Array::from_slice::<bf16>(&values, &shape),
+            (dense, Dtype::Float32) => Array::from_slice(&dense.into_f32(), &shape),
+            (dense, compute) => {
+                let array = Array::from_slice(&dense.into_f32(), &shape).as_dtype(compute)?;
+                array.eval()?;
+                array
+            }
+        };
+        Ok(array)
+    }
+}
+
+/// MLX counts in `i32`.
+pub fn dimensions(shape: &[usize]) -> Result<Vec<i32>, Error> {
+    let count = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+    if count.is_none_or(|count| i32::try_from(count).is_err()) {
+        return Err(Error::Setting(format!("an array of shape {shape:?} is too large for MLX")));
+    }
+    Ok(shape.iter().map(|&n| n as i32).collect())
+}
+
+/// Whether a linear layer adds a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    None,
+    Added,
+}
+
+/// Root mean square normalisation over the last axis (Zhang and Sennrich, 2019).
+pub struct RmsNorm {
+    weight: Array,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    pub fn apply(&self, x: &Array) -> Result<Array, Error> {
+        Ok(fast::rms_norm(x, Some(&self.weight), self.epsilon)?)
+    }
+}
+
+/// `[out, in]`
+enum Weight {
+    Dense(Array),
+    Affine { codes: Array, scales: Array, biases: Array, group: i32, bits: i32 },
+}
+
+impl Weight {
+    /// `x @ weight.T`: `[tokens, in] → [tokens, out]`.
+    fn multiply(&self, x: &Array) -> Result<Array, Error> {
+        Ok(match self {
+            Weight::Dense(weight) => ops::matmul(x, weight.t())?,
+            Weight::Affine { codes, scales, biases, group, bits } => {
+                ops::quantized_matmul(x, codes, scales, biases, true, *group, *bits)?
+            }
+        })
+    }
+
+    /// The rows of the given ids: `[tokens] → [tokens, in]`.
+    fn rows(&self, ids: &Array) -> Result<Array, Error> {
+        Ok(match self {
+            Weight::Dense(weight) => weight.take_axis(ids, 0)?,
+            Weight::Affine { codes, scales, biases, group, bits } => {
+                let biases = biases.take_axis(ids, 0)?;
+                let scales = scales.take_axis(ids, 0)?;
+                ops::dequantize(codes.take_axis(ids, 0)?, scales, &biases, *group, *bits)?
+            }
+        })
+    }
+}
+
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Array>,
+}
+
+impl Linear {
+    /// `[tokens, in] → [tokens, out]`
+    pub fn apply(&self, x: &Array) -> Result<Array, Error> {
+        let y = self.weight.multiply(x)?;
+        Ok(match &self.bias {
+            None => y,
+            Some(bias) => ops::add(y, bias)?,
+        })
+    }
+}
+
+/// A row per token id; tied models use it as their output head too.
+pub struct Embedding {
+    weight: Weight,
+}
+
+impl Embedding {
+    /// `[tokens] → [tokens, hidden]`
+    pub fn lookup(&self, ids: &Array) -> Result<Array, Error> {
+        self.weight.rows(ids)
+    }
+
+    /// `[tokens, hidden] → [tokens, vocabulary]`
+    pub fn as_head(&self, hidden: &Array) -> Result<Array, Error> {
+        self.weight.multiply(hidden)
+    }
+}
+
+/// `silu(gate) * up`, the activation of SwiGLU (Shazeer, 2020).
+pub fn swiglu(gate: &Array, up: &Array) -> Result<Array, Error> {
+    let silu = ops::multiply(gate, ops::sigmoid(gate)?)?;
+    Ok(ops::multiply(silu, up)?)
+}
+
+/// Rows `from .. to` of the first axis.
+pub fn rows(x: &Array, from: usize, to: usize) -> Result<Array, Error> {
+    if from == 0 && to == x.dim(0) as usize {
+        return Ok(x.clone());
+    }
+    Ok(x.try_index(from as i32..to as i32)?)
+}

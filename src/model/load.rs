@@ -1,0 +1,172 @@
+//! From files to a model: open and check everything cheap first, load the weights last.
+
+use std::path::{Path, PathBuf};
+
+use mlx_rs::Dtype;
+use serde_json::{Map, Value as Json};
+
+use super::arch::{self, Architecture, Fields};
+use super::checkpoint::{Checkpoint, Folder, Interleaved};
+use super::decoder::Config;
+use super::gguf::{Gguf, names};
+use super::kv::KvConfig;
+use super::layers::Loader;
+use super::portable::Portable;
+use super::{Error, Model};
+use crate::types::{TextSource, TokenId};
+
+/// No `config.json` or tokenizer is larger (the largest tokenizers have about 35 MB).
+const JSON_BYTES_MAX: u64 = 256 << 20;
+
+/// A model's files, opened and understood; no weight is in memory yet.
+pub struct ModelFiles {
+    path: PathBuf,
+    checkpoint: Checkpoint,
+    config: Config,
+    end_tokens: Vec<TokenId>,
+}
+
+/// How to run a model.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    pub kv: KvConfig,
+    /// Blocks in the KV pool.
+    pub pool_blocks: usize,
+}
+
+/// What a user wants to know about a model before it is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSummary {
+    pub context_tokens: usize,
+    pub vocabulary: usize,
+    pub layers: usize,
+}
+
+impl ModelFiles {
+    /// Opens a folder or a `.gguf` file.
+    pub fn open(path: &Path) -> Result<ModelFiles, Error> {
+        let metadata = std::fs::metadata(path).map_err(|error| Error::Read {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        match metadata.is_dir() {
+            true => ModelFiles::open_folder(path),
+            false => ModelFiles::open_gguf(path),
+        }
+    }
+
+    pub fn summary(&self) -> ModelSummary {
+        ModelSummary {
+            context_tokens: self.config.context_tokens,
+            vocabulary: self.config.vocabulary,
+            layers: self.config.layers,
+        }
+    }
+
+    /// What the text room needs of these files.
+    pub fn text(&self) -> Result<TextSource, Error> {
+        match &self.checkpoint {
+            Checkpoint::Gguf { gguf, .. } => names::vocabulary(gguf).map(TextSource::Gguf),
+            Checkpoint::Folder(_) => Ok(TextSource::Folder {
+                tokenizer_json: read_json(&self.path.join("tokenizer.json"))?,
+                tokenizer_config_json: read_optional(&self.path.join("tokenizer_config.json"))?,
+                chat_template_jinja: read_template(&self.path.join("chat_template.jinja"))?,
+                end_tokens: self.end_tokens.clone(),
+            }),
+        }
+    }
+
+    /// Reads the weights.
+    pub fn load(&self, options: LoadOptions) -> Result<Box<dyn Model>, Error> {
+        let loader = Loader { checkpoint: &self.checkpoint, compute: Dtype::Float32 };
+        let model = Portable::load(&self.config, &loader, options.kv, options.pool_blocks)?;
+        Ok(Box::new(model))
+    }
+
+    fn open_folder(path: &Path) -> Result<ModelFiles, Error> {
+        let config_path = path.join("config.json");
+        let map = parse_object(&config_path, &read_json(&config_path)?)?;
+        let architecture = architecture(&config_path, &map)?;
+        let config = (architecture.config)(&Fields { path: &config_path, map: &map })?;
+        let mut end_tokens = end_tokens(&map);
+        let generation_path = path.join("generation_config.json");
+        if let Some(bytes) = read_optional(&generation_path)? {
+            end_tokens.extend(self::end_tokens(&parse_object(&generation_path, &bytes)?));
+        }
+        let checkpoint = Checkpoint::Folder(Folder::open(path, &map)?);
+        Ok(ModelFiles { path: path.to_owned(), checkpoint, config, end_tokens })
+    }
+
+    fn open_gguf(path: &Path) -> Result<ModelFiles, Error> {
+        let gguf = Gguf::open(path)?;
+        // All types are checked now, so that an unsupported file fails before a long load.
+        for (name, tensor) in gguf.tensors() {
+            gguf.quant_type(name, tensor)?;
+        }
+        let map = names::config(&gguf)?;
+        let architecture = architecture(path, &map)?;
+        let config = (architecture.config)(&Fields { path, map: &map })?;
+        let interleaved = architecture.interleaved_in_gguf.then_some(Interleaved {
+            query_heads: config.query_heads,
+            kv_heads: config.kv_heads,
+        });
+        let checkpoint = Checkpoint::Gguf { gguf, interleaved };
+        Ok(ModelFiles { path: path.to_owned(), checkpoint, config, end_tokens: Vec::new() })
+    }
+}
+
+fn architecture(path: &Path, map: &Map<String, Json>) -> Result<&'static Architecture, Error> {
+    let model_type = map.get("model_type").and_then(Json::as_str).unwrap_or_default();
+    arch::find(model_type).map_err(|supported| Error::UnknownArchitecture {
+        path: path.to_owned(),
+        model_type: model_type.to_owned(),
+        supported,
+    })
+}
+
+/// `eos_token_id` is a number or a list of numbers.
+fn end_tokens(map: &Map<String, Json>) -> Vec<TokenId> {
+    let id = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok()).map(TokenId);
+    match map.get("eos_token_id") {
+        Some(Json::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn parse_object(path: &Path, bytes: &[u8]) -> Result<Map<String, Json>, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::Invalid { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn read_json(path: &Path) -> Result<Vec<u8>, Error> {
+    read_optional(path)?.ok_or_else(|| Error::Read {
+        path: path.to_owned(),
+        reason: "the file is missing".to_owned(),
+    })
+}
+
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let read_error =
+        |error: std::io::Error| Error::Read { path: path.to_owned(), reason: error.to_string() };
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(read_error(error)),
+        Ok(metadata) if metadata.len() > JSON_BYTES_MAX => {
+            return Err(Error::Invalid {
+                path: path.to_owned(),
+                reason: format!("it has {} bytes; at most {JSON_BYTES_MAX}", metadata.len()),
+            });
+        }
+        Ok(_) => (),
+    }
+    std::fs::read(path).map(Some).map_err(read_error)
+}
+
+fn read_template(path: &Path) -> Result<Option<String>, Error> {
+    let Some(bytes) = read_optional(path)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| Error::Invalid {
+        path: path.to_owned(),
+        reason: "it is not UTF-8".to_owned(),
+    })
+}

@@ -1,0 +1,140 @@
+//! The portable path: the forward pass in plain MLX operations. Runs on Metal, CUDA and CPU.
+
+use mlx_rs::{Array, Dtype};
+
+use super::attention::Attention;
+use super::decoder::{Config, Decoder};
+use super::kv::{Kv, KvConfig};
+use super::layers::Loader;
+use super::{Batch, Error, Logits, Model, Spec, Wanted};
+use crate::types::{BLOCK_TOKENS, BlockId};
+
+pub struct Portable {
+    decoder: Decoder,
+    kv: Kv,
+    kv_config: KvConfig,
+    spec: Spec,
+}
+
+impl Portable {
+    pub fn load(
+        config: &Config,
+        loader: &Loader<'_>,
+        kv_config: KvConfig,
+        pool_blocks: usize,
+    ) -> Result<Portable, Error> {
+        let kv =
+            Kv::new(kv_config, config.layers, config.kv_heads, config.head_dim, pool_blocks)?;
+        let spec = Spec {
+            vocabulary: config.vocabulary,
+            context_tokens: config.context_tokens,
+            pool_blocks,
+            layers: kv.layer_specs(),
+        };
+        Ok(Portable { decoder: Decoder::load(config, loader)?, kv, kv_config, spec })
+    }
+
+    /// Rows of the hidden states whose logits are wanted, in the order of the rows.
+    fn wanted(batch: &Batch<'_>) -> Vec<u32> {
+        let mut indices = Vec::new();
+        let mut from = 0;
+        for row in &batch.rows {
+            let to = from + row.tokens.len();
+            match row.logits {
+                Wanted::None => (),
+                Wanted::Last => indices.push(to as u32 - 1),
+                Wanted::All => indices.extend(from as u32..to as u32),
+            }
+            from = to;
+        }
+        indices
+    }
+
+    fn split(&self, batch: &Batch<'_>, values: &[f32]) -> Vec<Logits> {
+        let vocabulary = self.spec.vocabulary;
+        let mut rest = values;
+        batch
+            .rows
+            .iter()
+            .map(|row| {
+                let positions = match row.logits {
+                    Wanted::None => 0,
+                    Wanted::Last => 1,
+                    Wanted::All => row.tokens.len(),
+                };
+                let (mine, others) = rest.split_at(positions * vocabulary);
+                rest = others;
+                Logits::new(vocabulary, mine.to_vec())
+            })
+            .collect()
+    }
+}
+
+impl Model for Portable {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
+        batch.check(&self.spec)?;
+        let ids: Vec<u32> = batch.rows.iter().flat_map(|row| row.tokens).map(|id| id.0).collect();
+        let ids = Array::from_slice(&ids, &[ids.len() as i32]);
+        let mut attention = Attention::new(batch, &mut self.kv, self.kv_config);
+        let hidden = self.decoder.forward(&ids, &mut attention)?;
+        let wanted = Portable::wanted(batch);
+        if wanted.is_empty() {
+            self.kv.evaluate(&[])?;
+            return Ok(self.split(batch, &[]));
+        }
+        let hidden = match wanted.len() == hidden.dim(0) as usize {
+            true => hidden,
+            false => {
+                let indices = Array::from_slice(&wanted, &[wanted.len() as i32]);
+                hidden.take_axis(&indices, 0)?
+            }
+        };
+        let logits = self.decoder.head(&hidden)?.as_dtype(Dtype::Float32)?;
+        let logits = logits.contiguous()?;
+        self.kv.evaluate(&[&logits])?;
+        let values =
+            logits.try_as_slice::<f32>().map_err(|error| Error::Mlx(error.to_string()))?;
+        Ok(self.split(batch, values))
+    }
+
+    fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error> {
+        check_block(&self.spec, block, tokens)?;
+        let bytes = self.kv.export(block, tokens)?;
+        assert_eq!(bytes.len(), self.spec.block_bytes(tokens));
+        Ok(bytes)
+    }
+
+    fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
+        check_block(&self.spec, block, tokens)?;
+        check_length(&self.spec, tokens, bytes)?;
+        self.kv.import(block, tokens, bytes)
+    }
+}
+
+/// Refuses a block outside the pool, or more tokens than a block has.
+pub fn check_block(spec: &Spec, block: BlockId, tokens: usize) -> Result<(), Error> {
+    if block.0 as usize >= spec.pool_blocks || tokens > BLOCK_TOKENS {
+        return Err(Error::Batch(format!(
+            "{tokens} tokens of block {block:?} in a pool of {} blocks",
+            spec.pool_blocks
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses bytes that are not an export of so many tokens.
+pub fn check_length(spec: &Spec, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
+    if bytes.len() != spec.block_bytes(tokens) {
+        return Err(Error::Batch(format!(
+            "{} bytes for {tokens} tokens; wanted {}",
+            bytes.len(),
+            spec.block_bytes(tokens)
+        )));
+    }
+    Ok(())
+}
+

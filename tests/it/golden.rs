@@ -1,0 +1,110 @@
+//! The portable path against mlx-lm, on the same version of MLX and with a 32-bit KV cache.
+
+use std::path::Path;
+
+use semantic::model::{Batch, KvBits, KvConfig, LoadOptions, Model, ModelFiles, Row, Wanted};
+use semantic::types::{BlockId, TokenId};
+
+use crate::support::golden::{self, Golden};
+use crate::support::greedy::greedy;
+
+/// A greedy step whose two best tokens are closer than this may go either way.
+const TIE_NATS: f64 = 0.001;
+const POOL_BLOCKS: usize = 8;
+
+fn load(path: &Path) -> Box<dyn Model> {
+    let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let options = LoadOptions { kv: KvConfig::plain(KvBits::ThirtyTwo), pool_blocks: POOL_BLOCKS };
+    files.load(options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Largest difference of logits, relative to the largest logit of the position.
+fn logit_error(model: &mut dyn Model, golden: &Golden) -> f32 {
+    let blocks = [BlockId(3)];
+    let row = Row { tokens: &golden.ids, start: 0, blocks: &blocks, logits: Wanted::All };
+    let logits = &model.step(&Batch { rows: vec![row] }).expect("the batch is fine")[0];
+    let mut worst = 0.0f32;
+    for (&position, expected) in golden.positions.iter().zip(&golden.logits) {
+        let found = logits.at(position);
+        let scale = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            worst = worst.max((found - expected).abs() / scale);
+        }
+    }
+    worst
+}
+
+/// The first greedy step that differs, unless it is a tie. After a tie nothing is comparable.
+fn first_difference(golden: &Golden, found: &[TokenId]) -> Option<usize> {
+    let step = golden.greedy.iter().zip(found).position(|(a, b)| a != b)?;
+    (golden.margins[step] >= TIE_NATS).then_some(step)
+}
+
+#[track_caller]
+fn check(model_path: &Path, golden_folder: &Path, tolerance: f32) {
+    let goldens = golden::read(golden_folder);
+    assert!(!goldens.is_empty());
+    let mut model = load(model_path);
+    for (index, golden) in goldens.iter().enumerate() {
+        let error = logit_error(&mut *model, golden);
+        assert!(error < tolerance, "{}: prompt {index}: off by {error:e}", model_path.display());
+    }
+    let prompts: Vec<&[TokenId]> = goldens.iter().map(|golden| &golden.ids[..]).collect();
+    let count = goldens[0].greedy.len();
+    assert!(count >= 32);
+    // Whole prompts first, then ragged batches of ever smaller chunks.
+    for chunk in [usize::MAX / 2, 64, 7, 1] {
+        let found = greedy(&mut *model, &prompts, chunk, count);
+        for (index, (golden, found)) in goldens.iter().zip(&found).enumerate() {
+            if let Some(step) = first_difference(golden, found) {
+                panic!(
+                    "{}: prompt {index}, chunks of {chunk}: token {step} is {} instead of {}",
+                    model_path.display(),
+                    found[step],
+                    golden.greedy[step]
+                );
+            }
+        }
+    }
+}
+
+fn check_tiny(name: &str, tolerance: f32) {
+    let folder = golden::data(&format!("tiny/{name}"));
+    check(&folder, &folder, tolerance);
+}
+
+const DENSE: f32 = 1e-4;
+const QUANTISED: f32 = 1e-3;
+
+#[test]
+fn tiny_llamas_answer_as_mlx_lm_does() {
+    for name in ["llama-f32", "llama-f16", "llama-bf16", "llama-bias", "llama3-rope", "mistral"] {
+        check_tiny(name, DENSE);
+    }
+    for name in ["llama-q4-g32", "llama-q4-g64", "llama-mixed"] {
+        check_tiny(name, QUANTISED);
+    }
+}
+
+#[test]
+fn tiny_qwens_answer_as_mlx_lm_does() {
+    for name in ["qwen2", "qwen3"] {
+        check_tiny(name, DENSE);
+    }
+    for name in ["qwen2-q4-g32", "qwen2-q4-g64", "qwen3-q4-g32", "qwen3-q4-g64", "qwen3-q8-g64"] {
+        check_tiny(name, QUANTISED);
+    }
+}
+
+#[test]
+fn every_tiny_model_is_tested() {
+    let mut names: Vec<String> = std::fs::read_dir(golden::data("tiny"))
+        .expect("the folder is there")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    let source = include_str!("golden.rs");
+    for name in names {
+        assert!(source.contains(&format!("\"{name}\"")), "{name} is in no test");
+    }
+}

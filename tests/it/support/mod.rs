@@ -1,0 +1,4 @@
+//! Helpers that the tests share, one file per room.
+
+pub mod golden;
+pub mod greedy;
