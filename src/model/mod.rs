@@ -1,0 +1,3 @@
+//! Models: where their files come from.
+
+pub mod source;
