@@ -1,1 +1,4 @@
 //! Whole-program tests, one module per room or promise.
+
+mod source;
+mod support;

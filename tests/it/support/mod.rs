@@ -1,0 +1,4 @@
+//! What several tests need.
+
+pub mod hub;
+pub mod model;
