@@ -169,10 +169,11 @@ fn of_a_folder_only_the_needed_files_are_fetched() {
             br#"{"quantization": {"bits": 4, "group_size": 64}}"#,
         ),
         ("tokenizer.json", b"{}"),
-        ("model.safetensors", b"weights"),
+        ("model-1.safetensors", b"weights"),
+        ("model-2.safetensors", b"more weights"),
         (
             "model.safetensors.index.json",
-            br#"{"weight_map": {"a": "model.safetensors"}}"#,
+            br#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#,
         ),
         ("pytorch_model.bin", b"weights again"),
         ("original/consolidated.safetensors", b"weights once more"),
@@ -183,7 +184,8 @@ fn of_a_folder_only_the_needed_files_are_fetched() {
     assert_eq!(model.name, "org/name@refs/pr/1");
     let expected = [
         "config.json",
-        "model.safetensors",
+        "model-1.safetensors",
+        "model-2.safetensors",
         "model.safetensors.index.json",
         "tokenizer.json",
     ];
@@ -199,7 +201,7 @@ fn of_a_folder_only_the_needed_files_are_fetched() {
     assert_eq!(listed[0].path, model.path);
 
     // A shard that is gone makes it a download to go on with, not a model.
-    std::fs::remove_file(model.path.join("model.safetensors")).expect("the link");
+    std::fs::remove_file(model.path.join("model-2.safetensors")).expect("the link");
     assert_eq!(local_models(&machine.settings).expect("a list"), []);
     machine.resolve("org/name@refs/pr/1").expect("whole again");
     assert!(!hub.requests().is_empty());
@@ -400,7 +402,10 @@ fn the_token_goes_to_the_hub_and_not_to_where_it_redirects() {
 
 #[test]
 fn a_hostile_hub_writes_nowhere_else() {
-    let hub = Hub::new(&[("../../evil.gguf", b"evil"), ("good-Q8_0.gguf", b"good")]);
+    let hub = Hub::new(&[
+        ("../../evil-Q4_K_M.gguf", b"evil"),
+        ("good-Q8_0.gguf", b"good"),
+    ]);
     hub.fail("/resolve/", Fault::Etag("../../../../evil"), 1);
     let mut machine = Machine::new(&hub.url);
     assert!(matches!(
@@ -409,7 +414,7 @@ fn a_hostile_hub_writes_nowhere_else() {
     ));
     let model = machine.resolve("org/name").expect("the good one");
     assert!(model.path.ends_with("good-Q8_0.gguf"));
-    assert!(!machine.folder.path().join("evil").exists());
+    assert!(machine.blobs() == [sha256(b"good")]);
 }
 
 #[test]

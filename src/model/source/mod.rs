@@ -133,6 +133,9 @@ fn fetch(
             Err(error @ (Error::NoSpace { .. } | Error::DiskFull { .. })) => return Err(error),
             Err(error) => tried.push((source.to_string(), error)),
         }
+        if let (Some(next), Some((_, error))) = (entry.sources.get(tried.len()), tried.last()) {
+            progress.note(&format!("{error}; trying {next}"));
+        }
     }
     Err(Error::NoSource {
         name: entry.name.to_string(),
