@@ -17,6 +17,7 @@ mod load;
 mod portable;
 mod rope;
 pub mod sample;
+pub mod source;
 mod spec;
 
 use crate::types::{BlockId, TokenId};

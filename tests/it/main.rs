@@ -1,4 +1,5 @@
 //! Whole-program tests, one module per room or promise.
 
 mod golden;
+mod source;
 mod support;

@@ -2,3 +2,5 @@
 
 pub mod golden;
 pub mod greedy;
+pub mod hub;
+pub mod model;
