@@ -352,7 +352,9 @@ def main():
     options = parser.parse_args()
     reader = gguf.GGUFReader(options.gguf)
     if options.verify:
-        verify(quantised_model(reader), OUT / "golden.json")
+        model = quantised_model(reader)
+        verify(model, OUT / "golden.json")
+        verify(model, OUT / "long.json")
         return
 
     OUT.mkdir(exist_ok=True)
