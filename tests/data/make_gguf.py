@@ -148,7 +148,7 @@ def rope_factors(config):
 
 def equal_to_tiny():
     """Same stem, same weights: the golden of tests/data/tiny/<name> applies to gguf/<name>.gguf."""
-    kinds = {"llama-f32": Type.F32, "llama-f16": Type.F16, "qwen2": Type.F16, "qwen3": Type.BF16}
+    kinds = {"llama-f16": Type.F16, "qwen2": Type.F16, "qwen3": Type.BF16}
     for name, kind in kinds.items():
         write_model(name, *load_tiny(name), lambda _path: kind)
     config, weights = load_tiny("llama3-rope")
@@ -196,7 +196,7 @@ def write_golden(name, config, weights, seed):
 K_BLOCKS = {
     Type.Q4_K: (144, {"d": 0, "dmin": 2}, 175.0),
     Type.Q5_K: (176, {"d": 0, "dmin": 2}, 360.0),
-    Type.Q6_K: (210, {"d": 208}, 1365.0),
+    Type.Q6_K: (210, {"d": 208}, 1780.0),
 }
 # dmin over d that puts the mean weight near zero: the mean quant.
 K_CENTRE = {Type.Q4_K: 7.5, Type.Q5_K: 15.5}
@@ -211,26 +211,33 @@ def random_k_blocks(rng, rows, columns, kind, deviation):
     for field, offset in offsets.items():
         halves = scales[field].astype(np.float16)[..., None].view(np.uint8)
         blocks[..., offset : offset + 2] = halves
+    if kind == Type.Q6_K:
+        # As in real files: of both signs, and neighbours alike in size.
+        magnitude = rng.integers(64, 128, (*blocks.shape[:2], 16))
+        blocks[..., 192:208] = (magnitude * rng.choice([-1, 1], magnitude.shape)).astype(np.int8).view(np.uint8)
     return blocks.reshape(rows, -1)
 
 
-def k_kind(path):
-    if "embed_tokens" in path or "down_proj" in path:
-        return Type.Q6_K
-    if "v_proj" in path or "o_proj" in path:
-        return Type.Q5_K
-    return Type.Q4_K
+def q4_k_and_q5_k(path):
+    heavy = any(module in path for module in ("embed_tokens", "v_proj", "o_proj", "down_proj"))
+    return Type.Q5_K if heavy else Type.Q4_K
 
 
-def quantised_k():
+def q4_k_medium(path):
+    """As llama.cpp's Q4_K_M: what hurts most has six bits."""
+    heavy = any(module in path for module in ("embed_tokens", "v_proj", "down_proj"))
+    return Type.Q6_K if heavy else Type.Q4_K
+
+
+def quantised_k(name, kind_of, seed):
     """A qwen3 (nothing is permuted) whose matrices are K-quants of random bytes."""
     config, _ = load_tiny("qwen3")
     config |= {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1,
                "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
     model_class, arguments = utils._get_classes(config)
     parameters = tree_flatten(model_class(arguments.from_dict(config)).parameters())
-    rng = np.random.default_rng(22)
-    writer = gguf.GGUFWriter(OUT / "qwen3-k-quants.gguf", "qwen3")
+    rng = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(OUT / f"{name}.gguf", "qwen3")
     write_metadata(writer, config, "qwen2")
     weights = {}
     for path, parameter in sorted(parameters, key=lambda named: named[0]):
@@ -238,13 +245,13 @@ def quantised_k():
             weights[path] = rng.uniform(0.5, 1.5, parameter.shape).astype(np.float32)
             writer.add_tensor(gguf_name(path), weights[path])
             continue
-        kind = k_kind(path)
+        kind = kind_of(path)
         deviation = 0.18 if "embed_tokens" in path else 2 / np.sqrt(parameter.shape[1])
         blocks = random_k_blocks(rng, *parameter.shape, kind, deviation)
         weights[path] = gguf.quants.dequantize(blocks, kind)
         writer.add_tensor(gguf_name(path), blocks, raw_dtype=kind)
     finish(writer)
-    write_golden("qwen3-k-quants", config, weights, seed=21)
+    write_golden(name, config, weights, seed)
 
 
 def every_type():
@@ -286,7 +293,8 @@ def main():
     OUT.mkdir()
     equal_to_tiny()
     quantised_legacy()
-    quantised_k()
+    quantised_k("qwen3-q4-q5-k", q4_k_and_q5_k, seed=25)
+    quantised_k("qwen3-q4-k-m", q4_k_medium, seed=23)
     every_type()
     unsupported()
 

@@ -10,6 +10,7 @@ with OpenBLAS preloaded they are 20 times faster than MLX's quantised matmul on 
 
 import argparse
 import hashlib
+import json
 import random
 from pathlib import Path
 
@@ -52,16 +53,49 @@ CHATS = {
     ],
 }
 
+# Where tokenizers differ: white space, digits, contractions, joined scripts, special tokens.
+TEXTS = [
+    "",
+    " ",
+    "Hello",
+    " Hello",
+    "  two spaces",
+    "trailing  ",
+    "\n",
+    "\n\n\n  x",
+    "tab\there\r\nand Windows",
+    "I've we'll they'd it's DON'T",
+    "1234567890",
+    "3.14159 and 2,000",
+    "x1y22z333",
+    "½ ² Ⅻ ٣ 三",
+    "don’t “quote” — …",
+    "你好，世界",
+    "日本語のテキスト",
+    "한국어 문장",
+    "Здравствуй, мир",
+    "مرحبا بالعالم",
+    "e\u0301 é",  # one accent combining, one composed: nothing may be normalised
+    "👩‍👩‍👧‍👦🏳️‍🌈👍🏽",
+    "\u00a0\u3000\u200b",
+    "<|im_start|>user\nHi<|im_end|>\n",
+    "a<|im_end|>b<|im_end",
+    "<|endoftext|><|endoftext|>",
+    "fn main() { println!(\"{}\", 0xFF); }",
+    "AAAAAAAAAAAAAAAAAAAAAAAA",
+    "http://example.com/a?b=c&d=%20#e",
+]
+
 
 def diary(rng):
     """About 1,200 tokens of prose with a question that only its middle answers."""
     weather = ["a thin rain", "fog until noon", "a hard frost", "sun and no wind", "hail at dusk",
                "warm air from the south", "low grey cloud", "a gale that shook the lamp"]
     work = ["painted the north door", "oiled the winding gear", "mended two nets",
-            "counted the paraffin tins", "carried coal up all ninety steps", "cleaned the great lens",
+            "counted the paraffin tins", "carried coal up ninety steps", "cleaned the great lens",
             "wrote to the harbour office", "split driftwood behind the shed"]
     seen = ["a seal asleep on the slip", "three trawlers heading home", "a whale far to the west",
-            "geese in a long ragged line", "a bottle with nothing in it", "the mail boat, an hour late",
+            "geese in a ragged line", "a bottle with nothing in it", "the mail boat, an hour late",
             "a rainbow that touched the reef", "lights on the mainland for the first time"]
     thought = ["I slept badly and did not mind.", "Supper was beans again.",
                "The radio spoke only in static.", "I thought of my sister and her bakery.",
@@ -69,9 +103,8 @@ def diary(rng):
                "Tomorrow I will start the long letter.", "The silence here has a grain, like wood."]
     days = []
     for day in range(1, 29):
-        pick = lambda options: rng.choice(options)
-        days.append(f"Day {day}. We had {pick(weather)}. In the morning I {pick(work)}, and later I"
-                    f" saw {pick(seen)}. {pick(thought)}")
+        days.append(f"Day {day}. We had {rng.choice(weather)}. In the morning I {rng.choice(work)},"
+                    f" and later I saw {rng.choice(seen)}. {rng.choice(thought)}")
         if day == 13:
             days[-1] += " A visitor came today: a botanist named Orla Finch, looking for sea kale."
     question = "Who visited the lighthouse on day 13, and what was she looking for?"
@@ -105,7 +138,8 @@ def program(rng):
     return "# Instruments of a small lighthouse.\n\n" + "\n\n".join(functions) + "\n\n" + end
 
 
-# --- the model
+# The model.
+
 
 def hugging_face_path(name):
     modules = {
@@ -190,8 +224,12 @@ def affine(rows, kind):
 
 def quantised_model(reader):
     model = llama.Model(arguments(reader))
-    bits = lambda path, _: {"group_size": 32, "bits": 8 if "embed" in path else 4}
-    nn.quantize(model, class_predicate=lambda p, m: hasattr(m, "to_quantized") and bits(p, m))
+
+    def setting(path, module):
+        bits = 8 if path == "model.embed_tokens" else 4
+        return hasattr(module, "to_quantized") and {"group_size": 32, "bits": bits}
+
+    nn.quantize(model, class_predicate=setting)
     weights = []
     for path, kind, rows in tensors(reader, model.args):
         if kind == Type.F32:
@@ -203,10 +241,12 @@ def quantised_model(reader):
     return model
 
 
-# --- the text
+# The text.
+
 
 def text_tools(reader):
-    parts = [field(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges", "pre")]
+    keys = ("tokens", "token_type", "merges", "pre")
+    parts = [field(reader, f"tokenizer.ggml.{key}") for key in keys]
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(field(reader, "tokenizer.chat_template"))
     return tokenizer.hugging_face(*parts), template
@@ -230,7 +270,9 @@ def check_tokens(reader, text, ids):
     rank = {tuple(merge.split(" ")): index for index, merge in enumerate(merges)}
     control = [t for t, kind in zip(tokens, types) if kind == tokenizer.CONTROL]
     letters = tokenizer.byte_characters()
-    words = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+    words = regex.compile(
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    )
     expected = []
     for span in regex.split("(" + "|".join(map(regex.escape, control)) + ")", text):
         if span in control:
@@ -256,7 +298,8 @@ def merge(parts, rank):
         parts = merged
 
 
-# --- the goldens
+# The goldens.
+
 
 def answer(model, record, encoder):
     logits, ids, margins = golden.greedy(model, record["ids"], GREEDY_TOKENS)
@@ -284,8 +327,6 @@ def write(path, model, records, encoder, file_digest):
 
 def verify(model, path):
     """Teacher-forces the stored answers through `model` and says how far it is from them."""
-    import json
-
     steps = agreed = 0
     worst_logit = worst_flip = 0.0
     for record in json.loads(path.read_text())["prompts"]:
@@ -311,20 +352,26 @@ def main():
     options = parser.parse_args()
     reader = gguf.GGUFReader(options.gguf)
     if options.verify:
-        verify(quantised_model(reader), OUT / "golden.json")
+        model = quantised_model(reader)
+        verify(model, OUT / "golden.json")
+        verify(model, OUT / "long.json")
         return
 
     OUT.mkdir(exist_ok=True)
     tools = text_tools(reader)
     short = list(prompts(PLAIN, CHATS, tools))
-    long = list(prompts({"program": program(random.Random(1))}, {"diary": diary(random.Random(2))}, tools))
+    texts, chats = {"program": program(random.Random(1))}, {"diary": diary(random.Random(2))}
+    long = list(prompts(texts, chats, tools))
     assert sum(len(record["ids"]) for record in short) <= 400
     assert all(5 <= len(record["ids"]) <= 100 for record in short)
     assert all(1000 <= len(record["ids"]) <= 1500 for record in long)
-    for record in short + long:
+    plain = [{"text": text, "ids": tools[0].encode(text).ids} for text in TEXTS]
+    for record in short + long + plain:
         check_tokens(reader, record["text"], record["ids"])
         assert tools[0].decode(record["ids"], skip_special_tokens=False) == record["text"]
     digest = hashlib.sha256(options.gguf.read_bytes()).hexdigest()
+    source = "tokenizers 0.23.3 on the GGUF's vocabulary; special tokens are recognised in the text"
+    golden.dump(OUT / "tokens.json", {"source": source, "texts": plain})
     model = dense_model(reader)
     write(OUT / "golden.json", model, short, tools[0], digest)
     write(OUT / "long.json", model, long, tools[0], digest)
