@@ -5,4 +5,5 @@
 //! Data flows from the command line to the engine, and from there to the model.
 //! A room imports only rooms below it; `tests/it/tidy.rs` holds that table.
 
+pub mod text;
 pub mod types;
