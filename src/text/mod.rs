@@ -13,7 +13,9 @@ mod gguf;
 mod hugging_face;
 mod pieces;
 mod pre_tokenizer;
+mod python;
 mod stop;
+mod template;
 mod tokenizer;
 
 #[cfg(test)]
@@ -22,4 +24,5 @@ mod tests;
 pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use stop::{StopMatcher, Stopped};
+pub use template::{ChatTemplate, Message, RenderOptions};
 pub use tokenizer::{Special, Tokenizer};
