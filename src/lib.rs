@@ -6,4 +6,5 @@
 //! A room imports only rooms below it; `tests/it/tidy.rs` holds that table.
 
 pub mod model;
+pub mod text;
 pub mod types;

@@ -1,0 +1,28 @@
+//! Text to token ids and back: tokenizer, incremental detokenizer, chat templates, stop sequences.
+//!
+//! Pure: bytes and ids in, ids and text out. No files, no clock; the date a template may ask for
+//! comes in as an argument. This room alone names `tokenizers` and `minijinja`.
+//!
+//! [`Tokenizer::new`] reads either an MLX / Hugging Face folder (`hugging_face.rs`) or the
+//! vocabulary inside a GGUF file (`gguf.rs`); both end in the same two things: an encoder of the
+//! `tokenizers` crate, and our own table of the bytes each id stands for (`pieces.rs`).
+
+mod detokenizer;
+mod error;
+mod gguf;
+mod hugging_face;
+mod pieces;
+mod pre_tokenizer;
+mod python;
+mod stop;
+mod template;
+mod tokenizer;
+
+#[cfg(test)]
+mod tests;
+
+pub use detokenizer::Detokenizer;
+pub use error::Error;
+pub use stop::{StopMatcher, Stopped};
+pub use template::{ChatTemplate, Message, RenderOptions};
+pub use tokenizer::{Special, Tokenizer};
