@@ -22,7 +22,7 @@ fn main() {
 }
 
 fn build() -> Result<(), String> {
-    for input in ["build", "compat", "cpp", "upstream"] {
+    for input in ["build", "cpp", "upstream"] {
         println!("cargo::rerun-if-changed={input}");
     }
 

@@ -40,14 +40,12 @@ pub fn sources() -> Result<PathBuf, String> {
 pub fn compile(mlx_c: &Path, mlx: &Mlx) -> Result<(), String> {
     let unreadable = |error: io::Error| format!("cannot list the C++ sources: {error}");
     let mut files = with_extension(&mlx_c.join("mlx/c"), "cpp").map_err(unreadable)?;
-    if Path::new("cpp").is_dir() {
-        files.extend(with_extension(Path::new("cpp"), "cpp").map_err(unreadable)?);
-    }
+    files.extend(with_extension(Path::new("cpp"), "cpp").map_err(unreadable)?);
     compiler()
         .include(mlx_c)
         .include(&mlx.include)
         .flag("-include")
-        .flag("compat/cxx.h")
+        .flag("cpp/mlx_c.h")
         .files(files)
         .try_compile("mlxc")
         .map_err(|error| format!("mlx-c does not compile: {error}"))
