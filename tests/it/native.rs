@@ -49,7 +49,7 @@ fn check_loaded_from(binary: &Path, folder: &Path) {
     assert!(output.status.success(), "{stderr}");
 
     let loaded = loaded_libraries(binary);
-    let libraries = files_in(folder).into_iter().filter(is_library);
+    let libraries = files_in(folder).into_iter().filter(|file| is_library(file));
     let mut library_count = 0;
     for library in libraries {
         library_count += 1;
@@ -90,7 +90,7 @@ fn command(binary: &Path) -> Command {
     command
 }
 
-fn is_library(file: &PathBuf) -> bool {
+fn is_library(file: &Path) -> bool {
     let name = file.to_string_lossy();
     name.contains(".so") || name.ends_with(".dylib")
 }
