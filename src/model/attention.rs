@@ -55,7 +55,14 @@ impl<'a> Attention<'a> {
                 true => kv::rotate(queries)?,
             };
             let output = match row.tokens.len() {
-                1 => fast::scaled_dot_product_attention(&queries, &keys, &values, scale, no_mask(), None)?,
+                1 => fast::scaled_dot_product_attention(
+                    &queries,
+                    &keys,
+                    &values,
+                    scale,
+                    no_mask(),
+                    None,
+                )?,
                 _ => fast::scaled_dot_product_attention(
                     &queries,
                     &keys,

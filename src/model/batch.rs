@@ -45,11 +45,7 @@ impl Row<'_> {
             return Err("it has no tokens".to_owned());
         }
         if self.end() > spec.context_tokens {
-            return Err(format!(
-                "it ends at {} of {} positions",
-                self.end(),
-                spec.context_tokens
-            ));
+            return Err(format!("it ends at {} of {} positions", self.end(), spec.context_tokens));
         }
         if self.end() > self.blocks.len() * BLOCK_TOKENS {
             return Err(format!("{} positions in {} blocks", self.end(), self.blocks.len()));

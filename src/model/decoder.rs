@@ -63,8 +63,7 @@ struct Mlp {
 
 impl Decoder {
     pub fn load(config: &Config, loader: &Loader<'_>) -> Result<Decoder, Error> {
-        let embedding =
-            loader.embedding("model.embed_tokens", config.vocabulary, config.hidden)?;
+        let embedding = loader.embedding("model.embed_tokens", config.vocabulary, config.hidden)?;
         let blocks = (0..config.layers)
             .map(|index| Block::load(index, config, loader))
             .collect::<Result<_, _>>()?;
@@ -109,14 +108,11 @@ impl Block {
     fn load(index: usize, config: &Config, loader: &Loader<'_>) -> Result<Block, Error> {
         let name = |module: &str| format!("model.layers.{index}.{module}");
         let norm = |module: &str| loader.norm(&name(module), config.hidden, config.norm_epsilon);
-        let linear = |module: &str, rows, columns, bias| {
-            loader.linear(&name(module), rows, columns, bias)
-        };
+        let linear =
+            |module: &str, rows, columns, bias| loader.linear(&name(module), rows, columns, bias);
         let head_norm = |module: &str| match config.qk_norm {
             false => Ok(None),
-            true => loader
-                .norm(&name(module), config.head_dim, config.norm_epsilon)
-                .map(Some),
+            true => loader.norm(&name(module), config.head_dim, config.norm_epsilon).map(Some),
         };
         let (hidden, intermediate) = (config.hidden, config.intermediate);
         let queries = config.query_heads * config.head_dim;

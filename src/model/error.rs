@@ -24,7 +24,9 @@ pub enum Error {
     #[error("{path}: tensor {tensor:?}: {reason}")]
     Tensor { path: PathBuf, tensor: String, reason: String },
 
-    #[error("{path}: tensor {tensor:?} has type {found}, which is not supported; supported: {supported}")]
+    #[error(
+        "{path}: tensor {tensor:?} has type {found}, which is not supported; supported: {supported}"
+    )]
     TensorType { path: PathBuf, tensor: String, found: String, supported: String },
 
     /// A setting that this model cannot be run with.

@@ -236,8 +236,7 @@ impl Layout {
 
     fn allocate(self, slots: usize) -> Result<Arrays, Error> {
         let zeros = |width: usize, dtype: Dtype| {
-            let array =
-                ops::zeros_dtype(&dimensions(&[slots, self.heads, width])?, dtype)?;
+            let array = ops::zeros_dtype(&dimensions(&[slots, self.heads, width])?, dtype)?;
             array.eval()?;
             Ok::<_, Error>(array)
         };

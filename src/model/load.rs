@@ -45,10 +45,8 @@ pub struct ModelSummary {
 impl ModelFiles {
     /// Opens a folder or a `.gguf` file.
     pub fn open(path: &Path) -> Result<ModelFiles, Error> {
-        let metadata = std::fs::metadata(path).map_err(|error| Error::Read {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| Error::Read { path: path.to_owned(), reason: error.to_string() })?;
         match metadata.is_dir() {
             true => ModelFiles::open_folder(path),
             false => ModelFiles::open_gguf(path),
@@ -106,10 +104,9 @@ impl ModelFiles {
         let map = names::config(&gguf)?;
         let architecture = architecture(path, &map)?;
         let config = (architecture.config)(&Fields { path, map: &map })?;
-        let interleaved = architecture.interleaved_in_gguf.then_some(Interleaved {
-            query_heads: config.query_heads,
-            kv_heads: config.kv_heads,
-        });
+        let interleaved = architecture
+            .interleaved_in_gguf
+            .then_some(Interleaved { query_heads: config.query_heads, kv_heads: config.kv_heads });
         let checkpoint = Checkpoint::Gguf { gguf, interleaved };
         Ok(ModelFiles { path: path.to_owned(), checkpoint, config, end_tokens: Vec::new() })
     }
@@ -165,8 +162,7 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 fn read_template(path: &Path) -> Result<Option<String>, Error> {
     let Some(bytes) = read_optional(path)? else { return Ok(None) };
-    String::from_utf8(bytes).map(Some).map_err(|_| Error::Invalid {
-        path: path.to_owned(),
-        reason: "it is not UTF-8".to_owned(),
-    })
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| Error::Invalid { path: path.to_owned(), reason: "it is not UTF-8".to_owned() })
 }

@@ -23,8 +23,7 @@ impl Portable {
         kv_config: KvConfig,
         pool_blocks: usize,
     ) -> Result<Portable, Error> {
-        let kv =
-            Kv::new(kv_config, config.layers, config.kv_heads, config.head_dim, pool_blocks)?;
+        let kv = Kv::new(kv_config, config.layers, config.kv_heads, config.head_dim, pool_blocks)?;
         let spec = Spec {
             vocabulary: config.vocabulary,
             context_tokens: config.context_tokens,
@@ -96,8 +95,7 @@ impl Model for Portable {
         let logits = self.decoder.head(&hidden)?.as_dtype(Dtype::Float32)?;
         let logits = logits.contiguous()?;
         self.kv.evaluate(&[&logits])?;
-        let values =
-            logits.try_as_slice::<f32>().map_err(|error| Error::Mlx(error.to_string()))?;
+        let values = logits.try_as_slice::<f32>().map_err(|error| Error::Mlx(error.to_string()))?;
         Ok(self.split(batch, values))
     }
 
@@ -137,4 +135,3 @@ pub fn check_length(spec: &Spec, tokens: usize, bytes: &[u8]) -> Result<(), Erro
     }
     Ok(())
 }
-

@@ -15,9 +15,16 @@ pub struct RopeConfig {
 pub enum RopeScaling {
     None,
     /// All positions divided by a factor.
-    Linear { factor: f32 },
+    Linear {
+        factor: f32,
+    },
     /// Llama 3.1's rule: low frequencies stretched, high ones kept, the middle blended.
-    Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: f32 },
+    Llama3 {
+        factor: f32,
+        low_freq_factor: f32,
+        high_freq_factor: f32,
+        original_context: f32,
+    },
     /// One factor per frequency, as GGUF files carry them: `[head_dim / 2]`.
     Factors(Vec<f32>),
 }

@@ -125,9 +125,8 @@ fn penalise(logits: &[f32], sampling: &Sampling, history: &[TokenId]) -> Option<
 /// The tokens that remain after all filters, most likely first, renormalised.
 pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<Candidate> {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    let by_logit = |a: &u32, b: &u32| {
-        logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
-    };
+    let by_logit =
+        |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     if let Some(k) = sampling.top_k
         && k < order.len()
     {

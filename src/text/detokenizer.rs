@@ -25,12 +25,7 @@ pub struct Detokenizer {
 
 impl Detokenizer {
     pub(super) fn new(pieces: Arc<Pieces>, spaces_to_drop: usize) -> Detokenizer {
-        Detokenizer {
-            pieces,
-            pending: Vec::new(),
-            emitted: String::new(),
-            spaces_to_drop,
-        }
+        Detokenizer { pieces, pending: Vec::new(), emitted: String::new(), spaces_to_drop }
     }
 
     /// The text that became complete with this token, if any.

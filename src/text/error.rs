@@ -40,8 +40,6 @@ pub enum Error {
 
 impl Error {
     pub(super) fn broken_vocabulary(reason: impl Into<String>) -> Error {
-        Error::BrokenVocabulary {
-            reason: reason.into(),
-        }
+        Error::BrokenVocabulary { reason: reason.into() }
     }
 }

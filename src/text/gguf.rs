@@ -26,10 +26,7 @@ pub(super) fn parts(vocabulary: &GgufVocabulary) -> Result<Parts, Error> {
     match vocabulary.model.as_str() {
         "gpt2" => byte_level(vocabulary),
         "llama" => sentence_piece(vocabulary),
-        other => Err(Error::Unsupported {
-            what: "tokenizer.ggml.model",
-            name: other.to_owned(),
-        }),
+        other => Err(Error::Unsupported { what: "tokenizer.ggml.model", name: other.to_owned() }),
     }
 }
 
@@ -43,10 +40,9 @@ fn check(vocabulary: &GgufVocabulary) -> Result<(), Error> {
             "it has {count} tokens, more than {VOCABULARY_MAX}"
         )));
     }
-    for (name, length) in [
-        ("token_type", vocabulary.token_types.len()),
-        ("scores", vocabulary.scores.len()),
-    ] {
+    for (name, length) in
+        [("token_type", vocabulary.token_types.len()), ("scores", vocabulary.scores.len())]
+    {
         if length != 0 && length != count {
             return Err(Error::broken_vocabulary(format!(
                 "{count} tokens, but {length} entries in {name}"
@@ -87,10 +83,7 @@ fn byte_level(vocabulary: &GgufVocabulary) -> Result<Parts, Error> {
         .map_err(|error| Error::broken_vocabulary(error.to_string()))?;
     encoder.with_pre_tokenizer(Some(rule.pre_tokenizer()?));
 
-    let decoding = Decoding {
-        byte_level: true,
-        ..Decoding::default()
-    };
+    let decoding = Decoding { byte_level: true, ..Decoding::default() };
     assemble(vocabulary, encoder, &decoding, rule.adds_bos)
 }
 
@@ -101,16 +94,12 @@ fn sentence_piece(vocabulary: &GgufVocabulary) -> Result<Parts, Error> {
         (true, false) => listed_merges(vocabulary, &ids)?,
         (true, true) => return Err(Error::broken_vocabulary("it has neither scores nor merges")),
     };
-    let mut builder = BPE::builder()
-        .vocab_and_merges(ids, merges)
-        .byte_fallback(true)
-        .fuse_unk(true);
+    let mut builder =
+        BPE::builder().vocab_and_merges(ids, merges).byte_fallback(true).fuse_unk(true);
     if let Some(unknown) = unknown_text(vocabulary) {
         builder = builder.unk_token(unknown.to_owned());
     }
-    let bpe = builder
-        .build()
-        .map_err(|error| Error::broken_vocabulary(error.to_string()))?;
+    let bpe = builder.build().map_err(|error| Error::broken_vocabulary(error.to_string()))?;
     let mut encoder = tokenizers::Tokenizer::new(bpe);
 
     // Every stretch of text between special tokens gets the prefix, as in llama.cpp and in Hugging
@@ -154,9 +143,7 @@ fn assemble(
         }
         tokens.push((text.clone(), kind));
     }
-    encoder
-        .add_tokens(added)
-        .map_err(|error| Error::broken_vocabulary(error.to_string()))?;
+    encoder.add_tokens(added).map_err(|error| Error::broken_vocabulary(error.to_string()))?;
 
     let beginning = match vocabulary.add_bos.unwrap_or(adds_bos) {
         true => vocabulary.bos.into_iter().collect(),
@@ -214,9 +201,7 @@ fn listed_merges(vocabulary: &GgufVocabulary, ids: &Vocab) -> Result<Vec<(String
         // The space that separates is never the first character (llama.cpp: `find(' ', 1)`).
         let space = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
         let Some((space, _)) = space else {
-            return Err(Error::broken_vocabulary(format!(
-                "the merge {merge:?} is not a pair"
-            )));
+            return Err(Error::broken_vocabulary(format!("the merge {merge:?} is not a pair")));
         };
         let (left, right) = (&merge[..space], &merge[space + 1..]);
         check_merge(left, right, |text| ids.contains_key(text))
@@ -285,12 +270,7 @@ fn merges_from_scores(
     }
     merges.sort_by(|a, b| {
         let lengths = |merge: &Merge| (merge.left.chars().count(), merge.right.chars().count());
-        b.score
-            .total_cmp(&a.score)
-            .then_with(|| Reverse(lengths(a)).cmp(&Reverse(lengths(b))))
+        b.score.total_cmp(&a.score).then_with(|| Reverse(lengths(a)).cmp(&Reverse(lengths(b))))
     });
-    Ok(merges
-        .into_iter()
-        .map(|merge| (merge.left.to_owned(), merge.right.to_owned()))
-        .collect())
+    Ok(merges.into_iter().map(|merge| (merge.left.to_owned(), merge.right.to_owned())).collect())
 }

@@ -54,29 +54,18 @@ pub(super) fn parts(
         },
         None => beginning(&encoder)?,
     };
-    Ok(Parts {
-        encoder,
-        pieces,
-        beginning,
-        named_ends,
-    })
+    Ok(Parts { encoder, pieces, beginning, named_ends })
 }
 
 /// What the file's post-processor puts before a text: BOS, or nothing, or two tokens (GLM).
 fn beginning(encoder: &tokenizers::Tokenizer) -> Result<Vec<TokenId>, Error> {
     let encode = |add_special_tokens| {
-        encoder
-            .encode_fast("a", add_special_tokens)
-            .map_err(|error| broken(TOKENIZER, error))
+        encoder.encode_fast("a", add_special_tokens).map_err(|error| broken(TOKENIZER, error))
     };
     let (with, without) = (encode(true)?, encode(false)?);
     let (with, without) = (with.get_ids(), without.get_ids());
     let length = (0..with.len()).find(|start| with[*start..].starts_with(without));
-    Ok(with[..length.unwrap_or(0)]
-        .iter()
-        .copied()
-        .map(TokenId)
-        .collect())
+    Ok(with[..length.unwrap_or(0)].iter().copied().map(TokenId).collect())
 }
 
 /// `tokenizer_config.json`, of which a few fields matter.
@@ -87,9 +76,9 @@ impl Config {
     pub fn parse(json: Option<&[u8]>) -> Result<Config, Error> {
         match json {
             None => Ok(Config::default()),
-            Some(json) => serde_json::from_slice(json)
-                .map(Config)
-                .map_err(|error| broken(CONFIG, error)),
+            Some(json) => {
+                serde_json::from_slice(json).map(Config).map_err(|error| broken(CONFIG, error))
+            }
         }
     }
 
@@ -173,10 +162,7 @@ impl File {
             return Err(unsupported("the tokenizer model", name));
         }
         let file: File = serde_json::from_slice(json).map_err(|error| broken(TOKENIZER, error))?;
-        for affix in [
-            &file.model.continuing_subword_prefix,
-            &file.model.end_of_word_suffix,
-        ] {
+        for affix in [&file.model.continuing_subword_prefix, &file.model.end_of_word_suffix] {
             if let Some(affix) = affix.as_ref().filter(|affix| !affix.is_empty()) {
                 return Err(unsupported("the subword affix", affix.clone()));
             }
@@ -200,11 +186,7 @@ impl File {
 
     /// Every token's text and kind, by id.
     fn tokens(&self) -> Result<Vec<(String, Kind)>, Error> {
-        let model = self
-            .model
-            .vocab
-            .iter()
-            .map(|(text, id)| (*id, text, Kind::Model));
+        let model = self.model.vocab.iter().map(|(text, id)| (*id, text, Kind::Model));
         let added = self.added_tokens.iter().map(|token| match token.special {
             true => (token.id, &token.content, Kind::Special),
             false => (token.id, &token.content, Kind::Added),
@@ -269,9 +251,7 @@ fn add_decoder(decoder: &Value, decoding: &mut Decoding) -> Result<(), Error> {
             let replacement = text("replacement").ok_or_else(refused)?;
             let adds_prefix = text("prepend_scheme") != Some("never")
                 && decoder.get("add_prefix_space") != Some(&Value::Bool(false));
-            decoding
-                .replace
-                .push((replacement.to_owned(), " ".to_owned()));
+            decoding.replace.push((replacement.to_owned(), " ".to_owned()));
             decoding.leading_spaces_dropped = usize::from(adds_prefix);
         }
         Some(_) | None => return Err(refused()),
@@ -280,10 +260,7 @@ fn add_decoder(decoder: &Value, decoding: &mut Decoding) -> Result<(), Error> {
 }
 
 fn broken(file: &'static str, reason: impl ToString) -> Error {
-    Error::BrokenFile {
-        file,
-        reason: reason.to_string(),
-    }
+    Error::BrokenFile { file, reason: reason.to_string() }
 }
 
 fn unsupported(what: &'static str, name: String) -> Error {

@@ -174,13 +174,7 @@ mod tests {
         assert_eq!(byte_of('Ń'), Some(0xAD));
         assert_eq!(byte_of('ÿ'), Some(0xFF));
         assert_eq!(byte_of('▁'), None);
-        assert_eq!(
-            (0..0x400)
-                .filter_map(char::from_u32)
-                .filter_map(byte_of)
-                .count(),
-            256
-        );
+        assert_eq!((0..0x400).filter_map(char::from_u32).filter_map(byte_of).count(), 256);
     }
 
     #[test]

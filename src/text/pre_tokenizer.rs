@@ -94,21 +94,11 @@ const PLAIN: Rule = Rule {
 /// The first row is what an unknown name falls back to. A new family is one more row.
 const RULES: &[Rule] = &[
     Rule {
-        names: &[
-            "gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "exaone4", "mellum",
-        ],
+        names: &["gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "exaone4", "mellum"],
         ..PLAIN
     },
     Rule {
-        names: &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-        ],
+        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
         steps: &[EachDigit, Gpt2],
         ..PLAIN
     },
@@ -128,34 +118,15 @@ const RULES: &[Rule] = &[
         adds_bos: true,
         ..PLAIN
     },
-    Rule {
-        names: &["dbrx", "smaug-bpe", "chatglm-bpe"],
-        steps: &[Isolate(LLAMA_3)],
-        ..PLAIN
-    },
-    Rule {
-        names: &["glm4", "glm5"],
-        steps: &[Isolate(LLAMA_3)],
-        ignores_merges: true,
-        ..PLAIN
-    },
-    Rule {
-        names: &["qwen2"],
-        steps: &[Isolate(QWEN_2)],
-        normalises: Nfc::Yes,
-        ..PLAIN
-    },
+    Rule { names: &["dbrx", "smaug-bpe", "chatglm-bpe"], steps: &[Isolate(LLAMA_3)], ..PLAIN },
+    Rule { names: &["glm4", "glm5"], steps: &[Isolate(LLAMA_3)], ignores_merges: true, ..PLAIN },
+    Rule { names: &["qwen2"], steps: &[Isolate(QWEN_2)], normalises: Nfc::Yes, ..PLAIN },
     Rule {
         names: &["deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez"],
         steps: &[Isolate(QWEN_2)],
         ..PLAIN
     },
-    Rule {
-        names: &["qwen35"],
-        steps: &[Isolate(QWEN_3_5)],
-        normalises: Nfc::Yes,
-        ..PLAIN
-    },
+    Rule { names: &["qwen35"], steps: &[Isolate(QWEN_3_5)], normalises: Nfc::Yes, ..PLAIN },
     Rule {
         names: &["tekken"],
         steps: &[Isolate(TEKKEN)],
@@ -163,11 +134,7 @@ const RULES: &[Rule] = &[
         adds_bos: true,
         ..PLAIN
     },
-    Rule {
-        names: &["gpt-4o", "llama4"],
-        steps: &[Isolate(O200K)],
-        ..PLAIN
-    },
+    Rule { names: &["gpt-4o", "llama4"], steps: &[Isolate(O200K)], ..PLAIN },
     Rule {
         names: &["deepseek-llm"],
         steps: &[
@@ -193,11 +160,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         names: &["deepseek-v3", "hunyuan-dense"],
-        steps: &[
-            Isolate(r"\p{N}{1,3}"),
-            Isolate(CJK_AND_KANA),
-            Isolate(DEEPSEEK_3),
-        ],
+        steps: &[Isolate(r"\p{N}{1,3}"), Isolate(CJK_AND_KANA), Isolate(DEEPSEEK_3)],
         ..PLAIN
     },
     Rule {
@@ -211,9 +174,7 @@ impl Rule {
     /// The rule that `tokenizer.ggml.pre` names; GPT-2's, with a warning, for a name not in the
     /// table: the ids may then differ a little from those the model was trained on.
     pub fn named(name: Option<&str>) -> &'static Rule {
-        let known = RULES
-            .iter()
-            .find(|rule| name.is_some_and(|name| rule.names.contains(&name)));
+        let known = RULES.iter().find(|rule| name.is_some_and(|name| rule.names.contains(&name)));
         known.unwrap_or_else(|| {
             tracing::warn!(
                 pre = name.unwrap_or("(none)"),
@@ -265,8 +226,7 @@ mod tests {
     fn every_rule_compiles_and_every_name_is_listed_once() {
         let mut names: Vec<&str> = Vec::new();
         for rule in RULES {
-            rule.pre_tokenizer()
-                .expect("the table's own patterns compile");
+            rule.pre_tokenizer().expect("the table's own patterns compile");
             names.extend(rule.names);
         }
         let count = names.len();

@@ -159,15 +159,8 @@ fn python_float(float: f64) -> String {
 /// `strftime` of a moment, in UTC: the machine's time zone would make a prompt depend on where it
 /// was rendered. A directive that is not in the list is an error, not a guess.
 pub(super) fn strftime(now: SystemTime, format: &str) -> Result<String, Error> {
-    const DAYS: [&str; 7] = [
-        "Monday",
-        "Tuesday",
-        "Wednesday",
-        "Thursday",
-        "Friday",
-        "Saturday",
-        "Sunday",
-    ];
+    const DAYS: [&str; 7] =
+        ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
     const MONTHS: [&str; 12] = [
         "January",
         "February",
@@ -250,9 +243,7 @@ struct Date {
 
 impl Date {
     fn of(now: SystemTime) -> Date {
-        let since_1970 = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let seconds = since_1970.as_secs() as usize;
         let days = seconds / 86_400;
         let second_of_day = seconds % 86_400;
@@ -327,17 +318,8 @@ mod tests {
 
     #[test]
     fn floats_are_written_as_python_writes_them() {
-        let written = [
-            1.0,
-            0.7,
-            1e16,
-            123456789012345680.0,
-            1e-5,
-            0.0001,
-            -2.5e-7,
-            1e300,
-        ]
-        .map(python_float);
+        let written =
+            [1.0, 0.7, 1e16, 123456789012345680.0, 1e-5, 0.0001, -2.5e-7, 1e300].map(python_float);
         let python = [
             "1.0",
             "0.7",
@@ -359,14 +341,8 @@ mod tests {
         };
         assert_eq!(written(0), "1970-01-01 Thu 001 00:00:00 12 AM 1");
         assert_eq!(written(951_782_400), "2000-02-29 Tue 060 00:00:00 12 AM 29");
-        assert_eq!(
-            written(1_735_689_599),
-            "2024-12-31 Tue 366 23:59:59 11 PM 31"
-        );
-        assert_eq!(
-            written(4_107_542_399),
-            "2100-02-28 Sun 059 23:59:59 11 PM 28"
-        );
+        assert_eq!(written(1_735_689_599), "2024-12-31 Tue 366 23:59:59 11 PM 31");
+        assert_eq!(written(4_107_542_399), "2100-02-28 Sun 059 23:59:59 11 PM 28");
         let error = strftime(at(0), "%Q").expect_err("no such directive");
         assert_eq!(error.detail(), Some("strftime does not know %Q"));
     }

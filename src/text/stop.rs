@@ -40,17 +40,11 @@ impl StopMatcher {
         if let Some((index, start)) = self.first_complete_stop() {
             self.is_stopped = true;
             self.held.truncate(start);
-            return Stopped {
-                emit: std::mem::take(&mut self.held),
-                hit: Some(index),
-            };
+            return Stopped { emit: std::mem::take(&mut self.held), hit: Some(index) };
         }
         let keep_from = self.possible_start();
         let kept = self.held.split_off(keep_from);
-        Stopped {
-            emit: std::mem::replace(&mut self.held, kept),
-            hit: None,
-        }
+        Stopped { emit: std::mem::replace(&mut self.held, kept), hit: None }
     }
 
     /// What was held back, when the text ends without a stop.

@@ -64,23 +64,14 @@ pub struct RenderOptions {
 
 impl Message {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message {
-            role: role.into(),
-            content: Some(content.into()),
-            extra: Map::new(),
-        }
+        Message { role: role.into(), content: Some(content.into()), extra: Map::new() }
     }
 }
 
 impl RenderOptions {
     /// For the next reply of the assistant, without tools.
     pub fn new(now: SystemTime) -> RenderOptions {
-        RenderOptions {
-            add_generation_prompt: true,
-            tools: Vec::new(),
-            variables: Map::new(),
-            now,
-        }
+        RenderOptions { add_generation_prompt: true, tools: Vec::new(), variables: Map::new(), now }
     }
 }
 
@@ -88,19 +79,13 @@ impl ChatTemplate {
     /// Compiles the model's template. [`Error::NoTemplate`] if it has none.
     pub fn new(source: &TextSource) -> Result<ChatTemplate, Error> {
         let (templates, special_tokens) = match source {
-            TextSource::Folder {
-                tokenizer_config_json,
-                chat_template_jinja,
-                ..
-            } => {
+            TextSource::Folder { tokenizer_config_json, chat_template_jinja, .. } => {
                 let config = Config::parse(tokenizer_config_json.as_deref())?;
                 let templates = match chat_template_jinja {
                     Some(template) => vec![(DEFAULT, template.clone())],
                     None => templates_in(&config),
                 };
-                let tokens = config
-                    .special_tokens()
-                    .map(|(name, text)| (name.to_owned(), text));
+                let tokens = config.special_tokens().map(|(name, text)| (name.to_owned(), text));
                 (templates, tokens.collect())
             }
             TextSource::Gguf(vocabulary) => {
@@ -112,13 +97,9 @@ impl ChatTemplate {
                     ("unk_token", text(vocabulary.unknown)),
                     ("pad_token", text(vocabulary.padding)),
                 ];
-                let tokens = tokens
-                    .into_iter()
-                    .filter_map(|(name, text)| Some((name.to_owned(), text?)));
-                (
-                    template.map(|text| (DEFAULT, text)).into_iter().collect(),
-                    tokens.collect(),
-                )
+                let tokens =
+                    tokens.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
+                (template.map(|text| (DEFAULT, text)).into_iter().collect(), tokens.collect())
             }
         };
         ChatTemplate::compile(templates, special_tokens)
@@ -147,14 +128,9 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         for (name, template) in templates {
             let template = python::without_generation_tags(&template).into_owned();
-            environment
-                .add_template_owned(name, template)
-                .map_err(broken)?;
+            environment.add_template_owned(name, template).map_err(broken)?;
         }
-        Ok(ChatTemplate {
-            environment,
-            special_tokens,
-        })
+        Ok(ChatTemplate { environment, special_tokens })
     }
 
     /// The prompt for these messages. It contains BOS if the template writes it.
@@ -225,9 +201,7 @@ fn templates_in(config: &Config) -> Vec<(&'static str, String)> {
     for entry in value.as_array().into_iter().flatten() {
         let text = entry.get("template").and_then(serde_json::Value::as_str);
         let name = entry.get("name").and_then(serde_json::Value::as_str);
-        let name = [DEFAULT, TOOL_USE]
-            .into_iter()
-            .find(|known| name == Some(*known));
+        let name = [DEFAULT, TOOL_USE].into_iter().find(|known| name == Some(*known));
         templates.extend(name.zip(text.map(str::to_owned)));
     }
     templates
@@ -261,42 +235,28 @@ impl io::Write for Capped {
 }
 
 fn broken(error: minijinja::Error) -> Error {
-    Error::TemplateBroken {
-        line: error.line().unwrap_or(0),
-        reason: reason(&error),
-    }
+    Error::TemplateBroken { line: error.line().unwrap_or(0), reason: reason(&error) }
 }
 
 fn failed(error: minijinja::Error) -> Error {
     let line = error.line().unwrap_or(0);
     match error.kind() {
         ErrorKind::OutOfFuel => {
-            return Error::TemplateOutOfFuel {
-                line,
-                steps: TEMPLATE_STEPS_MAX,
-            };
+            return Error::TemplateOutOfFuel { line, steps: TEMPLATE_STEPS_MAX };
         }
         ErrorKind::WriteFailure => {
-            return Error::TemplateTooLarge {
-                bytes_max: RENDERED_BYTES_MAX,
-            };
+            return Error::TemplateTooLarge { bytes_max: RENDERED_BYTES_MAX };
         }
         _ => (),
     }
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(Raised(message)) = cause.downcast_ref() {
-            return Error::TemplateRaised {
-                line,
-                message: message.clone(),
-            };
+            return Error::TemplateRaised { line, message: message.clone() };
         }
         source = cause.source();
     }
-    Error::TemplateFailed {
-        line,
-        reason: reason(&error),
-    }
+    Error::TemplateFailed { line, reason: reason(&error) }
 }
 
 fn reason(error: &minijinja::Error) -> String {

@@ -59,12 +59,7 @@ pub(super) struct Parts {
 impl Tokenizer {
     pub fn new(source: &TextSource) -> Result<Tokenizer, Error> {
         let parts = match source {
-            TextSource::Folder {
-                tokenizer_json,
-                tokenizer_config_json,
-                end_tokens,
-                ..
-            } => {
+            TextSource::Folder { tokenizer_json, tokenizer_config_json, end_tokens, .. } => {
                 let config = hugging_face::Config::parse(tokenizer_config_json.as_deref())?;
                 hugging_face::parts(tokenizer_json, &config, end_tokens)?
             }
@@ -92,17 +87,13 @@ impl Tokenizer {
             Special::Parse => self.encoder.get_added_vocabulary(),
             Special::Ignore => &self.without_special,
         };
-        let failed = |error: tokenizers::Error| Error::Encode {
-            reason: error.to_string(),
-        };
+        let failed = |error: tokenizers::Error| Error::Encode { reason: error.to_string() };
         let mut pieces = added.extract_and_normalize(self.encoder.get_normalizer(), text);
         if let Some(pre_tokenizer) = self.encoder.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pieces).map_err(failed)?;
         }
         let model = self.encoder.get_model();
-        pieces
-            .tokenize(|piece| model.tokenize(piece.get()))
-            .map_err(failed)?;
+        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(failed)?;
         Ok(pieces
             .get_splits(OffsetReferential::Original, OffsetType::None)
             .into_iter()

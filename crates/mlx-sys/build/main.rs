@@ -22,14 +22,15 @@ fn main() {
 }
 
 fn build() -> Result<(), String> {
-    for input in ["build", "compat", "cpp", "upstream"] {
+    for input in ["build", "cpp", "upstream"] {
         println!("cargo::rerun-if-changed={input}");
     }
 
     let platform = requirements::target_platform()?;
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let libclang = bindings::Libclang::find(platform, &out);
-    requirements::check(platform, runtime::is_missing(&out) || libclang.is_missing())?;
+    let must_fetch = runtime::is_missing(&out) || libclang.is_missing();
+    requirements::check(platform, &mlx_c::compiler_name()?, must_fetch)?;
 
     let mlx = runtime::provide(platform, &out)?;
     let mlx_c = mlx_c::sources()?;

@@ -17,10 +17,7 @@ pub fn sources() -> Result<PathBuf, String> {
         let folder = PathBuf::from(folder);
         println!("cargo::rerun-if-changed={}", folder.display());
         if !folder.join("mlx/c/array.cpp").is_file() {
-            return Err(format!(
-                "{LOCAL_FOLDER}={} holds no mlx/c/array.cpp",
-                folder.display()
-            ));
+            return Err(format!("{LOCAL_FOLDER}={} holds no mlx/c/array.cpp", folder.display()));
         }
         return Ok(folder);
     }
@@ -40,21 +37,19 @@ pub fn sources() -> Result<PathBuf, String> {
 pub fn compile(mlx_c: &Path, mlx: &Mlx) -> Result<(), String> {
     let unreadable = |error: io::Error| format!("cannot list the C++ sources: {error}");
     let mut files = with_extension(&mlx_c.join("mlx/c"), "cpp").map_err(unreadable)?;
-    if Path::new("cpp").is_dir() {
-        files.extend(with_extension(Path::new("cpp"), "cpp").map_err(unreadable)?);
-    }
+    files.extend(with_extension(Path::new("cpp"), "cpp").map_err(unreadable)?);
     compiler()
         .include(mlx_c)
         .include(&mlx.include)
         .flag("-include")
-        .flag("compat/cxx.h")
+        .flag("cpp/mlx_c.h")
         .files(files)
         .try_compile("mlxc")
         .map_err(|error| format!("mlx-c does not compile: {error}"))
 }
 
 /// The C++ compiler as this crate uses it.
-pub fn compiler() -> cc::Build {
+fn compiler() -> cc::Build {
     let mut build = cc::Build::new();
     build
         .cpp(true)
@@ -66,6 +61,14 @@ pub fn compiler() -> cc::Build {
         // MLX's headers use what macOS has had since 13.3, the wheel what it has since 14.
         .env("MACOSX_DEPLOYMENT_TARGET", "14.0");
     build
+}
+
+/// What `CXX` or the platform's habit calls the C++ compiler.
+pub fn compiler_name() -> Result<String, String> {
+    let tool = compiler()
+        .try_get_compiler()
+        .map_err(|error| format!("there is no C++ compiler: {error}"))?;
+    Ok(tool.path().to_string_lossy().into_owned())
 }
 
 /// Files of one kind in a folder, sorted, so that a build is the same each time.
@@ -84,10 +87,7 @@ pub fn with_extension(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>
 /// Runs cargo on the manifest in `upstream`, whose lock file pins the sources by digest.
 fn nested_cargo(command: &str, arguments: &[&str]) -> Result<Vec<u8>, String> {
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
-    cargo
-        .arg(command)
-        .args(["--locked", "--manifest-path", "upstream/Cargo.toml"])
-        .args(arguments);
+    cargo.arg(command).args(["--locked", "--manifest-path", "upstream/Cargo.toml"]).args(arguments);
     // What the outer cargo set for this build script is not meant for the inner one. Its homes,
     // registries and network settings are.
     for (name, _) in env::vars_os() {
@@ -100,9 +100,7 @@ fn nested_cargo(command: &str, arguments: &[&str]) -> Result<Vec<u8>, String> {
             cargo.env_remove(&*name);
         }
     }
-    let output = cargo
-        .output()
-        .map_err(|error| format!("cannot run cargo {command}: {error}"))?;
+    let output = cargo.output().map_err(|error| format!("cannot run cargo {command}: {error}"))?;
     if !output.status.success() {
         return Err(format!(
             "mlx-c's sources cannot be fetched: {}",

@@ -32,10 +32,7 @@ pub fn provide(platform: Platform, out: &Path) -> Result<Mlx, String> {
     let folder = fetched_folder(out);
     let fetched = fetch::provide(&wheel, &folder, fetch::arrange_mlx)?;
     announce(&wheel, fetched);
-    Ok(Mlx {
-        lib: folder.join("lib"),
-        include: folder.join("include"),
-    })
+    Ok(Mlx { lib: folder.join("lib"), include: folder.join("include") })
 }
 
 /// Tells the user what came over the network, and nothing when nothing did.
@@ -51,7 +48,7 @@ pub fn announce(wheel: &fetch::Wheel, fetched_bytes: Option<u64>) {
 }
 
 fn fetched_folder(out: &Path) -> PathBuf {
-    out.join(format!("mlx-{}", fetch::MLX_VERSION).replace('.', "_"))
+    out.join(format!("mlx-{}", fetch::MLX_VERSION))
 }
 
 /// The run-time files are copied, so that they lie together as those of the wheel do.

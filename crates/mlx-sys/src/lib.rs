@@ -1,11 +1,6 @@
 //! The C API of MLX: bindings made at build time from mlx-c's headers.
 
-#![allow(
-    non_upper_case_globals,
-    non_camel_case_types,
-    non_snake_case,
-    clippy::all
-)]
+#![allow(non_upper_case_globals, non_camel_case_types, non_snake_case, clippy::all)]
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 

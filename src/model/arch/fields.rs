@@ -29,7 +29,9 @@ impl Fields<'_> {
         let head_dim = self.dimension("head_dim")?.unwrap_or(hidden / query_heads);
         let layers = self.required("num_hidden_layers")?;
         if layers > LAYERS_MAX {
-            return Err(self.invalid(format!("num_hidden_layers is {layers}; at most {LAYERS_MAX}")));
+            return Err(
+                self.invalid(format!("num_hidden_layers is {layers}; at most {LAYERS_MAX}"))
+            );
         }
         if !query_heads.is_multiple_of(kv_heads) || head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(self.invalid(format!(
@@ -38,7 +40,8 @@ impl Fields<'_> {
         }
         match self.dimension("rope_dimensions")? {
             Some(dimensions) if dimensions != head_dim => {
-                let reason = format!("RoPE over {dimensions} of {head_dim} values is not supported");
+                let reason =
+                    format!("RoPE over {dimensions} of {head_dim} values is not supported");
                 return Err(self.invalid(reason));
             }
             _ => (),

@@ -19,8 +19,7 @@ pub struct Architecture {
     pub config: fn(&Fields<'_>) -> Result<Config, Error>,
 }
 
-const ARCHITECTURES: &[Architecture] =
-    &[llama::LLAMA, llama::MISTRAL, qwen2::QWEN2, qwen3::QWEN3];
+const ARCHITECTURES: &[Architecture] = &[llama::LLAMA, llama::MISTRAL, qwen2::QWEN2, qwen3::QWEN3];
 
 /// The architecture of a model type, or the names of those we know.
 pub fn find(model_type: &str) -> Result<&'static Architecture, Vec<&'static str>> {

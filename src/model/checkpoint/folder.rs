@@ -50,10 +50,8 @@ impl Folder {
             path: path.to_owned(),
             files: Vec::new(),
             tensors: HashMap::new(),
-            quantization: Quantization::parse(config).map_err(|reason| Error::Invalid {
-                path: path.join("config.json"),
-                reason,
-            })?,
+            quantization: Quantization::parse(config)
+                .map_err(|reason| Error::Invalid { path: path.join("config.json"), reason })?,
         };
         for file in safetensors_files(path)? {
             folder.add(file)?;
@@ -163,8 +161,7 @@ impl Folder {
             tensor: name.to_owned(),
         })?;
         if place.shape != shape {
-            let reason =
-                format!("has shape {:?}, the configuration says {shape:?}", place.shape);
+            let reason = format!("has shape {:?}, the configuration says {shape:?}", place.shape);
             return Err(self.tensor_error(name, reason));
         }
         Ok(place)

@@ -78,18 +78,12 @@ pub fn config(gguf: &Gguf) -> Result<Map<String, Json>, Error> {
     if let Some(rows) = rows {
         config.insert("vocab_size".to_owned(), json!(rows));
     }
-    config.insert(
-        "tie_word_embeddings".to_owned(),
-        json!(gguf.tensor("output.weight").is_none()),
-    );
+    config.insert("tie_word_embeddings".to_owned(), json!(gguf.tensor("output.weight").is_none()));
     for projection in ["q", "output"] {
         let biased = gguf.tensor(&format!("blk.0.attn_{projection}.bias")).is_some();
         config.insert(format!("{projection}_bias"), json!(biased));
     }
-    config.insert(
-        "mlp_bias".to_owned(),
-        json!(gguf.tensor("blk.0.ffn_gate.bias").is_some()),
-    );
+    config.insert("mlp_bias".to_owned(), json!(gguf.tensor("blk.0.ffn_gate.bias").is_some()));
     if let Some(scaling) = rope_scaling(gguf, architecture)? {
         config.insert("rope_scaling".to_owned(), scaling);
     }

@@ -251,7 +251,8 @@ fn q6_k(block: &[u8; 210], out: &mut Groups) {
         let low = &low[half * 64 + quarter % 2 * 32..][..32];
         let high = &high[half * 32..][..32];
         let values: [f32; GROUP] = std::array::from_fn(|i| {
-            let code = ((low[i] >> (quarter / 2 * 4)) & 0xf) | (((high[i] >> (quarter * 2)) & 3) << 4);
+            let code =
+                ((low[i] >> (quarter / 2 * 4)) & 0xf) | (((high[i] >> (quarter * 2)) & 3) << 4);
             let scale = scales[run * 2 + i / 16] as i8;
             d * f32::from(scale) * f32::from(code as i8 - 32)
         });

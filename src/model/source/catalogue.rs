@@ -139,11 +139,7 @@ pub const CATALOGUE: &[Entry] = &[
         quantisation: "Q4_K_M",
         size_bytes: 2_500_000_000,
         memory_bytes: 3_500_000_000,
-        sources: &[Source::Hub(hub(
-            "Qwen",
-            "Qwen3-4B-GGUF",
-            "Qwen3-4B-Q4_K_M.gguf",
-        ))],
+        sources: &[Source::Hub(hub("Qwen", "Qwen3-4B-GGUF", "Qwen3-4B-Q4_K_M.gguf"))],
     },
     Entry {
         name: "mistral-7b",
@@ -165,11 +161,7 @@ pub const CATALOGUE: &[Entry] = &[
         quantisation: "Q4_K_M",
         size_bytes: 5_030_000_000,
         memory_bytes: 6_500_000_000,
-        sources: &[Source::Hub(hub(
-            "Qwen",
-            "Qwen3-8B-GGUF",
-            "Qwen3-8B-Q4_K_M.gguf",
-        ))],
+        sources: &[Source::Hub(hub("Qwen", "Qwen3-8B-GGUF", "Qwen3-8B-Q4_K_M.gguf"))],
     },
 ];
 
@@ -199,21 +191,12 @@ fn likeness(a: &str, b: &str) -> f64 {
 }
 
 const fn hub(org: &'static str, name: &'static str, file: &'static str) -> HubFile {
-    HubFile {
-        org,
-        name,
-        revision: None,
-        file,
-        sha256: None,
-    }
+    HubFile { org, name, revision: None, file, sha256: None }
 }
 
 impl Entry {
     pub(super) fn resolved(&self, path: PathBuf) -> ResolvedModel {
-        ResolvedModel {
-            name: self.name.to_string(),
-            path,
-        }
+        ResolvedModel { name: self.name.to_string(), path }
     }
 
     /// The name its file has, wherever it comes from.
@@ -260,23 +243,14 @@ mod tests {
 
     #[test]
     fn the_catalogue_is_in_order_and_holds_together() {
-        assert!(
-            CATALOGUE
-                .windows(2)
-                .all(|pair| pair[0].parameters_m < pair[1].parameters_m)
-        );
+        assert!(CATALOGUE.windows(2).all(|pair| pair[0].parameters_m < pair[1].parameters_m));
         for entry in CATALOGUE {
             assert!(!entry.sources.is_empty(), "{}", entry.name);
             assert!(entry.memory_bytes > entry.size_bytes, "{}", entry.name);
-            assert_eq!(
-                find(&entry.name.to_uppercase()).expect("itself").name,
-                entry.name
-            );
+            assert_eq!(find(&entry.name.to_uppercase()).expect("itself").name, entry.name);
             assert!(super::super::name::is_gguf(entry.file_name()));
         }
-        let useful = CATALOGUE
-            .iter()
-            .filter(|entry| (1_000..8_500).contains(&entry.parameters_m));
+        let useful = CATALOGUE.iter().filter(|entry| (1_000..8_500).contains(&entry.parameters_m));
         assert!(useful.count() >= 3);
         assert!(find(DEFAULT_MODEL).expect("the default").pin().is_some());
     }

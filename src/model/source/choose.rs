@@ -5,9 +5,8 @@ use super::name::is_gguf;
 
 /// Of several GGUF files and no choice, the first of these that is there. Q4_K_M is the usual
 /// compromise; the others are what the loader reads, nearest to it in size first.
-const PREFERRED: [&str; 9] = [
-    "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "Q5_K_M", "Q5_K_S", "Q6_K", "Q8_0", "BF16",
-];
+const PREFERRED: [&str; 9] =
+    ["Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "Q5_K_M", "Q5_K_S", "Q6_K", "Q8_0", "BF16"];
 
 /// Small files of a model folder, in the order they are fetched. Weights come last, so that a
 /// download that was cut never looks whole.
@@ -44,18 +43,11 @@ pub(super) fn choose(
     if let Some(needed) = folder(files) {
         return Ok(Some(needed));
     }
-    let whole: Vec<&String> = ggufs
-        .iter()
-        .copied()
-        .filter(|file| !is_split(file))
-        .collect();
+    let whole: Vec<&String> = ggufs.iter().copied().filter(|file| !is_split(file)).collect();
     match (whole.as_slice(), ggufs.first()) {
         ([], None) => Ok(None),
         ([], Some(part)) => Err(split(name, part)),
-        ([only], _) => Ok(Some(Needed::Gguf {
-            file: only.to_string(),
-            others: vec![],
-        })),
+        ([only], _) => Ok(Some(Needed::Gguf { file: only.to_string(), others: vec![] })),
         (several, _) => preferred(name, several).map(Some),
     }
 }
@@ -67,16 +59,10 @@ fn chosen(name: &str, ggufs: &[&String], choice: &str) -> Result<Needed, Error> 
     let is_quantisation = |file: &&&String| {
         quantisation(file).is_some_and(|label| label.eq_ignore_ascii_case(choice))
     };
-    let found = ggufs
-        .iter()
-        .find(is_file)
-        .or_else(|| ggufs.iter().find(is_quantisation));
+    let found = ggufs.iter().find(is_file).or_else(|| ggufs.iter().find(is_quantisation));
     match found {
         Some(file) if is_split(file) => Err(split(name, file)),
-        Some(file) => Ok(Needed::Gguf {
-            file: file.to_string(),
-            others: vec![],
-        }),
+        Some(file) => Ok(Needed::Gguf { file: file.to_string(), others: vec![] }),
         None => Err(Error::NoSuchFile {
             name: name.to_string(),
             choice: choice.to_string(),
@@ -88,32 +74,20 @@ fn chosen(name: &str, ggufs: &[&String], choice: &str) -> Result<Needed, Error> 
 fn preferred(name: &str, ggufs: &[&String]) -> Result<Needed, Error> {
     let names = || ggufs.iter().map(|file| file.to_string());
     for label in PREFERRED {
-        let found = ggufs
-            .iter()
-            .find(|file| quantisation(file).as_deref() == Some(label));
+        let found = ggufs.iter().find(|file| quantisation(file).as_deref() == Some(label));
         if let Some(file) = found {
             let others = names().filter(|other| other != *file).collect();
-            return Ok(Needed::Gguf {
-                file: file.to_string(),
-                others,
-            });
+            return Ok(Needed::Gguf { file: file.to_string(), others });
         }
     }
-    Err(Error::Undecided {
-        name: name.to_string(),
-        files: names().collect(),
-    })
+    Err(Error::Undecided { name: name.to_string(), files: names().collect() })
 }
 
 /// A folder needs its configuration and weights. Subfolders hold copies in other formats
 /// (`original/`, `onnx/`), other weights are `.bin` and `.pth` doubles of the safetensors.
 fn folder(files: &[String]) -> Option<Needed> {
     let has = |name: &str| files.iter().any(|file| file == name);
-    let mut weights: Vec<String> = files
-        .iter()
-        .filter(|file| is_weights(file))
-        .cloned()
-        .collect();
+    let mut weights: Vec<String> = files.iter().filter(|file| is_weights(file)).cloned().collect();
     if weights.is_empty() || !has("config.json") {
         return None;
     }
@@ -122,10 +96,7 @@ fn folder(files: &[String]) -> Option<Needed> {
         weights.retain(|file| file.starts_with("model"));
     }
     weights.sort();
-    let small = SMALL_FILES
-        .iter()
-        .filter(|name| has(name))
-        .map(|name| name.to_string());
+    let small = SMALL_FILES.iter().filter(|name| has(name)).map(|name| name.to_string());
     Some(Needed::Folder(small.chain(weights).collect()))
 }
 
@@ -144,10 +115,7 @@ fn base(file: &str) -> &str {
 }
 
 fn split(name: &str, file: &str) -> Error {
-    Error::SplitGguf {
-        name: name.to_string(),
-        file: file.to_string(),
-    }
+    Error::SplitGguf { name: name.to_string(), file: file.to_string() }
 }
 
 /// `-00001-of-00003.gguf`
@@ -170,10 +138,7 @@ pub(super) fn quantisation(file: &str) -> Option<String> {
     let stem = base.strip_suffix(".GGUF").unwrap_or(&base);
     stem.split(['-', '.']).rev().find_map(|part| {
         let starts = std::iter::once(0).chain(part.match_indices('_').map(|(at, _)| at + 1));
-        starts
-            .map(|at| &part[at..])
-            .find(|label| is_label(label))
-            .map(str::to_string)
+        starts.map(|at| &part[at..]).find(|label| is_label(label)).map(str::to_string)
     })
 }
 
@@ -218,12 +183,7 @@ mod tests {
 
     #[test]
     fn a_choice_is_a_file_or_a_quantisation_and_never_something_like_it() {
-        let names = [
-            "a-Q4_K_M.gguf",
-            "a-Q4_K_S.gguf",
-            "q/a-Q8_0.gguf",
-            "mmproj-a-F16.gguf",
-        ];
+        let names = ["a-Q4_K_M.gguf", "a-Q4_K_S.gguf", "q/a-Q8_0.gguf", "mmproj-a-F16.gguf"];
         assert_eq!(gguf(&names, Some("Q8_0")), "q/a-Q8_0.gguf");
         assert_eq!(gguf(&names, Some("q4_k_s")), "a-Q4_K_S.gguf");
         assert_eq!(gguf(&names, Some("a-Q8_0.gguf")), "q/a-Q8_0.gguf");
@@ -243,32 +203,17 @@ mod tests {
             file: "a-Q6_K.gguf".into(),
             others: files(&["a-IQ4_XS.gguf", "a-Q2_K.gguf"]),
         };
-        assert_eq!(
-            choose("n", &several, None).expect("a choice"),
-            Some(expected)
-        );
+        assert_eq!(choose("n", &several, None).expect("a choice"), Some(expected));
         let odd = files(&["a-Q2_K.gguf", "a-IQ4_XS.gguf"]);
-        assert!(matches!(
-            choose("n", &odd, None),
-            Err(Error::Undecided { .. })
-        ));
-        assert_eq!(
-            choose("n", &files(&["README.md"]), None).expect("no model"),
-            None
-        );
+        assert!(matches!(choose("n", &odd, None), Err(Error::Undecided { .. })));
+        assert_eq!(choose("n", &files(&["README.md"]), None).expect("no model"), None);
     }
 
     #[test]
     fn a_split_gguf_is_refused() {
-        let names = files(&[
-            "a-Q4_K_M-00001-of-00002.gguf",
-            "a-Q4_K_M-00002-of-00002.gguf",
-        ]);
+        let names = files(&["a-Q4_K_M-00001-of-00002.gguf", "a-Q4_K_M-00002-of-00002.gguf"]);
         for choice in [None, Some("Q4_K_M"), Some("a-Q4_K_M-00002-of-00002.gguf")] {
-            assert!(matches!(
-                choose("n", &names, choice),
-                Err(Error::SplitGguf { .. })
-            ));
+            assert!(matches!(choose("n", &names, choice), Err(Error::SplitGguf { .. })));
         }
     }
 
@@ -295,9 +240,6 @@ mod tests {
             "model-00001-of-00002.safetensors",
             "model-00002-of-00002.safetensors",
         ]);
-        assert_eq!(
-            choose("n", &names, None).expect("a folder"),
-            Some(Needed::Folder(expected))
-        );
+        assert_eq!(choose("n", &names, None).expect("a folder"), Some(Needed::Folder(expected)));
     }
 }

@@ -35,9 +35,7 @@ pub(super) fn copy_hashed(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(CopyError::Read(error)),
         };
-        writer
-            .write_all(&buffer[..count])
-            .map_err(CopyError::Write)?;
+        writer.write_all(&buffer[..count]).map_err(CopyError::Write)?;
         hasher.update(&buffer[..count]);
         copied += count as u64;
         progress.advance(count as u64);
@@ -48,11 +46,7 @@ pub(super) fn copy_hashed(
 
 /// The digest as the hub and our catalogue write it.
 pub(super) fn hex(hasher: Sha256) -> String {
-    hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn hash_file(path: &Path, progress: &mut dyn Progress) -> Result<String, Error> {
@@ -68,11 +62,7 @@ pub(super) fn check(file: &str, expected: &str, actual: String) -> Result<(), Er
     if expected.eq_ignore_ascii_case(&actual) {
         return Ok(());
     }
-    Err(Error::Checksum {
-        file: file.to_string(),
-        expected: expected.to_string(),
-        actual,
-    })
+    Err(Error::Checksum { file: file.to_string(), expected: expected.to_string(), actual })
 }
 
 /// Refuses a download that cannot fit before it begins.
@@ -87,12 +77,7 @@ pub(super) fn require_space(what: &str, folder: &Path, bytes: u64) -> Result<(),
         return Ok(());
     }
     let (what, folder) = (what.to_string(), folder.to_path_buf());
-    Err(Error::NoSpace {
-        what,
-        folder,
-        needed_bytes,
-        free_bytes,
-    })
+    Err(Error::NoSpace { what, folder, needed_bytes, free_bytes })
 }
 
 /// A failed write, told as what it is for the user.
@@ -126,18 +111,12 @@ pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
 
 /// Waits for our turn on this lock file. The lock goes with the file that is returned.
 pub(super) fn lock(path: &Path, what: &str, progress: &mut dyn Progress) -> Result<File, Error> {
-    let options = File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(path);
+    let options = File::options().create(true).write(true).truncate(false).open(path);
     let file = options.map_err(io_error("open", path))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
-            progress.note(&format!(
-                "waiting for another process that is fetching {what}"
-            ));
+            progress.note(&format!("waiting for another process that is fetching {what}"));
         }
         Err(std::fs::TryLockError::Error(error)) => return Err(io_error("lock", path)(error)),
     }
@@ -147,11 +126,7 @@ pub(super) fn lock(path: &Path, what: &str, progress: &mut dyn Progress) -> Resu
 
 pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
-    move |source| Error::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| Error::Io { action, path, source }
 }
 
 #[cfg(test)]
@@ -179,23 +154,11 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_from_a_broken_network() {
         let bytes = vec![7; 3 * CHUNK_BYTES];
-        let mut disk = FullDisk {
-            room_bytes: CHUNK_BYTES + 1,
-        };
-        let copied = copy_hashed(
-            &mut bytes.as_slice(),
-            &mut disk,
-            &mut Sha256::new(),
-            &mut (),
-        );
-        let Err(CopyError::Write(error)) = copied else {
-            panic!("{copied:?}")
-        };
+        let mut disk = FullDisk { room_bytes: CHUNK_BYTES + 1 };
+        let copied = copy_hashed(&mut bytes.as_slice(), &mut disk, &mut Sha256::new(), &mut ());
+        let Err(CopyError::Write(error)) = copied else { panic!("{copied:?}") };
         let error = write_error("model", Path::new("/models/x"), 42, error);
-        assert_eq!(
-            error.to_string(),
-            "the disk is full: model needs 42 bytes in /models"
-        );
+        assert_eq!(error.to_string(), "the disk is full: model needs 42 bytes in /models");
     }
 
     #[test]
@@ -203,11 +166,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         require_space("model", folder.path(), 1).expect("room for one byte");
         match require_space("model", folder.path(), u64::MAX / 2) {
-            Err(Error::NoSpace {
-                needed_bytes,
-                free_bytes,
-                ..
-            }) => {
+            Err(Error::NoSpace { needed_bytes, free_bytes, .. }) => {
                 assert!(needed_bytes > free_bytes);
             }
             other => panic!("{other:?}"),
@@ -221,9 +180,6 @@ mod tests {
         let copied = copy_hashed(&mut b"abc".as_slice(), &mut written, &mut hasher, &mut ());
         assert_eq!(copied.expect("a copy"), 3);
         assert_eq!(written, b"abc");
-        assert_eq!(
-            hex(hasher),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(hex(hasher), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

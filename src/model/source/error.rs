@@ -7,59 +7,30 @@ pub enum Error {
     #[error("{name:?} is not a model name: {reason}")]
     BadName { name: String, reason: &'static str },
     #[error("unknown model {name:?}")]
-    UnknownName {
-        name: String,
-        near: Vec<&'static str>,
-        known: Vec<&'static str>,
-    },
+    UnknownName { name: String, near: Vec<&'static str>, known: Vec<&'static str> },
     #[error("no such file or folder: {}", path.display())]
     NoSuchPath { path: PathBuf },
     #[error("{} is not a model: {reason}", path.display())]
     NotAModel { path: PathBuf, reason: String },
     #[error("{name} has no file for {choice:?}; it has {}", list(files))]
-    NoSuchFile {
-        name: String,
-        choice: String,
-        files: Vec<String>,
-    },
-    #[error(
-        "{name} has several GGUF files and none this program would choose: {}",
-        list(files)
-    )]
+    NoSuchFile { name: String, choice: String, files: Vec<String> },
+    #[error("{name} has several GGUF files and none this program would choose: {}", list(files))]
     Undecided { name: String, files: Vec<String> },
     #[error("{file} of {name} is one part of a split GGUF, which cannot be loaded")]
     SplitGguf { name: String, file: String },
 
     #[error("cannot reach the hub for {name}: {url}: {reason}")]
-    HubUnreachable {
-        name: String,
-        url: String,
-        reason: String,
-        cache_dir: PathBuf,
-    },
+    HubUnreachable { name: String, url: String, reason: String, cache_dir: PathBuf },
     #[error("{name} is not in the cache {}, and the hub is switched off", cache_dir.display())]
     Offline { name: String, cache_dir: PathBuf },
     #[error("the hub has no {name}: {url} answered 404")]
     NotOnHub { name: String, url: String },
     #[error("the hub refused {name}: {url} answered {status}")]
-    Denied {
-        name: String,
-        url: String,
-        status: u16,
-    },
+    Denied { name: String, url: String, status: u16 },
     #[error("the hub failed for {name}: {url}: {reason}")]
-    HubAnswer {
-        name: String,
-        url: String,
-        reason: String,
-    },
+    HubAnswer { name: String, url: String, reason: String },
     #[error("the transfer of {file} stopped at {received_bytes} of {size_bytes} bytes: {reason}")]
-    Interrupted {
-        file: String,
-        received_bytes: u64,
-        size_bytes: u64,
-        reason: String,
-    },
+    Interrupted { file: String, received_bytes: u64, size_bytes: u64, reason: String },
 
     #[error("{command:?} failed: {reason}")]
     Pip { command: String, reason: String },
@@ -67,46 +38,21 @@ pub enum Error {
     Wheel { wheel: String, reason: String },
 
     #[error("checksum mismatch: {file} should be SHA-256 {expected} and is {actual}")]
-    Checksum {
-        file: String,
-        expected: String,
-        actual: String,
-    },
+    Checksum { file: String, expected: String, actual: String },
     #[error("{} is not the pinned model: {size_bytes} bytes, not {expected_bytes}", path.display())]
-    OtherFile {
-        path: PathBuf,
-        size_bytes: u64,
-        expected_bytes: u64,
-    },
+    OtherFile { path: PathBuf, size_bytes: u64, expected_bytes: u64 },
     #[error(
         "not enough space for {what} in {}: {needed_bytes} bytes needed, {free_bytes} free",
         folder.display()
     )]
-    NoSpace {
-        what: String,
-        folder: PathBuf,
-        needed_bytes: u64,
-        free_bytes: u64,
-    },
+    NoSpace { what: String, folder: PathBuf, needed_bytes: u64, free_bytes: u64 },
     #[error("the disk is full: {what} needs {needed_bytes} bytes in {}", folder.display())]
-    DiskFull {
-        what: String,
-        folder: PathBuf,
-        needed_bytes: u64,
-    },
+    DiskFull { what: String, folder: PathBuf, needed_bytes: u64 },
     #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
 
     #[error("no source has {name}: {}", sources(tried))]
-    NoSource {
-        name: String,
-        tried: Vec<(String, Error)>,
-        put: PathBuf,
-    },
+    NoSource { name: String, tried: Vec<(String, Error)>, put: PathBuf },
 }
 
 impl Error {
@@ -114,10 +60,8 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Error::UnknownName { near, known, .. } => {
-                let known = format!(
-                    "known names: {}; or give a path or org/name",
-                    known.join(", ")
-                );
+                let known =
+                    format!("known names: {}; or give a path or org/name", known.join(", "));
                 match near.is_empty() {
                     true => known,
                     false => format!("did you mean {}? {known}", near.join(" or ")),
@@ -179,9 +123,7 @@ fn list(files: &[String]) -> String {
 }
 
 fn sources(tried: &[(String, Error)]) -> String {
-    let tried: Vec<String> = tried
-        .iter()
-        .map(|(source, error)| format!("{source}: {error}"))
-        .collect();
+    let tried: Vec<String> =
+        tried.iter().map(|(source, error)| format!("{source}: {error}")).collect();
     tried.join("; ")
 }

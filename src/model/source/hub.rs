@@ -38,10 +38,7 @@ pub(super) fn find(
     // A cache holds what was asked for once: what it lacks the hub may have.
     match choose::choose(&name.to_string(), &files, name.choice.as_deref()) {
         Ok(Some(Needed::Folder(needed))) if is_whole(&snapshot, &needed) => {
-            Ok(Some(ResolvedModel {
-                name: name.to_string(),
-                path: snapshot,
-            }))
+            Ok(Some(ResolvedModel { name: name.to_string(), path: snapshot }))
         }
         Ok(Some(Needed::Gguf { file, others })) => {
             note_choice(&name.to_string(), &file, &others, progress);
@@ -77,17 +74,10 @@ fn fetch_checked(
 ) -> Result<ResolvedModel, Error> {
     if settings.offline {
         let cache_dir = settings.cache_dir.clone();
-        return Err(Error::Offline {
-            name: name.to_string(),
-            cache_dir,
-        });
+        return Err(Error::Offline { name: name.to_string(), cache_dir });
     }
     let info = Client::new(name, name.revision(), settings)?.info()?;
-    let files: Vec<String> = info
-        .siblings
-        .into_iter()
-        .map(|file| file.rfilename)
-        .collect();
+    let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
     let needed = choose::choose(&name.to_string(), &files, name.choice.as_deref())?;
     let (files, model) = match needed {
         Some(Needed::Folder(files)) => (files, None),
@@ -97,10 +87,7 @@ fn fetch_checked(
         }
         None => {
             let reason = "it holds neither config.json with *.safetensors nor a .gguf file".into();
-            return Err(Error::NotAModel {
-                path: name.to_string().into(),
-                reason,
-            });
+            return Err(Error::NotAModel { path: name.to_string().into(), reason });
         }
     };
     // From here on the commit is asked for: the branch may move while we download.
@@ -115,19 +102,13 @@ fn fetch_checked(
     target.download(&client, &files, progress)?;
     match model {
         Some(file) => Ok(resolved_file(name, &target.snapshot, &file)),
-        None => Ok(ResolvedModel {
-            name: name.to_string(),
-            path: target.snapshot,
-        }),
+        None => Ok(ResolvedModel { name: name.to_string(), path: target.snapshot }),
     }
 }
 
 fn resolved_file(name: &HubName, snapshot: &Path, file: &str) -> ResolvedModel {
     let label = choose::quantisation(file).unwrap_or_else(|| file.to_string());
-    ResolvedModel {
-        name: name.with_choice(&label).to_string(),
-        path: snapshot.join(file),
-    }
+    ResolvedModel { name: name.with_choice(&label).to_string(), path: snapshot.join(file) }
 }
 
 /// One commit of one repository in the cache, to be filled.
@@ -168,9 +149,8 @@ impl Target {
         download::require_space(&what, &blobs, total_bytes.saturating_sub(partial_bytes))?;
         if !lacking.is_empty() {
             progress.start(&what, Some(total_bytes));
-            let fetched = lacking
-                .iter()
-                .try_for_each(|file| self.download_file(client, file, progress));
+            let fetched =
+                lacking.iter().try_for_each(|file| self.download_file(client, file, progress));
             progress.finish();
             fetched?;
         }
@@ -180,9 +160,7 @@ impl Target {
         if self.name.revision() == self.commit {
             return Ok(());
         }
-        self.cache
-            .create_ref(&self.commit)
-            .map_err(io_error("write a reference in", &blobs))
+        self.cache.create_ref(&self.commit).map_err(io_error("write a reference in", &blobs))
     }
 
     fn has_blob(&self, file: &RemoteFile) -> bool {
@@ -204,11 +182,7 @@ impl Target {
     ) -> Result<(), Error> {
         let lock = self.locks.join(format!("{}.lock", file.etag));
         let _lock = download::lock(&lock, &file.file, progress)?;
-        let mut progress = HighWater {
-            progress,
-            at_bytes: 0,
-            told_bytes: 0,
-        };
+        let mut progress = HighWater { progress, at_bytes: 0, told_bytes: 0 };
         if self.has_blob(file) {
             progress.advance(file.size_bytes);
             return Ok(());
@@ -267,11 +241,7 @@ fn attempt(
     partial: &Path,
     progress: &mut HighWater<'_>,
 ) -> Result<File, Error> {
-    let options = File::options()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(partial);
+    let options = File::options().read(true).append(true).create(true).open(partial);
     let mut output = options.map_err(io_error("open", partial))?;
     let mut hasher = Sha256::new();
     let mut received_bytes = output.metadata().map_err(io_error("read", partial))?.len();
@@ -365,11 +335,7 @@ fn cache_repo(name: &HubName, settings: &HubSettings) -> CacheRepo {
 /// The folder of this revision, if it was ever fetched.
 fn snapshot(name: &HubName, settings: &HubSettings) -> Option<PathBuf> {
     let repo = Repo::new(name.repo(), RepoType::Model).folder_name();
-    let reference = settings
-        .cache_dir
-        .join(repo)
-        .join("refs")
-        .join(name.revision());
+    let reference = settings.cache_dir.join(repo).join("refs").join(name.revision());
     let commit = std::fs::read_to_string(reference).unwrap_or_else(|_| name.revision().into());
     let snapshot = cache_repo(name, settings).pointer_path(commit.trim());
     snapshot.is_dir().then_some(snapshot)
@@ -377,10 +343,7 @@ fn snapshot(name: &HubName, settings: &HubSettings) -> Option<PathBuf> {
 
 /// Whether everything is there that the configuration, the index and the files' names speak of.
 pub(super) fn is_whole(folder: &Path, files: &[String]) -> bool {
-    let weights: Vec<&String> = files
-        .iter()
-        .filter(|f| f.ends_with(".safetensors"))
-        .collect();
+    let weights: Vec<&String> = files.iter().filter(|f| f.ends_with(".safetensors")).collect();
     let shards = weights.iter().find_map(|file| choose::shard_count(file));
     files.iter().any(|file| file == "tokenizer.json")
         && shards.is_none_or(|count| weights.len() >= count)
@@ -392,8 +355,7 @@ fn indexed(folder: &Path) -> Vec<String> {
     let text = std::fs::read(folder.join(choose::INDEX)).unwrap_or_default();
     let index: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let map = index["weight_map"].as_object().into_iter().flatten();
-    map.filter_map(|(_, file)| file.as_str().map(str::to_string))
-        .collect()
+    map.filter_map(|(_, file)| file.as_str().map(str::to_string)).collect()
 }
 
 /// The names of the files in a snapshot, relative to it. A link whose blob is gone is no file.
@@ -408,11 +370,7 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
         return;
     };
     for item in items.flatten() {
-        let Some(name) = item
-            .file_name()
-            .to_str()
-            .map(|name| format!("{prefix}{name}"))
-        else {
+        let Some(name) = item.file_name().to_str().map(|name| format!("{prefix}{name}")) else {
             continue;
         };
         match std::fs::metadata(item.path()) {

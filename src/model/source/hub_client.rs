@@ -55,10 +55,7 @@ impl<'a> Client<'a> {
         revision: &str,
         settings: &'a HubSettings,
     ) -> Result<Client<'a>, Error> {
-        let token = settings
-            .token
-            .as_ref()
-            .map(|token| token.reveal().to_string());
+        let token = settings.token.as_ref().map(|token| token.reveal().to_string());
         let api = ApiBuilder::from_cache(Cache::new(settings.cache_dir.clone()))
             .with_endpoint(settings.endpoint.clone())
             .with_token(token)
@@ -71,26 +68,18 @@ impl<'a> Client<'a> {
             reason: error.to_string(),
         })?;
         let repo = Repo::with_revision(name.repo(), RepoType::Model, revision.to_string());
-        Ok(Client {
-            repo: api.repo(repo),
-            name: name.to_string(),
-            settings,
-        })
+        Ok(Client { repo: api.repo(repo), name: name.to_string(), settings })
     }
 
     /// The files of the repository, and the commit that the revision stands for.
     pub(super) fn info(&self) -> Result<RepoInfo, Error> {
         let request = self.repo.info_request();
-        let url = request
-            .uri_ref()
-            .map(|uri| uri.to_string())
-            .unwrap_or_default();
+        let url = request.uri_ref().map(|uri| uri.to_string()).unwrap_or_default();
         let mut answer = self.call(&url, |request| request)?;
         let info: Result<RepoInfo, _> = answer.body_mut().read_json();
         let mut info = info.map_err(|error| self.bad_answer(&url, error.to_string()))?;
         // Both become file names here.
-        info.siblings
-            .retain(|sibling| is_safe_path(&sibling.rfilename));
+        info.siblings.retain(|sibling| is_safe_path(&sibling.rfilename));
         if !is_digest(&info.sha) {
             return Err(self.bad_answer(&url, format!("{:?} is no commit", info.sha)));
         }
@@ -103,11 +92,7 @@ impl<'a> Client<'a> {
         let mut url = self.repo.url(file);
         for _ in 0..REDIRECTS_MAX {
             let answer = self.call(&url, |request| {
-                request
-                    .header("Range", "bytes=0-0")
-                    .config()
-                    .max_redirects(0)
-                    .build()
+                request.header("Range", "bytes=0-0").config().max_redirects(0).build()
             })?;
             let headers = answer.headers();
             // A repository that was renamed: the hub points to its new address first.
@@ -123,11 +108,7 @@ impl<'a> Client<'a> {
             if !is_digest(etag) {
                 return Err(self.bad_answer(&url, format!("{etag:?} is no digest")));
             }
-            return Ok(RemoteFile {
-                file: file.into(),
-                etag: etag.into(),
-                size_bytes,
-            });
+            return Ok(RemoteFile { file: file.into(), etag: etag.into(), size_bytes });
         }
         Err(self.bad_answer(&url, "too many redirects".into()))
     }
@@ -167,9 +148,7 @@ impl<'a> Client<'a> {
                 .timeout_recv_response(Some(SILENCE_TIMEOUT))
                 .timeout_per_read(Some(SILENCE_TIMEOUT))
                 .build();
-            let answer = adapt(request)
-                .call()
-                .map_err(|error| self.unreachable(url, error))?;
+            let answer = adapt(request).call().map_err(|error| self.unreachable(url, error))?;
             let status = answer.status().as_u16();
             tried += 1;
             match status {
@@ -196,10 +175,7 @@ impl<'a> Client<'a> {
         match location {
             Some(path) if path.starts_with('/') && !path.starts_with("//") => {
                 let host = endpoint.match_indices('/').nth(2).map(|(at, _)| at);
-                Ok(format!(
-                    "{}{path}",
-                    &endpoint[..host.unwrap_or(endpoint.len())]
-                ))
+                Ok(format!("{}{path}", &endpoint[..host.unwrap_or(endpoint.len())]))
             }
             Some(same) if same.starts_with(&format!("{endpoint}/")) => Ok(same.to_string()),
             other => Err(self.bad_answer(url, format!("a redirect to {other:?} without a digest"))),
@@ -211,11 +187,7 @@ impl<'a> Client<'a> {
         match status {
             401 | 403 => Error::Denied { name, url, status },
             404 => Error::NotOnHub { name, url },
-            _ => Error::HubAnswer {
-                name,
-                url,
-                reason: format!("it answered {status}"),
-            },
+            _ => Error::HubAnswer { name, url, reason: format!("it answered {status}") },
         }
     }
 
@@ -229,11 +201,7 @@ impl<'a> Client<'a> {
     }
 
     fn bad_answer(&self, url: &str, reason: String) -> Error {
-        Error::HubAnswer {
-            name: self.name.clone(),
-            url: url.to_string(),
-            reason,
-        }
+        Error::HubAnswer { name: self.name.clone(), url: url.to_string(), reason }
     }
 }
 
@@ -244,15 +212,11 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 /// Commits and digests name files in the cache, so nothing else may pass for one.
 fn is_digest(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 fn size(headers: &HeaderMap) -> Option<u64> {
     let whole = || text(headers, "content-range")?.rsplit('/').next();
     let size = text(headers, "x-linked-size").or_else(whole);
-    size.or_else(|| text(headers, "content-length"))?
-        .parse()
-        .ok()
+    size.or_else(|| text(headers, "content-length"))?.parse().ok()
 }

@@ -23,24 +23,17 @@ pub fn local_models(settings: &Settings) -> Result<Vec<LocalModel>, Error> {
     let mut models = Vec::new();
     for (name, folder) in folders(&settings.models_dir) {
         let files = local::file_names(&folder)?;
-        models.extend(
-            in_folder(&folder, &files)
-                .into_iter()
-                .map(|model| LocalModel {
-                    name: match super::catalogue::find(&name) {
-                        Ok(entry) if model.path.ends_with(entry.file_name()) => name.clone(),
-                        // Put there by hand: its path is its name.
-                        _ => model.path.display().to_string(),
-                    },
-                    ..model
-                }),
-        );
+        models.extend(in_folder(&folder, &files).into_iter().map(|model| LocalModel {
+            name: match super::catalogue::find(&name) {
+                Ok(entry) if model.path.ends_with(entry.file_name()) => name.clone(),
+                // Put there by hand: its path is its name.
+                _ => model.path.display().to_string(),
+            },
+            ..model
+        }));
     }
     for (name, folder) in folders(&settings.hub.cache_dir) {
-        if let Some((org, name)) = name
-            .strip_prefix("models--")
-            .and_then(|n| n.split_once("--"))
-        {
+        if let Some((org, name)) = name.strip_prefix("models--").and_then(|n| n.split_once("--")) {
             models.extend(in_repo(org, name, &folder));
         }
     }
@@ -88,11 +81,7 @@ fn in_folder(folder: &Path, files: &[String]) -> Vec<LocalModel> {
     if let Ok(Some(Needed::Folder(needed))) = choose::choose("", files, None)
         && hub::is_whole(folder, &needed)
     {
-        models.push(model(
-            folder.to_path_buf(),
-            &needed,
-            folder_quantisation(folder),
-        ));
+        models.push(model(folder.to_path_buf(), &needed, folder_quantisation(folder)));
     }
     let mut sorted: Vec<&String> = files.iter().collect();
     sorted.sort();
@@ -110,21 +99,14 @@ fn in_folder(folder: &Path, files: &[String]) -> Vec<LocalModel> {
 fn folder_quantisation(folder: &Path) -> Option<String> {
     let text = std::fs::read(folder.join("config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let bits = ["quantization", "quantization_config"]
-        .iter()
-        .find_map(|key| {
-            let bits = config[key]["bits"].as_u64();
-            bits.map(|bits| format!("{bits}-bit"))
-        });
-    let method = || {
-        config["quantization_config"]["quant_method"]
-            .as_str()
-            .map(str::to_string)
-    };
+    let bits = ["quantization", "quantization_config"].iter().find_map(|key| {
+        let bits = config[key]["bits"].as_u64();
+        bits.map(|bits| format!("{bits}-bit"))
+    });
+    let method = || config["quantization_config"]["quant_method"].as_str().map(str::to_string);
     let dense = || {
         let keys = ["torch_dtype", "dtype"];
-        keys.iter()
-            .find_map(|key| config[key].as_str().map(str::to_string))
+        keys.iter().find_map(|key| config[key].as_str().map(str::to_string))
     };
     bits.or_else(method).or_else(dense)
 }

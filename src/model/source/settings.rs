@@ -90,9 +90,7 @@ impl fmt::Debug for Token {
 }
 
 fn is_true(value: &str) -> bool {
-    ["1", "on", "yes", "true"]
-        .iter()
-        .any(|word| value.eq_ignore_ascii_case(word))
+    ["1", "on", "yes", "true"].iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -101,10 +99,7 @@ mod tests {
 
     fn settings(variables: &[(&str, &str)]) -> Settings {
         Settings::from_env("/models".into(), |name| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value.to_string())
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
         })
     }
 
@@ -112,14 +107,8 @@ mod tests {
     fn the_cache_is_where_the_hubs_own_tools_keep_it() {
         let cache = |variables: &[(&str, &str)]| settings(variables).hub.cache_dir;
         let home = ("HOME", "/home/ada");
-        assert_eq!(
-            cache(&[home]),
-            PathBuf::from("/home/ada/.cache/huggingface/hub")
-        );
-        assert_eq!(
-            cache(&[home, ("XDG_CACHE_HOME", "/c")]),
-            PathBuf::from("/c/huggingface/hub")
-        );
+        assert_eq!(cache(&[home]), PathBuf::from("/home/ada/.cache/huggingface/hub"));
+        assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/c")]), PathBuf::from("/c/huggingface/hub"));
         assert_eq!(cache(&[home, ("HF_HOME", "/hf")]), PathBuf::from("/hf/hub"));
         assert_eq!(
             cache(&[home, ("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/hub")]),
@@ -130,24 +119,13 @@ mod tests {
 
     #[test]
     fn offline_and_endpoint_are_read_as_the_hub_reads_them() {
-        for (value, offline) in [
-            ("1", true),
-            ("TRUE", true),
-            ("yes", true),
-            ("0", false),
-            ("", false),
-        ] {
-            assert_eq!(
-                settings(&[("HF_HUB_OFFLINE", value)]).hub.offline,
-                offline,
-                "{value:?}"
-            );
+        for (value, offline) in
+            [("1", true), ("TRUE", true), ("yes", true), ("0", false), ("", false)]
+        {
+            assert_eq!(settings(&[("HF_HUB_OFFLINE", value)]).hub.offline, offline, "{value:?}");
         }
         assert_eq!(settings(&[]).hub.endpoint, "https://huggingface.co");
-        assert_eq!(
-            settings(&[("HF_ENDPOINT", "http://a/")]).hub.endpoint,
-            "http://a"
-        );
+        assert_eq!(settings(&[("HF_ENDPOINT", "http://a/")]).hub.endpoint, "http://a");
     }
 
     #[test]

@@ -54,10 +54,8 @@ fn template(text: &str) -> Result<ChatTemplate, Error> {
 }
 
 fn template_with_config(name: &str, mut config: Map<String, Value>) -> ChatTemplate {
-    let (_, text) = TEMPLATES
-        .iter()
-        .find(|(known, _)| *known == name)
-        .expect("the template is in the table");
+    let (_, text) =
+        TEMPLATES.iter().find(|(known, _)| *known == name).expect("the template is in the table");
     config.insert("chat_template".to_owned(), (*text).into());
     let source = folder("", Some(Value::Object(config)));
     ChatTemplate::new(&source).expect("the template compiles")
@@ -114,10 +112,7 @@ fn render_error(text: &str) -> String {
     let render = |template: ChatTemplate| {
         template.render(&[Message::new("user", "Hi")], &RenderOptions::new(now()))
     };
-    template(text)
-        .and_then(render)
-        .expect_err("it fails")
-        .to_string()
+    template(text).and_then(render).expect_err("it fails").to_string()
 }
 
 #[test]
@@ -158,10 +153,7 @@ fn a_template_that_loops_is_stopped_within_a_second() {
         let started = Instant::now();
         found.push(render_error(template));
         let elapsed = started.elapsed();
-        assert!(
-            elapsed < Duration::from_secs(1),
-            "{elapsed:?} for {template}"
-        );
+        assert!(elapsed < Duration::from_secs(1), "{elapsed:?} for {template}");
     }
     expect_test::expect![[r#"
         the chat template was stopped after 1000000 steps, line 1: it may loop for ever
@@ -207,10 +199,5 @@ fn a_template_file_wins_over_the_one_in_the_config() {
         end_tokens: Vec::new(),
     };
     let template = ChatTemplate::new(&source).expect("it compiles");
-    assert_eq!(
-        template
-            .render(&[], &RenderOptions::new(now()))
-            .expect("renders"),
-        "file"
-    );
+    assert_eq!(template.render(&[], &RenderOptions::new(now())).expect("renders"), "file");
 }

@@ -76,16 +76,9 @@ fn ids(ids: &[u32]) -> Vec<TokenId> {
 fn check(tokenizer: &Tokenizer, expected: &[Encoding]) {
     assert!(!expected.is_empty());
     for case in expected {
-        let found = tokenizer
-            .encode(&case.text, Special::Parse)
-            .expect("encodes");
+        let found = tokenizer.encode(&case.text, Special::Parse).expect("encodes");
         assert_eq!(found, ids(&case.ids), "ids of {:?}", case.text);
-        assert_eq!(
-            tokenizer.decode(&found),
-            case.decoded,
-            "text of {:?}",
-            case.text
-        );
+        assert_eq!(tokenizer.decode(&found), case.decoded, "text of {:?}", case.text);
     }
 }
 
@@ -115,9 +108,7 @@ fn a_sentence_piece_gguf_vocabulary_gives_the_ids_of_hugging_face_and_of_sentenc
     let tokenizer = tokenizer(TextSource::Gguf(source));
     check(&tokenizer, &sentence_piece().hugging_face);
     for case in sentence_piece().sentencepiece {
-        let found = tokenizer
-            .encode(&case.text, Special::Parse)
-            .expect("encodes");
+        let found = tokenizer.encode(&case.text, Special::Parse).expect("encodes");
         assert_eq!(found, ids(&case.ids), "ids of {:?}", case.text);
     }
 }
@@ -155,31 +146,18 @@ fn raw_text_gets_one_bos_where_the_model_wants_it() {
     let mut source = gguf("llama", None, sentence_piece().gguf);
     source.bos = Some(bos);
     assert_eq!(
-        tokenizer(TextSource::Gguf(source.clone()))
-            .encode_raw("Hello")
-            .expect("encodes"),
+        tokenizer(TextSource::Gguf(source.clone())).encode_raw("Hello").expect("encodes"),
         raw
     );
     source.add_bos = Some(false);
-    assert_eq!(
-        tokenizer(TextSource::Gguf(source))
-            .encode_raw("Hello")
-            .expect("encodes"),
-        plain
-    );
+    assert_eq!(tokenizer(TextSource::Gguf(source)).encode_raw("Hello").expect("encodes"), plain);
 }
 
 #[test]
 fn every_token_that_ends_a_turn_is_known() {
-    let named = tokenizer(folder(
-        BYTE_LEVEL_JSON,
-        Some(json!({"eos_token": "<think>"})),
-    ));
+    let named = tokenizer(folder(BYTE_LEVEL_JSON, Some(json!({"eos_token": "<think>"}))));
     let names = |names: &[&str]| {
-        let mut ids: Vec<_> = names
-            .iter()
-            .filter_map(|name| named.added_token(name))
-            .collect();
+        let mut ids: Vec<_> = names.iter().filter_map(|name| named.added_token(name)).collect();
         ids.sort_unstable();
         assert_eq!(ids.len(), names.len());
         ids
@@ -199,18 +177,13 @@ fn every_token_that_ends_a_turn_is_known() {
 fn a_plain_piece_that_reads_like_an_end_token_ends_nothing() {
     let vocabulary = GgufVocabulary {
         model: "llama".to_owned(),
-        tokens: ["<unk>", "<s>", "</s>", "<|return|>", "<|end|>"]
-            .map(str::to_owned)
-            .to_vec(),
+        tokens: ["<unk>", "<s>", "</s>", "<|return|>", "<|end|>"].map(str::to_owned).to_vec(),
         token_types: vec![2, 3, 1, 3, 3],
         scores: vec![0.0; 5],
         ..GgufVocabulary::default()
     };
     // `<|end|>` ends a message within a reply of gpt-oss, which has `<|return|>`.
-    assert_eq!(
-        tokenizer(TextSource::Gguf(vocabulary)).end_tokens(),
-        [TokenId(3)]
-    );
+    assert_eq!(tokenizer(TextSource::Gguf(vocabulary)).end_tokens(), [TokenId(3)]);
 }
 
 #[test]
@@ -219,10 +192,8 @@ fn a_reply_loses_the_space_that_sentence_piece_puts_first_and_a_continuation_kee
     let reply = tokenizer.encode("Hello", Special::Parse).expect("encodes");
     assert_eq!(tokenizer.decode(&reply), "Hello");
     let mut continuing = tokenizer.continuing_detokenizer();
-    let text: String = reply
-        .iter()
-        .filter_map(|id| continuing.push(*id).map(str::to_owned))
-        .collect();
+    let text: String =
+        reply.iter().filter_map(|id| continuing.push(*id).map(str::to_owned)).collect();
     assert_eq!(text, " Hello");
 }
 
@@ -285,9 +256,7 @@ proptest! {
 }
 
 fn error(source: TextSource) -> String {
-    Tokenizer::new(&source)
-        .expect_err("it is broken")
-        .to_string()
+    Tokenizer::new(&source).expect_err("it is broken").to_string()
 }
 
 #[test]
@@ -309,10 +278,7 @@ fn a_broken_tokenizer_json_is_refused_with_its_reason() {
         changed("/added_tokens/0/id", json!(77)),
         changed("/decoder", Value::Null),
         changed("/decoder", json!({"type": "CTC"})),
-        changed(
-            "/pre_tokenizer/pretokenizers/0/pattern/Regex",
-            json!("(unclosed"),
-        ),
+        changed("/pre_tokenizer/pretokenizers/0/pattern/Regex", json!("(unclosed")),
     ];
     expect_test::expect![[r#"
         tokenizer.json is not valid: expected value at line 1 column 1

@@ -32,9 +32,8 @@ pub fn read_file(path: &Path) -> Vec<Golden> {
     let json: Json =
         serde_json::from_slice(&std::fs::read(path).expect("the file is there")).expect("JSON");
     let tensors = std::fs::read(path.with_extension("safetensors")).ok();
-    let tensors = tensors
-        .as_ref()
-        .map(|bytes| SafeTensors::deserialize(bytes).expect("a safetensors file"));
+    let tensors =
+        tensors.as_ref().map(|bytes| SafeTensors::deserialize(bytes).expect("a safetensors file"));
     json["prompts"]
         .as_array()
         .expect("prompts")
@@ -43,9 +42,9 @@ pub fn read_file(path: &Path) -> Vec<Golden> {
         .map(|(index, prompt)| Golden {
             ids: ids(&prompt["ids"]),
             positions: numbers(&prompt["positions"]).map(|n| n as usize).collect(),
-            logits: tensors.as_ref().map_or_else(Vec::new, |tensors| {
-                rows(tensors, &format!("logits.{index}"))
-            }),
+            logits: tensors
+                .as_ref()
+                .map_or_else(Vec::new, |tensors| rows(tensors, &format!("logits.{index}"))),
             greedy: ids(&prompt["greedy"]),
             margins: numbers(&prompt["margins"]).collect(),
         })

@@ -30,9 +30,8 @@ pub fn greedy(
             Sequence { tokens: prompt.to_vec(), done: 0, blocks }
         })
         .collect();
-    let finished = |sequence: &Sequence, prompt: &[TokenId]| {
-        sequence.tokens.len() == prompt.len() + count
-    };
+    let finished =
+        |sequence: &Sequence, prompt: &[TokenId]| sequence.tokens.len() == prompt.len() + count;
     loop {
         let active: Vec<usize> = (0..prompts.len())
             .filter(|&index| !finished(&sequences[index], prompts[index]))

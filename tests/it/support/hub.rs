@@ -48,17 +48,9 @@ impl Hub {
     pub fn new(files: &[(&str, &[u8])]) -> Hub {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let files = files
-            .iter()
-            .map(|(name, bytes)| (name.to_string(), bytes.to_vec()));
-        let state = State {
-            files: files.collect(),
-            ..State::default()
-        };
-        let hub = Hub {
-            url: url.clone(),
-            state: Arc::new(Mutex::new(state)),
-        };
+        let files = files.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec()));
+        let state = State { files: files.collect(), ..State::default() };
+        let hub = Hub { url: url.clone(), state: Arc::new(Mutex::new(state)) };
         let state = hub.state.clone();
         // Lives as long as the test process; it only waits.
         std::thread::spawn(move || {
@@ -72,11 +64,7 @@ impl Hub {
 
     /// The next `times` requests whose path contains `path` meet this fault.
     pub fn fail(&self, path: &'static str, fault: Fault, times: usize) {
-        self.state
-            .lock()
-            .expect("the state")
-            .faults
-            .push((path, fault, times));
+        self.state.lock().expect("the state").faults.push((path, fault, times));
     }
 
     /// What was asked since the last call.
@@ -86,10 +74,7 @@ impl Hub {
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn serve(stream: TcpStream, url: &str, state: &Mutex<State>) {
@@ -97,10 +82,7 @@ fn serve(stream: TcpStream, url: &str, state: &Mutex<State>) {
     let mut lines = BufReader::new(read).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     let path = first.split(' ').nth(1).unwrap_or("").to_string();
-    let mut request = Request {
-        path: path.clone(),
-        ..Request::default()
-    };
+    let mut request = Request { path: path.clone(), ..Request::default() };
     for line in lines.take_while(|line| !line.is_empty()) {
         match line.split_once(": ") {
             Some((name, value)) if name.eq_ignore_ascii_case("range") => {
@@ -115,10 +97,8 @@ fn serve(stream: TcpStream, url: &str, state: &Mutex<State>) {
     let (fault, files) = {
         let mut state = state.lock().expect("the state");
         state.requests.push(request.clone());
-        let found = state
-            .faults
-            .iter_mut()
-            .find(|(text, _, times)| *times > 0 && path.contains(text));
+        let found =
+            state.faults.iter_mut().find(|(text, _, times)| *times > 0 && path.contains(text));
         let fault = found.map(|(_, fault, times)| {
             *times -= 1;
             fault.clone()
@@ -141,27 +121,21 @@ fn answer(
         return head(&mut stream, status, 0, &[("Retry-After", "0".into())]);
     }
     if path.starts_with(&format!("/api/models/{REPO}/revision/")) {
-        let siblings: Vec<_> = files
-            .keys()
-            .map(|name| serde_json::json!({ "rfilename": name }))
-            .collect();
+        let siblings: Vec<_> =
+            files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
         let info = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
         head(&mut stream, 200, info.len(), &[])?;
         return stream.write_all(info.as_bytes());
     }
     let resolve = path.strip_prefix(&format!("/{REPO}/resolve/"));
-    let file = resolve
-        .and_then(|rest| rest.split_once('/'))
-        .map(|(_, file)| file);
+    let file = resolve.and_then(|rest| rest.split_once('/')).map(|(_, file)| file);
     if let Some((file, bytes)) = file.and_then(|file| files.get_key_value(file)) {
         let commit = ("X-Repo-Commit", COMMIT.to_string());
         let sha256 = match fault {
             Some(Fault::Etag(etag)) => etag.to_string(),
             _ => sha256(bytes),
         };
-        let is_large = [".gguf", ".safetensors"]
-            .iter()
-            .any(|end| file.ends_with(end));
+        let is_large = [".gguf", ".safetensors"].iter().any(|end| file.ends_with(end));
         if !is_large {
             let etag = ("ETag", format!("\"{}\"", &sha256[..40]));
             return body(&mut stream, bytes, request, fault, &[commit, etag]);
@@ -171,21 +145,12 @@ fn answer(
             ("X-Linked-Etag", format!("\"{sha256}\"")),
             ("X-Linked-Size", bytes.len().to_string()),
             ("ETag", "\"of-the-redirect\"".into()),
-            (
-                "Location",
-                format!("{}/cdn/{file}", url.replace("127.0.0.1", "localhost")),
-            ),
+            ("Location", format!("{}/cdn/{file}", url.replace("127.0.0.1", "localhost"))),
         ];
         return head(&mut stream, 302, 0, &headers);
     }
     match path.strip_prefix("/cdn/").and_then(|file| files.get(file)) {
-        Some(bytes) => body(
-            &mut stream,
-            bytes,
-            request,
-            fault,
-            &[("ETag", "\"cdn\"".into())],
-        ),
+        Some(bytes) => body(&mut stream, bytes, request, fault, &[("ETag", "\"cdn\"".into())]),
         None => head(&mut stream, 404, 0, &[]),
     }
 }
@@ -201,10 +166,7 @@ fn body(
     if let Some(Fault::WrongBytes) = fault {
         bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
     }
-    let range = request
-        .range
-        .as_deref()
-        .and_then(|range| range.strip_prefix("bytes="));
+    let range = request.range.as_deref().and_then(|range| range.strip_prefix("bytes="));
     let range = range.and_then(|range| range.split_once('-'));
     let range = range.filter(|_| !matches!(fault, Some(Fault::NoRanges)));
     let mut headers = headers.to_vec();
@@ -212,9 +174,7 @@ fn body(
         None => &bytes[..],
         Some((from, to)) => {
             let from: usize = from.parse().expect("a number");
-            let to = to
-                .parse()
-                .map_or(bytes.len(), |last: usize| (last + 1).min(bytes.len()));
+            let to = to.parse().map_or(bytes.len(), |last: usize| (last + 1).min(bytes.len()));
             if from >= bytes.len() {
                 return head(stream, 416, 0, &headers);
             }
@@ -223,12 +183,7 @@ fn body(
             &bytes[from..to]
         }
     };
-    head(
-        stream,
-        if range.is_some() { 206 } else { 200 },
-        part.len(),
-        &headers,
-    )?;
+    head(stream, if range.is_some() { 206 } else { 200 }, part.len(), &headers)?;
     match fault {
         Some(Fault::CutAfter(count)) => stream.write_all(&part[..count.min(part.len())]),
         _ => stream.write_all(part),
