@@ -2,9 +2,40 @@
 //!
 //! # The map
 //!
-//! Data flows from the command line to the engine, and from there to the model.
-//! A room imports only rooms below it; `tests/it/tidy.rs` holds that table.
+//! ```text
+//!   cli ──► engine ──► model   (all MLX arrays live and die here)
+//!    │        └──────► text    (token ids and text; pure)
+//!    └──► config               (config.toml and folders)
+//! ```
+//!
+//! | room | what it is for | it alone names |
+//! | --- | --- | --- |
+//! | [`types`] | nouns that several rooms share | |
+//! | [`text`] | tokenizer, incremental detokenizer, chat template, stop sequences | `tokenizers`, `minijinja` |
+//! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `hf_hub` |
+//! | [`engine`] | requests to tokens | |
+//! | [`config`] | the configuration file and the folders | `toml`, `directories` |
+//! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
+//!
+//! A room imports only rooms above it in this table (`text` and `model` do not import each other,
+//! `config` imports none); `tests/it/tidy.rs` holds that and the last column.
+//!
+//! Beside the main crate: `crates/mlx-sys` links the prebuilt MLX and is the only place with
+//! `unsafe`. Tests of the whole program are in `tests/it`, their data and the scripts that made
+//! it in `tests/data`.
+//!
+//! To add an architecture: one file in `model/arch` and one line in its table. To add a model to
+//! the catalogue: one entry in `model/source/catalogue.rs`. To add a command: one file in `cli`
+//! and one variant in its enum.
+
+pub mod types;
+
+pub mod text;
 
 pub mod model;
-pub mod text;
-pub mod types;
+
+pub mod engine;
+
+pub mod config;
+
+pub mod cli;

@@ -1,0 +1,340 @@
+//! `semantic generate`: answers one prompt on the terminal.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::Context;
+use super::model::{self, ModelFlag};
+use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
+use crate::config;
+use crate::engine::{self, Answer, Event, Finish, Outcome, Reply, Request};
+use crate::model::sample::Sampling;
+use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
+use crate::model::{KvConfig, LoadOptions};
+use crate::text::{ChatTemplate, Message, RenderOptions, Tokenizer};
+use crate::types::BLOCK_TOKENS;
+
+/// The longest reply if nobody says otherwise.
+const MAX_TOKENS_DEFAULT: usize = 512;
+/// No context holds more text than this; more on stdin is a mistake.
+const PROMPT_BYTES_MAX: u64 = 64 << 20;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The prompt; `-`, or nothing when stdin is a file or a pipe, reads stdin
+    prompt: Option<String>,
+    #[command(flatten)]
+    model: ModelFlag,
+    /// The system message
+    #[arg(long, short, env = "SEMANTIC_SYSTEM")]
+    system: Option<String>,
+    /// The longest reply, in tokens [default: 512]
+    #[arg(long, short = 'n', env = "SEMANTIC_MAX_TOKENS")]
+    max_tokens: Option<usize>,
+    /// 0 always takes the likeliest token [default: 0]
+    #[arg(long, short, env = "SEMANTIC_TEMPERATURE", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Keep the likeliest tokens that together have this probability [default: 1]
+    #[arg(long, env = "SEMANTIC_TOP_P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Keep this many of the likeliest tokens
+    #[arg(long, env = "SEMANTIC_TOP_K")]
+    top_k: Option<usize>,
+    /// Keep tokens at least this likely relative to the likeliest [default: 0]
+    #[arg(long, env = "SEMANTIC_MIN_P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Above 1, recent tokens become less likely [default: 1]
+    #[arg(long, env = "SEMANTIC_REPEAT_PENALTY", allow_negative_numbers = true)]
+    repeat_penalty: Option<f32>,
+    /// The same seed gives the same reply
+    #[arg(long, env = "SEMANTIC_SEED")]
+    seed: Option<u64>,
+    /// A text that ends the reply; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Continue the prompt as it is, without the model's chat template
+    #[arg(long)]
+    raw: bool,
+    /// Print one JSON object instead of the text
+    #[arg(long)]
+    json: bool,
+    /// Say nothing on stderr unless something fails
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    text: String,
+    finish_reason: &'static str,
+    usage: Usage,
+    timings: Timings,
+    model: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    prompt_tokens_details: PromptTokensDetails,
+}
+
+#[derive(Debug, Serialize)]
+struct PromptTokensDetails {
+    cached_tokens: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Timings {
+    load_ms: f64,
+    ttft_ms: f64,
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+}
+
+pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
+    let defaults = &context.config.generate;
+    let sampling = sampling(&arguments, defaults)?;
+    let prompt = read_prompt(arguments.prompt.as_deref())?;
+    let name = arguments.model.name(context).to_owned();
+    let resolved = model::resolve(&name, context, arguments.quiet)?;
+
+    let load_started = Instant::now();
+    let files = model::open(&resolved)?;
+    let text = files.text()?;
+    let tokenizer = Tokenizer::new(&text)?;
+    let (tokens, reply) = match arguments.raw {
+        true => (tokenizer.encode_raw(&prompt)?, Reply::Continuation),
+        false => {
+            let system = arguments.system.clone().or_else(|| defaults.system.clone());
+            let template = ChatTemplate::new(&text)?;
+            let rendered = render(&template, system, prompt)?;
+            (tokenizer.encode(&rendered, crate::text::Special::Parse)?, Reply::Turn)
+        }
+    };
+    let stops = if arguments.stop.is_empty() { &defaults.stop } else { &arguments.stop };
+    let request = Request {
+        prompt: tokens,
+        max_tokens: arguments.max_tokens.or(defaults.max_tokens).unwrap_or(MAX_TOKENS_DEFAULT),
+        sampling,
+        stops: stops.clone(),
+        reply,
+    };
+    let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
+    let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
+    let mut model = files.load(LoadOptions { kv: KvConfig::default(), pool_blocks })?;
+    let load = load_started.elapsed();
+
+    let interrupted = stop_on_interrupt()?;
+    let mut screen = Screen::new(&arguments, request.prompt.len());
+    let mut failure = None;
+    let outcome = engine::run(&mut *model, &tokenizer, request, &mut |event| {
+        if let Err(error) = screen.show(event) {
+            failure = Some(error);
+        }
+        match failure.is_some() || interrupted.load(Ordering::Relaxed) {
+            true => Answer::Cancel,
+            false => Answer::Continue,
+        }
+    });
+    screen.clear();
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let outcome = outcome?;
+    match arguments.json {
+        true => {
+            let report = Report::new(&outcome, load, resolved.name.clone());
+            output::data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
+        }
+        // The reply ends where the model ended it; a terminal wants a new line after it.
+        false if !outcome.text.ends_with('\n') => output::data(b"\n")?,
+        false => (),
+    }
+    if outcome.finish == Finish::Cancelled {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    if resolved.name == DEFAULT_MODEL && !arguments.quiet {
+        hint_at_better_models(&context.data_dir);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sampling(arguments: &Arguments, defaults: &config::Generate) -> Result<Sampling, Failure> {
+    let sampling = Sampling {
+        temperature: arguments.temperature.or(defaults.temperature).unwrap_or(0.0),
+        top_k: arguments.top_k.or(defaults.top_k),
+        top_p: arguments.top_p.or(defaults.top_p).unwrap_or(1.0),
+        min_p: arguments.min_p.or(defaults.min_p).unwrap_or(0.0),
+        repeat_penalty: arguments.repeat_penalty.or(defaults.repeat_penalty).unwrap_or(1.0),
+        seed: arguments.seed.or(defaults.seed).unwrap_or_else(random_seed),
+    };
+    sampling.check().map_err(Failure::Usage)?;
+    if arguments.max_tokens.or(defaults.max_tokens) == Some(0) {
+        return Err(Failure::Usage("max_tokens is 0; it is at least 1".to_owned()));
+    }
+    Ok(sampling)
+}
+
+/// Differs from run to run, which is all that is asked of it.
+fn random_seed() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |elapsed| elapsed.as_nanos() as u64)
+}
+
+fn read_prompt(argument: Option<&str>) -> Result<String, Failure> {
+    let prompt = match argument {
+        Some("-") => read_stdin()?,
+        Some(prompt) => prompt.to_owned(),
+        None if io::stdin().is_terminal() => {
+            let message = "there is no prompt; give one, or `-` to read it from stdin";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        None => read_stdin()?,
+    };
+    if prompt.trim().is_empty() {
+        return Err(Failure::Usage("the prompt is empty".to_owned()));
+    }
+    Ok(prompt)
+}
+
+fn read_stdin() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .take(PROMPT_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| anyhow::Error::new(error).context("cannot read stdin"))?;
+    if bytes.len() as u64 > PROMPT_BYTES_MAX {
+        let most = human_bytes(PROMPT_BYTES_MAX);
+        return Err(anyhow::anyhow!("stdin has more than {most}").into());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let position = error.utf8_error().valid_up_to();
+        anyhow::anyhow!("stdin is not UTF-8: byte {position} begins no character").into()
+    })
+}
+
+fn render(
+    template: &ChatTemplate,
+    system: Option<String>,
+    prompt: String,
+) -> Result<String, Failure> {
+    let mut messages: Vec<Message> = Vec::new();
+    if let Some(system) = system {
+        messages.push(Message::new("system", system));
+    }
+    messages.push(Message::new("user", prompt));
+    Ok(template.render(&messages, &RenderOptions::new(SystemTime::now()))?)
+}
+
+/// The first Ctrl-C asks the generation to stop; a second one does not wait for it.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(EXIT_INTERRUPTED));
+        }
+    })?;
+    Ok(interrupted)
+}
+
+/// What the user sees while it runs.
+struct Screen {
+    prints_text: bool,
+    bar: Option<indicatif::ProgressBar>,
+}
+
+impl Screen {
+    fn new(arguments: &Arguments, prompt_tokens: usize) -> Screen {
+        let numbers = "reading the prompt: {pos}/{len} tokens";
+        let bar = match arguments.quiet {
+            true => None,
+            false => output::bar(Some(prompt_tokens as u64), numbers),
+        };
+        Screen { prints_text: !arguments.json, bar }
+    }
+
+    fn show(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        match event {
+            Event::Prefilled { tokens } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_position(tokens as u64);
+                }
+                Ok(())
+            }
+            Event::Text(text) => {
+                self.clear();
+                match self.prints_text && !text.is_empty() {
+                    true => output::data(text.as_bytes()),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Report {
+    fn new(outcome: &Outcome, load: Duration, model: String) -> Report {
+        let per_second = |tokens: usize, time: Duration| match time.as_secs_f64() {
+            0.0 => 0.0,
+            seconds => tokens as f64 / seconds,
+        };
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        Report {
+            text: outcome.text.clone(),
+            finish_reason: match outcome.finish {
+                Finish::Stop => "stop",
+                Finish::Length => "length",
+                Finish::Cancelled => "cancelled",
+            },
+            usage: Usage {
+                prompt_tokens: outcome.prompt_tokens,
+                completion_tokens: outcome.completion_tokens,
+                prompt_tokens_details: PromptTokensDetails { cached_tokens: 0 },
+            },
+            timings: Timings {
+                load_ms: milliseconds(load),
+                ttft_ms: milliseconds(outcome.prefill),
+                prefill_tokens_per_s: per_second(outcome.prompt_tokens, outcome.prefill),
+                // The first token belongs to the prefill.
+                decode_tokens_per_s: per_second(
+                    outcome.completion_tokens.saturating_sub(1),
+                    outcome.decode,
+                ),
+            },
+            model,
+        }
+    }
+}
+
+/// Once per data folder: what the default model is, and one that is better.
+fn hint_at_better_models(data_dir: &Path) {
+    let marker = data_dir.join("first-answer");
+    // Fails if the file is there: then the user has read it.
+    if std::fs::File::create_new(marker).is_err() {
+        return;
+    }
+    let Some(better) = CATALOGUE.iter().find(|entry| entry.name == "qwen3-4b") else { return };
+    output::talk(&format!(
+        "hint: {DEFAULT_MODEL} is a demonstration model of 135M parameters and often wrong; \
+         for real work try --model {} ({} to fetch, needs about {} of memory)",
+        better.name,
+        human_bytes(better.size_bytes),
+        human_bytes(better.memory_bytes),
+    ));
+}

@@ -1,0 +1,133 @@
+//! The commands: flags in, text and exit code out.
+//!
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+mod generate;
+mod model;
+mod models;
+mod output;
+mod pull;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::Config;
+use output::Failure;
+
+/// A local LLM server and command line whose agents keep their memory.
+#[derive(Debug, Parser)]
+#[command(name = "semantic", version = version(), disable_help_subcommand = true)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The configuration file, instead of the one in the usual place
+    #[arg(long, global = true, value_name = "FILE", env = "SEMANTIC_CONFIG")]
+    config: Option<PathBuf>,
+    /// The folder for everything the program stores
+    #[arg(long, global = true, value_name = "FOLDER", env = "SEMANTIC_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// What to log on stderr: error, warn, info, debug or trace, also per module
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "SEMANTIC_LOG",
+        default_value = "warn"
+    )]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the OpenAI- and Anthropic-compatible API (not built yet)
+    Serve(NotBuiltYet),
+    /// Answer a prompt on the terminal
+    Generate(generate::Arguments),
+    /// List, inspect and repair what agents remember (not built yet)
+    Cache(NotBuiltYet),
+    /// Measure this machine (not built yet)
+    Bench(NotBuiltYet),
+    /// Ask a running server for its health (not built yet)
+    Health(NotBuiltYet),
+    /// Fetch a model
+    Pull(pull::Arguments),
+    /// List the models on this machine
+    Models(models::Arguments),
+    /// Print the completion script of a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+/// A command that a later version has.
+#[derive(Debug, clap::Args)]
+struct NotBuiltYet {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<String>,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap, with exit code 0.
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            return output::exit_after_printing(error.print(), code);
+        }
+    };
+    output::log_to_stderr(&arguments.global.log);
+    match run(arguments) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let global = arguments.global;
+    let context = || Context::new(&global);
+    match arguments.command {
+        Command::Generate(arguments) => generate::run(arguments, &context()?),
+        Command::Pull(arguments) => pull::run(&arguments, &context()?),
+        Command::Models(arguments) => models::run(&arguments, &context()?),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "semantic", &mut script);
+            output::data(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Serve(_) => not_built_yet("serve"),
+        Command::Cache(_) => not_built_yet("cache"),
+        Command::Bench(_) => not_built_yet("bench"),
+        Command::Health(_) => not_built_yet("health"),
+    }
+}
+
+fn not_built_yet(command: &str) -> Result<ExitCode, Failure> {
+    Err(Failure::from(anyhow::anyhow!("`semantic {command}` is not built yet")))
+}
+
+/// What the commands know besides their own flags.
+struct Context {
+    config: Config,
+    data_dir: PathBuf,
+}
+
+impl Context {
+    fn new(global: &Global) -> Result<Context, Failure> {
+        let config = Config::load(global.config.as_deref())?;
+        let data_dir = config.data_dir(global.data_dir.clone())?;
+        Ok(Context { config, data_dir })
+    }
+}
+
+fn version() -> String {
+    format!("{} (MLX {})", env!("CARGO_PKG_VERSION"), crate::model::mlx_version())
+}

@@ -1,0 +1,48 @@
+//! The `--model` flag: from a name to opened files.
+
+use std::path::Path;
+
+use super::Context;
+use super::output::{Downloads, Failure};
+use crate::model::ModelFiles;
+use crate::model::source::{self, DEFAULT_MODEL, ModelName, ResolvedModel, Settings};
+
+/// The flag as commands share it.
+#[derive(Debug, clap::Args)]
+pub struct ModelFlag {
+    /// A short name (see `semantic models`), org/name[@revision][:FILE] on the hub, or a path
+    #[arg(long, short, value_name = "MODEL", env = "SEMANTIC_MODEL")]
+    model: Option<String>,
+}
+
+impl ModelFlag {
+    /// The flag, else the configuration's model, else the default.
+    pub fn name<'a>(&'a self, context: &'a Context) -> &'a str {
+        self.model.as_deref().or(context.config.model.as_deref()).unwrap_or(DEFAULT_MODEL)
+    }
+}
+
+/// Where models are kept and how the hub is reached.
+pub fn settings(data_dir: &Path) -> Settings {
+    Settings::from_env(data_dir.join("models"), |name| std::env::var(name).ok())
+}
+
+/// Finds a model, fetching it if it is not on this machine.
+pub fn resolve(name: &str, context: &Context, is_quiet: bool) -> Result<ResolvedModel, Failure> {
+    let settings = settings(&context.data_dir);
+    let mut progress = Downloads::new(is_quiet);
+    ModelName::parse(name)
+        .and_then(|name| source::resolve(&name, &settings, &mut progress))
+        .map_err(source_failure)
+}
+
+/// Opens a model's files and checks what can be checked without reading the weights.
+pub fn open(model: &ResolvedModel) -> Result<ModelFiles, Failure> {
+    Ok(ModelFiles::open(&model.path)?)
+}
+
+/// A source's error with what the user can do about it.
+pub fn source_failure(error: source::Error) -> Failure {
+    let hint = error.hint();
+    Failure::with_hint(error, hint)
+}

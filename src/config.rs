@@ -1,0 +1,137 @@
+//! What a user sets once: `config.toml`, the folders, and the order in which settings win.
+//!
+//! Defaults < config file < `SEMANTIC_*` environment < flags. The command line's parser reads the
+//! last two; this room reads the file and the folders.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// No configuration is larger; a larger file is another file.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// The file, as written. Every key is optional and unknown keys are refused.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where models and caches are kept.
+    pub data_dir: Option<PathBuf>,
+    /// The model to use when none is named.
+    pub model: Option<String>,
+    #[serde(default)]
+    pub generate: Generate,
+}
+
+/// Defaults of `semantic generate`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generate {
+    pub system: Option<String>,
+    pub max_tokens: Option<usize>,
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<usize>,
+    pub min_p: Option<f32>,
+    pub repeat_penalty: Option<f32>,
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub stop: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the configuration {path}: {reason}")]
+    Read { path: PathBuf, reason: String },
+    #[error("the configuration {path} is not valid: {reason}")]
+    Invalid { path: PathBuf, reason: String },
+    #[error("this system names no home folder; set SEMANTIC_DATA_DIR")]
+    NoHome,
+}
+
+impl Config {
+    /// Reads the file the user named, or else the one in the usual place if it is there.
+    pub fn load(named: Option<&Path>) -> Result<Config, Error> {
+        match named {
+            Some(path) => Config::read(path),
+            None => match default_path() {
+                Some(path) if path.exists() => Config::read(&path),
+                _ => Ok(Config::default()),
+            },
+        }
+    }
+
+    fn read(path: &Path) -> Result<Config, Error> {
+        let read_error = |reason: String| Error::Read { path: path.to_owned(), reason };
+        let metadata = std::fs::metadata(path).map_err(|error| read_error(error.to_string()))?;
+        if metadata.len() > CONFIG_BYTES_MAX {
+            return Err(read_error(format!(
+                "it has {} bytes; at most {CONFIG_BYTES_MAX}",
+                metadata.len()
+            )));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| read_error(error.to_string()))?;
+        Config::parse(&text).map_err(|reason| Error::Invalid { path: path.to_owned(), reason })
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        // toml's messages have the line and column in them.
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+    }
+
+    /// The folder for everything the program stores: the one given, the file's, the system's.
+    pub fn data_dir(&self, given: Option<PathBuf>) -> Result<PathBuf, Error> {
+        given
+            .or_else(|| self.data_dir.clone())
+            .or_else(|| project().map(|dirs| dirs.data_dir().to_owned()))
+            .ok_or(Error::NoHome)
+    }
+}
+
+/// Where the configuration is looked for: `config.toml` in the system's folder for such files.
+pub fn default_path() -> Option<PathBuf> {
+    project().map(|dirs| dirs.config_dir().join("config.toml"))
+}
+
+fn project() -> Option<directories::ProjectDirs> {
+    directories::ProjectDirs::from("", "", "semantic")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn the_example_is_the_default() {
+        let example = include_str!("../config.example.toml");
+        assert_eq!(Config::parse(example), Ok(Config::default()));
+        // Every line that is commented out is a setting that exists.
+        let uncommented: String = example
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = Config::parse(&uncommented).expect("every example is valid");
+        assert!(config.model.is_some() && config.generate.seed.is_some());
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line() {
+        expect![[r#"
+            TOML parse error at line 2, column 1
+              |
+            2 | temprature = 0.5
+              | ^^^^^^^^^^
+            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `stop`"#]]
+        .assert_eq(&Config::parse("[generate]\ntemprature = 0.5\n").unwrap_err());
+        assert!(Config::parse("model = 3").is_err());
+    }
+
+    #[test]
+    fn the_data_folder_given_wins_over_the_files() {
+        let config = Config { data_dir: Some("/from/file".into()), ..Config::default() };
+        assert_eq!(config.data_dir(Some("/given".into())).unwrap(), Path::new("/given"));
+        assert_eq!(config.data_dir(None).unwrap(), Path::new("/from/file"));
+    }
+}
