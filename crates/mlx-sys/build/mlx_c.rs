@@ -66,6 +66,8 @@ fn compiler() -> cc::Build {
 /// What `CXX` or the platform's habit calls the C++ compiler.
 pub fn compiler_name() -> Result<String, String> {
     let tool = compiler()
+        // Nothing but our own sentence if it does not run.
+        .cargo_output(false)
         .try_get_compiler()
         .map_err(|error| format!("there is no C++ compiler: {error}"))?;
     Ok(tool.path().to_string_lossy().into_owned())

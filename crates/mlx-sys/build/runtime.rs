@@ -53,7 +53,7 @@ fn fetched_folder(out: &Path) -> PathBuf {
 
 /// The run-time files are copied, so that they lie together as those of the wheel do.
 fn copy_local(folder: &Path, out: &Path) -> io::Result<Mlx> {
-    println!("cargo::rerun-if-changed={}", folder.display());
+    println!("cargo::rerun-if-changed={}", folder.join("mlx").display());
     let include = folder.join("mlx/include");
     fs::metadata(include.join("mlx/mlx.h"))?;
     let lib = out.join("mlx-local");

@@ -42,9 +42,23 @@ fn a_failed_fetch_leaves_nothing_that_looks_complete() {
         package: "-",
         version: "0",
         platform_tag: "any",
+        sha256: "",
     };
     let error = fetch::provide(&wheel, &destination, |_| Ok(())).expect_err("pip fails");
     assert!(error.contains("could not fetch"), "{error}");
+    assert!(!destination.exists());
+}
+
+#[test]
+fn a_wheel_with_another_digest_is_refused() {
+    let place = tempfile::tempdir().expect("a temporary folder can be made");
+    let destination = place.path().join("mlx");
+    let wheel = fetch::Wheel {
+        sha256: "0000000000000000000000000000000000000000000000000000000000000000",
+        ..Platform::LinuxArm.mlx_wheel()
+    };
+    let error = fetch::provide(&wheel, &destination, fetch::arrange_mlx).expect_err("refused");
+    assert!(error.contains("DO NOT MATCH THE HASHES"), "{error}");
     assert!(!destination.exists());
 }
 
