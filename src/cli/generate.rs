@@ -58,6 +58,9 @@ pub struct Arguments {
     /// A text that ends the reply; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: 8]
+    #[arg(long, value_name = "BITS", env = "SEMANTIC_KV_BITS")]
+    kv_bits: Option<KvConfig>,
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
     raw: bool,
@@ -129,7 +132,8 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     };
     let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
-    let mut model = files.load(LoadOptions { kv: KvConfig::default(), pool_blocks })?;
+    let mut model =
+        files.load(LoadOptions { kv: arguments.kv_bits.unwrap_or_default(), pool_blocks })?;
     let load = load_started.elapsed();
 
     let interrupted = stop_on_interrupt()?;

@@ -5,6 +5,8 @@
 //! does in place (0.07 ms for 200 MB); with a second handle, or one lazy slice alive, it would copy
 //! the pool. So nothing outside this file keeps one of these arrays or a slice of one beyond a step.
 
+use std::str::FromStr;
+
 use mlx_rs::ops::indexing::{TryIndexOp, TryIndexUpdateOp, UpdateMode};
 use mlx_rs::{Array, Dtype, ops};
 
@@ -61,6 +63,30 @@ impl Default for KvConfig {
     /// 8 bits: +0.02 % and +0.11 % perplexity on SmolLM2, the default for a model nobody measured.
     fn default() -> KvConfig {
         KvConfig::plain(KvBits::Eight)
+    }
+}
+
+impl FromStr for KvConfig {
+    type Err = String;
+
+    /// `8`, or `8/4` for K and V; an `r` after a number rotates that part, as in `8/4r`.
+    fn from_str(text: &str) -> Result<KvConfig, String> {
+        let part = |text: &str| {
+            let (bits, rotated) = match text.strip_suffix('r') {
+                Some(bits) => (bits, true),
+                None => (text, false),
+            };
+            let bits = match bits {
+                "4" => KvBits::Four,
+                "8" => KvBits::Eight,
+                "16" => KvBits::Sixteen,
+                "32" => KvBits::ThirtyTwo,
+                _ => return Err(format!("{text:?} is not one of 4, 8, 16, 32, with or without r")),
+            };
+            Ok(KvPart { bits, rotated })
+        };
+        let (key, value) = text.split_once('/').unwrap_or((text, text));
+        Ok(KvConfig { key: part(key)?, value: part(value)? })
     }
 }
 
