@@ -133,8 +133,11 @@ fn fetch(
             Err(error @ (Error::NoSpace { .. } | Error::DiskFull { .. })) => return Err(error),
             Err(error) => tried.push((source.to_string(), error)),
         }
-        if let (Some(next), Some((_, error))) = (entry.sources.get(tried.len()), tried.last()) {
-            progress.note(&format!("{error}; trying {next}"));
+        if let (Some(next), Some((failed, error))) = (entry.sources.get(tried.len()), tried.last())
+        {
+            // The whole reason is in the log, and in the error if no source has it.
+            tracing::info!(source = %failed, %error, "source failed");
+            progress.note(&format!("could not fetch it from {failed}; trying {next}"));
         }
     }
     Err(Error::NoSource {
