@@ -113,8 +113,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let files = model::open(&resolved)?;
     let text = files.text()?;
     // The text room knows no paths.
-    let of_model =
-        |error: text::Error| anyhow::Error::new(error).context(resolved.path.display().to_string());
+    let of_model = |error: text::Error| name_model(error, &resolved.path);
     let tokenizer = Tokenizer::new(&text).map_err(of_model)?;
     let (tokens, reply) = match arguments.raw {
         true => (tokenizer.encode_raw(&prompt)?, Reply::Continuation),
@@ -148,7 +147,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let outcome = outcome?;
+    let outcome = outcome.map_err(|error| name_model(error, &resolved.path))?;
     match arguments.json {
         true => {
             let report = Report::new(&outcome, load, resolved.name.clone());
@@ -165,6 +164,14 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
         hint_at_better_models(&context.data_dir);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts the model's path before a failure that does not name it.
+fn name_model<E>(error: E, path: &Path) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    anyhow::Error::new(error).context(path.display().to_string())
 }
 
 /// What a request is made of besides its prompt, in range.

@@ -1,8 +1,8 @@
 //! The command line's promises: what goes where, exit codes, which setting wins, being interrupted.
 
+use crate::support;
 use crate::support::cli::{Machine, Ran, copy_folder, wait};
 use crate::support::golden::data;
-use crate::support::model::smollm2;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 use std::io::Read;
@@ -146,23 +146,25 @@ fn flags_win_over_the_environment_over_the_file_over_the_default() {
 #[test]
 fn the_data_folder_holds_everything_the_program_stores() {
     let machine = Machine::new();
+    let name = "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf";
+    // A tiny model of the right size: a pinned file is hashed before it gets its name, not after.
     let place = |data: &str| {
-        let folder = machine.path(data).join("models/smollm2-135m");
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let link = folder.join(smollm2().file_name().expect("a name"));
-        std::os::unix::fs::symlink(smollm2(), &link).expect("a link");
-        link.display().to_string()
+        let path = machine.path(data).join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::copy(support::golden::data("gguf/llama-f16.gguf"), &path).expect("a copy");
+        let file = std::fs::File::options().write(true).open(&path).expect("the copy");
+        file.set_len(98_362_432).expect("a file with a hole");
+        path.display().to_string()
     };
     let model = place("data");
     let listed =
         |arguments: &[&str]| report(&machine.run(&[&["models", "--json"], arguments].concat()));
     assert_eq!(listed(&[])[0]["path"], model.as_str());
-    let first = machine.run(&["generate", "hi", "-n1"]);
+    let first = machine.run(&["generate", "hi", "-n1", "--raw"]);
     assert_eq!(first.code, Some(0), "{first:?}");
     assert!(first.stderr.starts_with("hint: smollm2-135m is a demonstration model"), "{first:?}");
-    let again = machine.run(&["generate", "hi", "-n1"]);
+    let again = machine.run(&["generate", "hi", "-n1", "--raw"]);
     assert_eq!((again.code, again.stdout, again.stderr), (Some(0), first.stdout, String::new()));
-    let name = "models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf";
     let mut stored = machine.stored();
     stored.sort();
     assert_eq!(stored, ["data/first-answer".to_owned(), format!("data/{name}")]);
