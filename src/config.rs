@@ -3,6 +3,8 @@
 //! Defaults < config file < `SEMANTIC_*` environment < flags. The command line's parser reads the
 //! last two; this room reads the file and the folders.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -62,14 +64,15 @@ impl Config {
 
     fn read(path: &Path) -> Result<Config, Error> {
         let read_error = |reason: String| Error::Read { path: path.to_owned(), reason };
-        let metadata = std::fs::metadata(path).map_err(|error| read_error(error.to_string()))?;
-        if metadata.len() > CONFIG_BYTES_MAX {
-            return Err(read_error(format!(
-                "it has {} bytes; at most {CONFIG_BYTES_MAX}",
-                metadata.len()
-            )));
+        let file = File::open(path).map_err(|error| read_error(error.to_string()))?;
+        let mut text = String::new();
+        // A device or a pipe tells no length, so the reading itself is bounded.
+        file.take(CONFIG_BYTES_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(|error| read_error(error.to_string()))?;
+        if text.len() as u64 > CONFIG_BYTES_MAX {
+            return Err(read_error(format!("it has more than {CONFIG_BYTES_MAX} bytes")));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| read_error(error.to_string()))?;
         Config::parse(&text).map_err(|reason| Error::Invalid { path: path.to_owned(), reason })
     }
 

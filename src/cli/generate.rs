@@ -17,7 +17,7 @@ use crate::engine::{self, Answer, Event, Finish, Outcome, Reply, Request};
 use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
 use crate::model::{KvConfig, LoadOptions};
-use crate::text::{ChatTemplate, Message, RenderOptions, Tokenizer};
+use crate::text::{self, ChatTemplate, Message, RenderOptions, Special, Tokenizer};
 use crate::types::BLOCK_TOKENS;
 
 /// The longest reply if nobody says otherwise.
@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(long, short, env = "SEMANTIC_SYSTEM")]
     system: Option<String>,
     /// The longest reply, in tokens [default: 512]
-    #[arg(long, short = 'n', env = "SEMANTIC_MAX_TOKENS")]
+    #[arg(long, short = 'n', env = "SEMANTIC_MAX_TOKENS", allow_negative_numbers = true)]
     max_tokens: Option<usize>,
     /// 0 always takes the likeliest token [default: 0]
     #[arg(long, short, env = "SEMANTIC_TEMPERATURE", allow_negative_numbers = true)]
@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long, env = "SEMANTIC_TOP_P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Keep this many of the likeliest tokens
-    #[arg(long, env = "SEMANTIC_TOP_K")]
+    #[arg(long, env = "SEMANTIC_TOP_K", allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Keep tokens at least this likely relative to the likeliest [default: 0]
     #[arg(long, env = "SEMANTIC_MIN_P", allow_negative_numbers = true)]
@@ -53,7 +53,7 @@ pub struct Arguments {
     #[arg(long, env = "SEMANTIC_REPEAT_PENALTY", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
     /// The same seed gives the same reply
-    #[arg(long, env = "SEMANTIC_SEED")]
+    #[arg(long, env = "SEMANTIC_SEED", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// A text that ends the reply; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -104,7 +104,7 @@ struct Timings {
 
 pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
     let defaults = &context.config.generate;
-    let sampling = sampling(&arguments, defaults)?;
+    let Settings { sampling, max_tokens, stops } = settings(&arguments, defaults)?;
     let prompt = read_prompt(arguments.prompt.as_deref())?;
     let name = arguments.model.name(context).to_owned();
     let resolved = model::resolve(&name, context, arguments.quiet)?;
@@ -112,24 +112,19 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let load_started = Instant::now();
     let files = model::open(&resolved)?;
     let text = files.text()?;
-    let tokenizer = Tokenizer::new(&text)?;
+    // The text room knows no paths.
+    let of_model = |error: text::Error| name_model(error, &resolved.path);
+    let tokenizer = Tokenizer::new(&text).map_err(of_model)?;
     let (tokens, reply) = match arguments.raw {
         true => (tokenizer.encode_raw(&prompt)?, Reply::Continuation),
         false => {
             let system = arguments.system.clone().or_else(|| defaults.system.clone());
-            let template = ChatTemplate::new(&text)?;
-            let rendered = render(&template, system, prompt)?;
-            (tokenizer.encode(&rendered, crate::text::Special::Parse)?, Reply::Turn)
+            let template = ChatTemplate::new(&text).map_err(of_model)?;
+            let rendered = render(&template, system, prompt).map_err(of_model)?;
+            (tokenizer.encode(&rendered, Special::Parse)?, Reply::Turn)
         }
     };
-    let stops = if arguments.stop.is_empty() { &defaults.stop } else { &arguments.stop };
-    let request = Request {
-        prompt: tokens,
-        max_tokens: arguments.max_tokens.or(defaults.max_tokens).unwrap_or(MAX_TOKENS_DEFAULT),
-        sampling,
-        stops: stops.clone(),
-        reply,
-    };
+    let request = Request { prompt: tokens, max_tokens, sampling, stops, reply };
     let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
     let mut model =
@@ -152,7 +147,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let outcome = outcome?;
+    let outcome = outcome.map_err(|error| name_model(error, &resolved.path))?;
     match arguments.json {
         true => {
             let report = Report::new(&outcome, load, resolved.name.clone());
@@ -171,7 +166,31 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
-fn sampling(arguments: &Arguments, defaults: &config::Generate) -> Result<Sampling, Failure> {
+/// Puts the model's path before a failure that does not name it.
+fn name_model<E>(error: E, path: &Path) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    anyhow::Error::new(error).context(path.display().to_string())
+}
+
+/// What a request is made of besides its prompt, in range.
+struct Settings {
+    sampling: Sampling,
+    max_tokens: usize,
+    stops: Vec<String>,
+}
+
+/// The flags and the environment over the configuration. Looked at alone first, so that a value
+/// out of range is blamed on whoever set it.
+fn settings(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings, Failure> {
+    merge(arguments, &config::Generate::default()).map_err(Failure::Usage)?;
+    merge(arguments, defaults).map_err(|reason| {
+        Failure::from(anyhow::anyhow!("the configuration's [generate] is not valid: {reason}"))
+    })
+}
+
+fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings, String> {
     let sampling = Sampling {
         temperature: arguments.temperature.or(defaults.temperature).unwrap_or(0.0),
         top_k: arguments.top_k.or(defaults.top_k),
@@ -180,11 +199,16 @@ fn sampling(arguments: &Arguments, defaults: &config::Generate) -> Result<Sampli
         repeat_penalty: arguments.repeat_penalty.or(defaults.repeat_penalty).unwrap_or(1.0),
         seed: arguments.seed.or(defaults.seed).unwrap_or_else(random_seed),
     };
-    sampling.check().map_err(Failure::Usage)?;
-    if arguments.max_tokens.or(defaults.max_tokens) == Some(0) {
-        return Err(Failure::Usage("max_tokens is 0; it is at least 1".to_owned()));
+    sampling.check()?;
+    let max_tokens = arguments.max_tokens.or(defaults.max_tokens).unwrap_or(MAX_TOKENS_DEFAULT);
+    if max_tokens == 0 {
+        return Err("max_tokens is 0; it is at least 1".to_owned());
     }
-    Ok(sampling)
+    let stops = if arguments.stop.is_empty() { &defaults.stop } else { &arguments.stop };
+    if stops.iter().any(String::is_empty) {
+        return Err("a stop text is empty".to_owned());
+    }
+    Ok(Settings { sampling, max_tokens, stops: stops.clone() })
 }
 
 /// Differs from run to run, which is all that is asked of it.
@@ -230,13 +254,13 @@ fn render(
     template: &ChatTemplate,
     system: Option<String>,
     prompt: String,
-) -> Result<String, Failure> {
+) -> Result<String, text::Error> {
     let mut messages: Vec<Message> = Vec::new();
     if let Some(system) = system {
         messages.push(Message::new("system", system));
     }
     messages.push(Message::new("user", prompt));
-    Ok(template.render(&messages, &RenderOptions::new(SystemTime::now()))?)
+    template.render(&messages, &RenderOptions::new(SystemTime::now()))
 }
 
 /// The first Ctrl-C asks the generation to stop; a second one does not wait for it.

@@ -125,6 +125,10 @@ impl Context {
     fn new(global: &Global) -> Result<Context, Failure> {
         let config = Config::load(global.config.as_deref())?;
         let data_dir = config.data_dir(global.data_dir.clone())?;
+        if data_dir.exists() && !data_dir.is_dir() {
+            let message = format!("the data folder {} is not a folder", data_dir.display());
+            return Err(Failure::from(anyhow::anyhow!(message)));
+        }
         Ok(Context { config, data_dir })
     }
 }

@@ -142,6 +142,7 @@ impl Kv {
     ) -> Result<Kv, Error> {
         let key = Layout::new(config.key, heads, head_dim)?;
         let value = Layout::new(config.value, heads, head_dim)?;
+        check_memory(layers, key.token_bytes() + value.token_bytes(), blocks * BLOCK_TOKENS)?;
         let part = |layout: Layout| {
             Ok::<_, Error>(Part { layout, arrays: layout.allocate(blocks * BLOCK_TOKENS)? })
         };
@@ -225,6 +226,19 @@ impl Kv {
 
     fn parts(&self) -> impl Iterator<Item = &Part> {
         self.layers.iter().flat_map(|layer| [&layer.key, &layer.value])
+    }
+}
+
+/// Refuses a pool that the system would not give us: MLX does not survive being told so. Where
+/// the system promises more than it has, as macOS does, this finds nothing.
+fn check_memory(layers: usize, token_bytes: usize, slots: usize) -> Result<(), Error> {
+    let bytes = token_bytes.checked_mul(layers).and_then(|bytes| bytes.checked_mul(slots));
+    match bytes.map(|bytes| Vec::<u8>::new().try_reserve_exact(bytes)) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(_)) | None => Err(Error::Setting(format!(
+            "not enough memory for the KV cache of {slots} tokens, {token_bytes} bytes each in \
+             {layers} layers; hint: a smaller --max-tokens or fewer --kv-bits"
+        ))),
     }
 }
 

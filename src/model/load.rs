@@ -47,9 +47,14 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<ModelFiles, Error> {
         let metadata = std::fs::metadata(path)
             .map_err(|error| Error::Read { path: path.to_owned(), reason: error.to_string() })?;
-        match metadata.is_dir() {
-            true => ModelFiles::open_folder(path),
-            false => ModelFiles::open_gguf(path),
+        match (metadata.is_dir(), metadata.is_file()) {
+            (true, _) => ModelFiles::open_folder(path),
+            (false, true) => ModelFiles::open_gguf(path),
+            // Opening a pipe would wait for ever, and a device has no end.
+            (false, false) => Err(Error::Invalid {
+                path: path.to_owned(),
+                reason: "it is neither a file nor a folder".to_owned(),
+            }),
         }
     }
 
@@ -149,6 +154,12 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(read_error(error)),
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(Error::Invalid {
+                path: path.to_owned(),
+                reason: "it is not a file".to_owned(),
+            });
+        }
         Ok(metadata) if metadata.len() > JSON_BYTES_MAX => {
             return Err(Error::Invalid {
                 path: path.to_owned(),

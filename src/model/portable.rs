@@ -23,6 +23,9 @@ impl Portable {
         kv_config: KvConfig,
         pool_blocks: usize,
     ) -> Result<Portable, Error> {
+        // The weights first: once they have the shapes that the configuration promises, its
+        // dimensions can be trusted with the size of an allocation.
+        let decoder = Decoder::load(config, loader)?;
         let kv = Kv::new(kv_config, config.layers, config.kv_heads, config.head_dim, pool_blocks)?;
         let spec = Spec {
             vocabulary: config.vocabulary,
@@ -30,7 +33,7 @@ impl Portable {
             pool_blocks,
             layers: kv.layer_specs(),
         };
-        Ok(Portable { decoder: Decoder::load(config, loader)?, kv, kv_config, spec })
+        Ok(Portable { decoder, kv, kv_config, spec })
     }
 
     /// Rows of the hidden states whose logits are wanted, in the order of the rows.

@@ -22,8 +22,11 @@ pub(super) fn parts(
 ) -> Result<Parts, Error> {
     let file = File::parse(tokenizer_json)?;
     file.check_merges()?;
-    let encoder = tokenizers::Tokenizer::from_bytes(tokenizer_json)
+    let mut encoder = tokenizers::Tokenizer::from_bytes(tokenizer_json)
         .map_err(|error| broken(TOKENIZER, error))?;
+    // Left behind by training: they would cut or fill up what is encoded, to any length.
+    encoder.with_padding(None);
+    encoder.with_truncation(None).map_err(|error| broken(TOKENIZER, error))?;
     for token in &file.added_tokens {
         // The crate numbers added tokens itself and only logs when the file disagrees.
         let found = encoder.token_to_id(&token.content);

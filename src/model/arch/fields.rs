@@ -35,7 +35,8 @@ impl Fields<'_> {
         }
         if !query_heads.is_multiple_of(kv_heads) || head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(self.invalid(format!(
-                "{query_heads} attention heads of {head_dim} over {kv_heads} KV heads"
+                "{query_heads} attention heads of {head_dim} over {kv_heads} KV heads; the KV heads \
+                 have to divide the others evenly, and a head's size has to be even"
             )));
         }
         match self.dimension("rope_dimensions")? {

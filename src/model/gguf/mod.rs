@@ -6,7 +6,7 @@
 pub mod names;
 pub mod quant;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -29,7 +29,8 @@ pub struct Gguf {
     path: PathBuf,
     file: File,
     metadata: HashMap<String, Value>,
-    tensors: HashMap<String, GgufTensor>,
+    /// By name, so that of several bad tensors the same one is always named.
+    tensors: BTreeMap<String, GgufTensor>,
 }
 
 /// A tensor's place in the file.
@@ -134,7 +135,7 @@ impl Gguf {
         self.tensors.get(name)
     }
 
-    /// Every tensor in the file, in no order.
+    /// Every tensor in the file, by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &GgufTensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
@@ -208,7 +209,7 @@ struct Header {
     file_bytes: u64,
 }
 
-type Tables = (HashMap<String, Value>, HashMap<String, GgufTensor>);
+type Tables = (HashMap<String, Value>, BTreeMap<String, GgufTensor>);
 
 impl Header {
     fn parse(&mut self) -> Result<Tables, String> {
@@ -231,7 +232,7 @@ impl Header {
             let value = self.value(kind, 0).map_err(|reason| format!("{key}: {reason}"))?;
             metadata.insert(key, value);
         }
-        let mut tensors = HashMap::new();
+        let mut tensors = BTreeMap::new();
         for _ in 0..tensor_count {
             let name = self.string(NAME_BYTES_MAX)?;
             let tensor = self.tensor().map_err(|reason| format!("tensor {name:?}: {reason}"))?;

@@ -192,6 +192,8 @@ impl<'a> Client<'a> {
     }
 
     fn unreachable(&self, url: &str, error: ureq::Error) -> Error {
+        // An endpoint that is no URL makes none.
+        let url = if url.is_empty() { &self.settings.endpoint } else { url };
         Error::HubUnreachable {
             name: self.name.clone(),
             url: url.to_string(),

@@ -1,5 +1,6 @@
 //! Helpers that the tests share, one file per room.
 
+pub mod cli;
 pub mod golden;
 pub mod greedy;
 pub mod hub;
