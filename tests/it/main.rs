@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the panic is the report")]
 
 mod golden;
+mod kv;
 mod native;
 mod source;
 mod support;
