@@ -4,6 +4,8 @@
 
 mod golden;
 mod kv;
+#[cfg(target_os = "linux")]
+mod memory;
 mod native;
 mod source;
 mod support;
