@@ -9,3 +9,4 @@ mod memory;
 mod native;
 mod source;
 mod support;
+mod tidy;
