@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::Context;
+use super::memory::peak_rss_bytes;
 use super::model::{self, ModelFlag};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
@@ -79,6 +80,7 @@ struct Report {
     finish_reason: &'static str,
     usage: Usage,
     timings: Timings,
+    memory: Memory,
     model: String,
 }
 
@@ -100,6 +102,12 @@ struct Timings {
     ttft_ms: f64,
     prefill_tokens_per_s: f64,
     decode_tokens_per_s: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    /// Null where the system does not say.
+    peak_rss_bytes: Option<u64>,
 }
 
 pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
@@ -345,6 +353,7 @@ impl Report {
                     outcome.decode,
                 ),
             },
+            memory: Memory { peak_rss_bytes: peak_rss_bytes() },
             model,
         }
     }

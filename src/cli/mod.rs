@@ -3,6 +3,7 @@
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 mod generate;
+mod memory;
 mod model;
 mod models;
 mod output;

@@ -63,16 +63,18 @@ struct Mlp {
 
 impl Decoder {
     pub fn load(config: &Config, loader: &Loader<'_>) -> Result<Decoder, Error> {
+        // The largest matrices come first: a tensor is in memory twice while MLX copies it, which
+        // must not come on top of all the others.
         let embedding = loader.embedding("model.embed_tokens", config.vocabulary, config.hidden)?;
-        let blocks = (0..config.layers)
-            .map(|index| Block::load(index, config, loader))
-            .collect::<Result<_, _>>()?;
         let head = match config.tied {
             true => None,
             false => {
                 Some(loader.linear("lm_head", config.vocabulary, config.hidden, Bias::None)?)
             }
         };
+        let blocks = (0..config.layers)
+            .map(|index| Block::load(index, config, loader))
+            .collect::<Result<_, _>>()?;
         Ok(Decoder {
             embedding,
             blocks,

@@ -461,3 +461,6 @@ fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Array {
         other => unreachable!("no pool array is {other:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

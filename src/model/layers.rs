@@ -186,3 +186,43 @@ pub fn rows(x: &Array, from: usize, to: usize) -> Result<Array, Error> {
     }
     Ok(x.try_index(from as i32..to as i32)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::gguf::Gguf;
+
+    /// Scales and biases for which `scale * code + bias` is exact, so that fused or separate
+    /// rounding makes no difference; codes of any bytes, for every stream of bits is valid.
+    fn affine(bits: usize) -> Affine {
+        let (rows, columns, group) = (4, 128, 32);
+        let groups = rows * columns / group;
+        Affine {
+            columns,
+            bits,
+            group,
+            codes: (0..rows * columns * bits / 8).map(|i| (i * 167 + i / 7 * 59) as u8).collect(),
+            scales: (0..groups).map(|i| [0.25, -2.0, 0.5, 8.0][i % 4]).collect(),
+            biases: (0..groups).map(|i| i as f32 - 7.5).collect(),
+        }
+    }
+
+    #[test]
+    fn mlx_unpacks_codes_of_any_width_as_we_do() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gguf/types.gguf");
+        let gguf = Gguf::open(&path).expect("the file is fine");
+        let checkpoint = Checkpoint::Gguf { gguf, interleaved: None };
+        let loader = Loader { checkpoint: &checkpoint, compute: Dtype::Float32 };
+        for bits in [2, 3, 4, 5, 6, 8] {
+            let affine = affine(bits);
+            let expected = affine.dequantised();
+            let weight = loader.affine(affine, 4).expect("MLX takes it");
+            let ids = Array::from_slice(&[0u32, 1, 2, 3], &[4]);
+            let found = weight.rows(&ids).expect("MLX unpacks it");
+            assert_eq!(found.shape(), [4, 128]);
+            assert_eq!(found.as_slice::<f32>(), expected, "{bits} bits");
+        }
+    }
+}

@@ -138,3 +138,66 @@ pub fn check_length(spec: &Spec, tokens: usize, bytes: &[u8]) -> Result<(), Erro
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::Row;
+    use crate::model::arch::{self, Fields};
+    use crate::model::checkpoint::{Checkpoint, Folder};
+    use crate::types::TokenId;
+
+    /// The model of `tests/data/tiny` with that name and eight blocks.
+    fn tiny(name: &str, kv: &str) -> Portable {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny").join(name);
+        let json = std::fs::read(path.join("config.json")).unwrap();
+        let map: serde_json::Map<_, _> = serde_json::from_slice(&json).unwrap();
+        let architecture = arch::find(map["model_type"].as_str().unwrap()).ok().unwrap();
+        let config = (architecture.config)(&Fields { path: &path, map: &map }).unwrap();
+        let checkpoint = Checkpoint::Folder(Folder::open(&path, &map).unwrap());
+        let loader = Loader { checkpoint: &checkpoint, compute: Dtype::Float32 };
+        Portable::load(&config, &loader, kv.parse().unwrap(), 8).unwrap()
+    }
+
+    fn ids(count: u32) -> Vec<TokenId> {
+        (0..count).map(|i| TokenId(i * 7 % 288)).collect()
+    }
+
+    /// A pool that is copied costs 100 ms per step and nobody would know why.
+    #[test]
+    fn the_pool_stays_where_it_is() {
+        for kv in ["32", "16", "8", "4", "8/4r"] {
+            let mut model = tiny("llama-f32", kv);
+            let before = model.kv.addresses();
+            let prompts = [ids(300), ids(20), ids(256)];
+            let tables =
+                [vec![BlockId(6), BlockId(1)], vec![BlockId(0)], vec![BlockId(7), BlockId(3)]];
+            let row = |row: usize, start, tokens, logits| Row {
+                tokens,
+                start,
+                blocks: &tables[row],
+                logits,
+            };
+            let prefill =
+                |row_index: usize| row(row_index, 0, &prompts[row_index][..], Wanted::None);
+            let rows = (0..3).map(prefill).collect();
+            model.step(&Batch { rows }).unwrap();
+            assert_eq!(model.kv.addresses(), before, "{kv}: prefill");
+            for step in 0..4 {
+                let rows = (0..3)
+                    .map(|index| {
+                        row(index, prompts[index].len() + step, &prompts[index][..1], Wanted::Last)
+                    })
+                    .collect();
+                model.step(&Batch { rows }).unwrap();
+                assert_eq!(model.kv.addresses(), before, "{kv}: decoding step {step}");
+            }
+            let bytes = model.export(BlockId(6), 100).unwrap();
+            model.import(BlockId(5), 100, &bytes).unwrap();
+            model.step(&Batch { rows: vec![prefill(1)] }).unwrap();
+            assert_eq!(model.kv.addresses(), before, "{kv}: after an export and an import");
+        }
+    }
+}

@@ -1,8 +1,14 @@
 //! Whole-program tests, one module per room or promise.
 
+#![allow(clippy::unwrap_used, reason = "the panic is the report")]
+
 mod bad_input;
 mod cli;
 mod golden;
+mod kv;
+#[cfg(target_os = "linux")]
+mod memory;
 mod native;
 mod source;
 mod support;
+mod tidy;

@@ -267,3 +267,77 @@ fn q6_k(block: &[u8; 210], out: &mut Groups) {
         out.push(step, minimum, &codes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::model::gguf::Gguf;
+
+    fn data(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/gguf").join(name)
+    }
+
+    /// The tensor of `types.gguf` as we rewrite it.
+    fn unpacked(name: &str) -> Unpacked {
+        let gguf = Gguf::open(&data("types.gguf")).expect("the file is fine");
+        let tensor = gguf.tensor(name).expect("it has one of every type");
+        let kind = gguf.quant_type(name, tensor).expect("all types are supported");
+        assert_eq!(type_name(tensor.type_id).to_lowercase(), name);
+        unpack(kind, &gguf.read(name, tensor).expect("readable"), *tensor.shape.last().unwrap())
+    }
+
+    /// What gguf-py makes of it.
+    fn expected(name: &str) -> Vec<f32> {
+        let bytes = std::fs::read(data("types.safetensors")).expect("the file is there");
+        let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let tensor = tensors.tensor(name).expect("the same names");
+        tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    #[test]
+    fn every_type_but_q6_k_means_what_gguf_py_says_to_the_bit() {
+        let names = QuantType::names().into_iter().filter(|name| *name != "Q6_K");
+        for name in names.map(str::to_lowercase) {
+            let found = match unpacked(&name) {
+                Unpacked::Dense(dense) => dense.into_f32(),
+                Unpacked::Affine(affine) => affine.dequantised(),
+            };
+            let expected = expected(&name);
+            assert_eq!(found.len(), 4 * 512);
+            let difference = found.iter().zip(&expected).position(|(a, b)| a != b);
+            assert_eq!(difference, None, "{name}");
+        }
+    }
+
+    #[test]
+    fn q6_k_is_off_by_half_a_step_of_its_group_at_most() {
+        let Unpacked::Affine(affine) = unpacked("q6_k") else { panic!("q6_k is not dense") };
+        let (found, expected) = (affine.dequantised(), expected("q6_k"));
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.chunks(GROUP).zip(expected.chunks(GROUP)) {
+            let most = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let least = expected.iter().copied().fold(f32::INFINITY, f32::min);
+            let rounding = 4.0 * f32::EPSILON * most.abs().max(least.abs());
+            let tolerance = (most - least) / 510.0 + rounding;
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() <= tolerance, "{found} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unsupported_type_is_refused_with_those_that_are_not() {
+        let gguf = Gguf::open(&data("unsupported.gguf")).expect("the container is fine");
+        let type_of = |name| gguf.quant_type(name, gguf.tensor(name).expect("it is there"));
+        assert_eq!(type_of("good.weight").expect("supported"), QuantType::Q8_0);
+        let error = type_of("bad.weight").expect_err("Q2_K is not supported").to_string();
+        let (_, message) = error.split_once("unsupported.gguf: ").expect("it names the file");
+        let expected = "tensor \"bad.weight\" has type Q2_K, which is not supported; \
+                        supported: F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K, Q5_K, Q6_K";
+        assert_eq!(message, expected);
+    }
+}
