@@ -58,7 +58,7 @@ fn json_is_one_object_and_nothing_else() {
     let report = report(&ran);
     let keys = |json: &Json| json.as_object().expect("an object").keys().cloned().collect();
     let top: Vec<String> = keys(&report);
-    assert_eq!(top, ["text", "finish_reason", "usage", "timings", "model"]);
+    assert_eq!(top, ["text", "finish_reason", "usage", "timings", "memory", "model"]);
     let usage = serde_json::json!({
         "prompt_tokens": 19,
         "completion_tokens": 8,
