@@ -8,3 +8,8 @@
 compile_error!("packed weights and caches are little-endian");
 
 pub mod isa;
+pub mod pool;
+
+pub mod matmul;
+
+mod aligned;
