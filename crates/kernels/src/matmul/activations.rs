@@ -1,0 +1,271 @@
+//! Activations in the form the kernels read: two int8 terms per value, or plain floats.
+//!
+//! Of each 32 values of a row, `step` is the greatest magnitude divided by 127 · 128 and each value
+//! becomes `q = round(value / step)`, halves to even, kept as two bytes with `q = 128 · high + low`
+//! and `-64 <= low < 64`. That is about 15 bits: one byte per value changes a small model's text.
+//!
+//! Where a chunk holds an infinity or NaN, its `step` is NaN, and so is every output of that row.
+//! Where all its values are below 2^-110, they count as zero.
+
+use super::{CHUNK, ROWS_MAX};
+use crate::isa::{Isa, Level};
+use crate::pool::{Pool, SharedSlice};
+
+/// What a kind of weights wants to be multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Two int8 terms per value, for quantised weights.
+    Quantised,
+    /// The values as they are, for dense weights.
+    Floats,
+}
+
+/// Rows of activations, prepared for [`multiply`](super::multiply). Kept and prepared again for
+/// each product, it allocates only when it grows.
+pub struct Activations {
+    input: Input,
+    rows: usize,
+    columns: usize,
+    chunks: usize,
+    /// Blocks of 8 rows (the last has the rest); in a block `[chunk][row]`, so that a kernel reads
+    /// it from beginning to end.
+    quads: Vec<Quads>,
+    factors: Vec<Factor>,
+    floats: Vec<Chunk>,
+}
+
+/// 32 values as two bytes each, in quads: what one `vpdpbusd` takes. Just a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Quads {
+    pub(super) high: [[u8; 4]; CHUNK / 4],
+    pub(super) low: [[u8; 4]; CHUNK / 4],
+}
+
+/// What the integers of a chunk are worth.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Factor {
+    pub(super) step: f32,
+    /// The sum of the chunk's values as quantised.
+    pub(super) sum: f32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Chunk(pub(super) [f32; CHUNK]);
+
+/// Up to 8 rows. The parts have `rows` items per chunk: `[chunk][row]`.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
+    pub(super) quads: &'a [Quads],
+    pub(super) factors: &'a [Factor],
+    pub(super) floats: &'a [Chunk],
+}
+
+/// Below this many rows the pool is not worth waking for.
+const POOL_ROWS_MIN: usize = 2 * ROWS_MAX;
+
+const Q_MAX: f32 = 127.0 * 128.0;
+/// 2^-110: `Q_MAX` divided by a smaller one could overflow, and a smaller one divided by `Q_MAX`
+/// could be subnormal.
+const MAGNITUDE_MIN: f32 = f32::from_bits((127 - 110) << 23);
+/// Adding 1.5 · 2^23 leaves a float's integer part in its low bits, rounded half to even.
+const ROUND: f32 = 12_582_912.0;
+
+impl Default for Activations {
+    fn default() -> Activations {
+        Activations::new()
+    }
+}
+
+impl Activations {
+    pub const fn new() -> Activations {
+        Activations {
+            input: Input::Floats,
+            rows: 0,
+            columns: 0,
+            chunks: 0,
+            quads: Vec::new(),
+            factors: Vec::new(),
+            floats: Vec::new(),
+        }
+    }
+
+    /// Takes `x[rows, columns]`, row-major, in place of what it held. Quantised input needs a
+    /// number of columns that 32 divides.
+    pub fn prepare(
+        &mut self,
+        isa: Isa,
+        pool: &Pool,
+        input: Input,
+        x: &[f32],
+        (rows, columns): (usize, usize),
+    ) {
+        assert!(x.len() == rows * columns);
+        assert!(input == Input::Floats || columns.is_multiple_of(CHUNK));
+        (self.input, self.rows, self.columns) = (input, rows, columns);
+        self.chunks = columns.div_ceil(CHUNK);
+        let len = rows * self.chunks;
+        match input {
+            Input::Quantised => {
+                self.quads.resize(len, Quads { high: [[0; 4]; 8], low: [[0; 4]; 8] });
+                self.factors.resize(len, Factor { step: 0.0, sum: 0.0 });
+            }
+            Input::Floats => self.floats.resize(len, Chunk([0.0; CHUNK])),
+        }
+        if len > 0 {
+            self.fill(isa, pool, x);
+        }
+    }
+
+    fn fill(&mut self, isa: Isa, pool: &Pool, x: &[f32]) {
+        let (input, columns, chunks, rows) = (self.input, self.columns, self.chunks, self.rows);
+        let quads = SharedSlice::new(&mut self.quads);
+        let factors = SharedSlice::new(&mut self.factors);
+        let floats = SharedSlice::new(&mut self.floats);
+        let fill_block = |block: usize| {
+            let first = block * ROWS_MAX;
+            let end = (first + ROWS_MAX).min(rows);
+            let x = &x[first * columns..end * columns];
+            let range = first * chunks..end * chunks;
+            match input {
+                Input::Quantised => {
+                    // SAFETY: no two tasks have the same block.
+                    let quads = unsafe { quads.part(range.clone()) };
+                    // SAFETY: likewise.
+                    let factors = unsafe { factors.part(range) };
+                    quantise(isa, x, end - first, quads, factors);
+                }
+                Input::Floats => {
+                    // SAFETY: likewise.
+                    let floats = unsafe { floats.part(range) };
+                    lay_out(x, end - first, columns, floats);
+                }
+            }
+        };
+        let blocks = rows.div_ceil(ROWS_MAX);
+        if rows < POOL_ROWS_MIN {
+            (0..blocks).for_each(fill_block);
+        } else {
+            pool.run(blocks, &fill_block);
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// What it was last prepared as.
+    pub fn input(&self) -> Input {
+        self.input
+    }
+
+    pub(super) fn row_bytes(&self) -> usize {
+        self.chunks
+            * match self.input {
+                Input::Quantised => size_of::<Quads>() + size_of::<Factor>(),
+                Input::Floats => size_of::<Chunk>(),
+            }
+    }
+
+    pub(super) fn block(&self, index: usize) -> Block<'_> {
+        let first_row = index * ROWS_MAX;
+        let rows = ROWS_MAX.min(self.rows - first_row);
+        let range = first_row * self.chunks..(first_row + rows) * self.chunks;
+        let block = Block { first_row, rows, quads: &[], factors: &[], floats: &[] };
+        match self.input {
+            Input::Quantised => {
+                let (quads, factors) = (&self.quads[range.clone()], &self.factors[range]);
+                Block { quads, factors, ..block }
+            }
+            Input::Floats => Block { floats: &self.floats[range], ..block },
+        }
+    }
+}
+
+/// From `[row][chunk]` to `[chunk][row]`; what the last chunk lacks is zero.
+fn lay_out(x: &[f32], rows: usize, columns: usize, out: &mut [Chunk]) {
+    for (row, x) in x.chunks_exact(columns).enumerate() {
+        for (x, out) in x.chunks(CHUNK).zip(out[row..].iter_mut().step_by(rows)) {
+            out.0[..x.len()].copy_from_slice(x);
+            out.0[x.len()..].fill(0.0);
+        }
+    }
+}
+
+fn quantise(isa: Isa, x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+    match isa.level() {
+        Level::Scalar => quantise_any(x, rows, quads, factors),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` of this level exists on CPUs that have it only.
+        Level::Avx2 => unsafe { quantise_avx2(x, rows, quads, factors) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { quantise_avx512(x, rows, quads, factors) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Level::Avx2 | Level::Avx512 => unreachable!("not available on this architecture"),
+    }
+}
+
+// One source, three compilations: it has no sum of floats and no fma, so they agree.
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn quantise_avx2(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+    quantise_any(x, rows, quads, factors);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn quantise_avx512(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+    quantise_any(x, rows, quads, factors);
+}
+
+#[inline(always)]
+fn quantise_any(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+    let (x, rest) = x.as_chunks::<CHUNK>();
+    assert!(rest.is_empty());
+    let chunks = x.len() / rows;
+    for (row, x) in x.chunks_exact(chunks).enumerate() {
+        for (chunk, x) in x.iter().enumerate() {
+            let index = chunk * rows + row;
+            factors[index] = quantise_chunk(x, &mut quads[index]);
+        }
+    }
+}
+
+#[inline(always)]
+fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> Factor {
+    // As integers, magnitudes are in the same order, and infinity and NaN are above all others.
+    let mut magnitude = 0;
+    for x in x {
+        magnitude = magnitude.max(x.to_bits() & 0x7fff_ffff);
+    }
+    let magnitude = f32::from_bits(magnitude);
+    let (step, inverse) = if !magnitude.is_finite() {
+        (f32::NAN, 0.0)
+    } else if magnitude < MAGNITUDE_MIN {
+        (0.0, 0.0)
+    } else {
+        (magnitude / Q_MAX, Q_MAX / magnitude)
+    };
+    let high = quads.high.as_flattened_mut();
+    let low = quads.low.as_flattened_mut();
+    let mut sum = 0;
+    for (i, x) in x.iter().enumerate() {
+        // Infinity or NaN times a zero `inverse` is NaN: any `q` will do, as `step` is NaN too.
+        let q = (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+        let q_high = (q + 64) >> 7;
+        high[i] = q_high as u8;
+        low[i] = (q - (q_high << 7)) as u8;
+        sum += q;
+    }
+    Factor { step, sum: step * sum as f32 }
+}

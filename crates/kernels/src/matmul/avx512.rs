@@ -1,0 +1,196 @@
+//! The kernels for AVX-512 with VNNI: lanes are the 16 rows of a tile.
+//!
+//! Per chunk the weights are unpacked once into 8 registers; each of up to 8 rows of activations
+//! is a broadcast operand of `vpdpbusd`.
+
+use std::arch::x86_64::*;
+
+use super::{Block, CHUNK, LANES, Output, Tile, TileFormat};
+use crate::matmul::activations::{Chunk, Factor, Quads};
+use crate::matmul::weights::{Bits, Float, Layout};
+
+const QUADS: usize = CHUNK / 4;
+
+const FOUR: u8 = 4;
+const FIVE: u8 = 5;
+const EIGHT: u8 = 8;
+
+/// Calls a function of a constant number of rows.
+macro_rules! for_rows {
+    ($rows:expr, $function:ident, [$($parameter:tt)*], $arguments:tt) => {
+        match $rows {
+            1 => $function::<1, $($parameter)*> $arguments,
+            2 => $function::<2, $($parameter)*> $arguments,
+            3 => $function::<3, $($parameter)*> $arguments,
+            4 => $function::<4, $($parameter)*> $arguments,
+            5 => $function::<5, $($parameter)*> $arguments,
+            6 => $function::<6, $($parameter)*> $arguments,
+            7 => $function::<7, $($parameter)*> $arguments,
+            8 => $function::<8, $($parameter)*> $arguments,
+            rows => unreachable!("a block of {rows} rows"),
+        }
+    };
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn multiply_tile(tile: Tile, block: Block, out: &mut Output) {
+    let bytes = tile.bytes;
+    match tile.format {
+        TileFormat::Affine(layout) => match layout.bits {
+            Bits::Four => for_rows!(block.rows, affine, [FOUR], (layout, bytes, block, out)),
+            Bits::Five => for_rows!(block.rows, affine, [FIVE], (layout, bytes, block, out)),
+            Bits::Eight => for_rows!(block.rows, affine, [EIGHT], (layout, bytes, block, out)),
+        },
+        TileFormat::Dense(Float::F16) => for_rows!(block.rows, dense, [F16], (bytes, block, out)),
+        TileFormat::Dense(Float::Bf16) => for_rows!(block.rows, dense, [BF16], (bytes, block, out)),
+        TileFormat::Dense(Float::F32) => for_rows!(block.rows, dense, [F32], (bytes, block, out)),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn affine<const ROWS: usize, const BITS: u8>(
+    layout: Layout,
+    tile: &[u8],
+    block: Block,
+    out: &mut Output,
+) {
+    let mut x = block.quads.as_chunks::<ROWS>().0.iter().zip(block.factors.as_chunks::<ROWS>().0);
+    let mut total = [_mm512_setzero_ps(); ROWS];
+    for group in tile.chunks_exact(layout.group_bytes()) {
+        let (scales, codes) = group.split_at(layout.scales_bytes());
+        let (scales, biases) = scales.split_at(scales.len() / 2);
+        let scale = floats(layout.scales, scales);
+        let bias = floats(layout.scales, biases);
+        for (codes, (quads, factors)) in codes.chunks_exact(layout.bits.chunk_bytes()).zip(&mut x) {
+            let weights = unpack::<BITS>(codes);
+            let dots = dots(&weights, quads);
+            for row in 0..ROWS {
+                let Factor { step, sum } = factors[row];
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(step));
+                let dot = _mm512_cvtepi32_ps(dots[row]);
+                total[row] = _mm512_fmadd_ps(scale, dot, total[row]);
+                total[row] = _mm512_fmadd_ps(bias, _mm512_set1_ps(sum), total[row]);
+            }
+        }
+    }
+    store(&total, out);
+}
+
+/// The exact dot products of 32 codes and 32 activations.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dots<const ROWS: usize>(weights: &[__m512i; QUADS], x: &[Quads; ROWS]) -> [__m512i; ROWS] {
+    let mut high = [_mm512_setzero_si512(); ROWS];
+    for quad in 0..QUADS {
+        for row in 0..ROWS {
+            let x = _mm512_set1_epi32(i32::from_le_bytes(x[row].high[quad]));
+            high[row] = _mm512_dpbusd_epi32(high[row], weights[quad], x);
+        }
+    }
+    let mut dots = high.map(|high| _mm512_slli_epi32::<7>(high));
+    for quad in 0..QUADS {
+        for row in 0..ROWS {
+            let x = _mm512_set1_epi32(i32::from_le_bytes(x[row].low[quad]));
+            dots[row] = _mm512_dpbusd_epi32(dots[row], weights[quad], x);
+        }
+    }
+    dots
+}
+
+/// The codes of 32 columns as bytes, four columns to a register.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unpack<const BITS: u8>(codes: &[u8]) -> [__m512i; QUADS] {
+    let (registers, _) = codes.as_chunks::<64>();
+    if BITS == EIGHT {
+        return std::array::from_fn(|quad| load(&registers[quad]));
+    }
+    let nibbles = if BITS == FOUR { registers } else { &registers[1..] };
+    let mask = _mm512_set1_epi8(15);
+    let mut out = [_mm512_setzero_si512(); QUADS];
+    for pair in 0..QUADS / 2 {
+        let both = load(&nibbles[pair]);
+        out[2 * pair] = _mm512_and_si512(both, mask);
+        out[2 * pair + 1] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
+    }
+    if BITS == FIVE {
+        let fifth = _mm512_set1_epi8(16);
+        for quad in 0..QUADS {
+            let bits = u64::from_le_bytes(registers[0].as_chunks().0[quad]);
+            out[quad] = _mm512_mask_add_epi8(out[quad], bits, out[quad], fifth);
+        }
+    }
+    out
+}
+
+const F16: u8 = 0;
+const BF16: u8 = 1;
+const F32: u8 = 2;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn dense<const ROWS: usize, const FLOAT: u8>(tile: &[u8], block: Block, out: &mut Output) {
+    let float = match FLOAT {
+        F16 => Float::F16,
+        BF16 => Float::Bf16,
+        _ => Float::F32,
+    };
+    let column_bytes = LANES * float.bytes();
+    let mut total = [_mm512_setzero_ps(); ROWS];
+    let chunks = tile.chunks_exact(CHUNK * column_bytes);
+    for (tile, x) in chunks.zip(block.floats.as_chunks::<ROWS>().0) {
+        let mut sum = [_mm512_setzero_ps(); ROWS];
+        for (column, weights) in tile.chunks_exact(column_bytes).enumerate() {
+            let weights = floats(float, weights);
+            for row in 0..ROWS {
+                let Chunk(x) = &x[row];
+                sum[row] = _mm512_fmadd_ps(weights, _mm512_set1_ps(x[column % CHUNK]), sum[row]);
+            }
+        }
+        for row in 0..ROWS {
+            total[row] = _mm512_add_ps(total[row], sum[row]);
+        }
+    }
+    store(&total, out);
+}
+
+/// 16 numbers of the given type.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn floats(float: Float, bytes: &[u8]) -> __m512 {
+    match float {
+        Float::F16 => _mm512_cvtph_ps(load_half(first(bytes))),
+        Float::Bf16 => {
+            let wide = _mm512_cvtepu16_epi32(load_half(first(bytes)));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+        Float::F32 => _mm512_castsi512_ps(load(first(bytes))),
+    }
+}
+
+#[inline]
+fn first<const N: usize>(bytes: &[u8]) -> &[u8; N] {
+    bytes.first_chunk().expect("a whole register")
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the 64 bytes are there; no alignment is asked for.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_half(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the 32 bytes are there; no alignment is asked for.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store<const ROWS: usize>(total: &[__m512; ROWS], out: &mut Output) {
+    for (total, out) in total.iter().zip(out) {
+        // SAFETY: `out` is 16 floats; no alignment is asked for.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *total) };
+    }
+}

@@ -1,0 +1,368 @@
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::*;
+
+/// How the weights of a test are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Affine { bits: usize, group: usize, scales: Scales },
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scales {
+    F16,
+    Bf16,
+    F32,
+}
+
+/// Numbers that look random and are the same on each machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Between -1 and 1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// As a model's activations are: small ones and a few outliers.
+    fn activations(&mut self, len: usize) -> Vec<f32> {
+        let mut one = |_| match self.next() % 50 {
+            0 => 100.0 * self.unit(),
+            1 => 0.0,
+            _ => self.unit() * self.unit(),
+        };
+        (0..len).map(&mut one).collect()
+    }
+}
+
+/// Weights and, for the reference, what they are worth.
+struct Matrix {
+    weights: Weights,
+    values: Vec<f32>,
+}
+
+impl Matrix {
+    fn random(kind: Kind, rows: usize, columns: usize, random: &mut Random) -> Matrix {
+        let len = rows * columns;
+        let mut values: Vec<f32> = (0..len).map(|_| random.unit()).collect();
+        let weights = match kind {
+            Kind::F32 => Weights::dense_f32(rows, columns, &values),
+            Kind::F16 => {
+                let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
+                values = halves.iter().map(|half| half.to_f32()).collect();
+                Weights::dense_f16(rows, columns, &halves)
+            }
+            Kind::Bf16 => {
+                let halves: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
+                values = halves.iter().map(|half| half.to_f32()).collect();
+                Weights::dense_bf16(rows, columns, &halves)
+            }
+            Kind::Affine { bits, group, scales } => {
+                let codes: Vec<u8> = (0..len).map(|_| random.next() as u8 >> (8 - bits)).collect();
+                let mut factor = |scale: f32| {
+                    let value = random.unit() * scale;
+                    match scales {
+                        Scales::F16 => f16::from_f32(value).to_f32(),
+                        // Too small for f16 to hold exactly.
+                        Scales::Bf16 => bf16::from_f32(value * 1e-5).to_f32(),
+                        Scales::F32 => value,
+                    }
+                };
+                let scales: Vec<f32> = (0..len / group).map(|_| factor(0.1)).collect();
+                let biases: Vec<f32> = (0..len / group).map(|_| factor(1.0)).collect();
+                for (i, value) in values.iter_mut().enumerate() {
+                    *value = scales[i / group] * f32::from(codes[i]) + biases[i / group];
+                }
+                let (codes, scales, biases) = (&stream(&codes, bits)[..], &scales[..], &biases[..]);
+                Weights::affine(Affine { rows, columns, bits, group, codes, scales, biases })
+            }
+        };
+        Matrix { weights: weights.expect("a right shape"), values }
+    }
+
+    fn multiply(&self, isa: Isa, pool: &Pool, x: &[f32]) -> Vec<f32> {
+        let columns = self.weights.columns();
+        let rows = x.len() / columns;
+        let mut activations = Activations::new();
+        activations.prepare(isa, pool, self.weights.input(), x, (rows, columns));
+        // Every element must be written.
+        let mut out = vec![f32::NAN; rows * self.weights.rows()];
+        multiply(isa, pool, &self.weights, &activations, &mut out);
+        out
+    }
+
+    /// Asserts that `out` is the product up to `tolerance` times the norms of the two rows.
+    fn assert_near(&self, x: &[f32], out: &[f32], tolerance: f64) {
+        let (rows, columns) = (self.weights.rows(), self.weights.columns());
+        for (x, out) in x.chunks(columns).zip(out.chunks(rows)) {
+            for (w, out) in self.values.chunks(columns).zip(out) {
+                let exact: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                let error = (f64::from(*out) - exact).abs();
+                assert!(error <= tolerance * norm(w) * norm(x), "{out} instead of {exact}");
+            }
+        }
+    }
+}
+
+/// Codes as a little-endian stream of bits, the way files have them.
+fn stream(codes: &[u8], bits: usize) -> Vec<u8> {
+    let mut bytes = vec![0; codes.len() * bits / 8];
+    for (i, code) in codes.iter().enumerate() {
+        for bit in 0..bits {
+            let place = i * bits + bit;
+            bytes[place / 8] |= (code >> bit & 1) << (place % 8);
+        }
+    }
+    bytes
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
+}
+
+fn bits_of(values: &[f32]) -> Vec<u32> {
+    // The sign and payload of a NaN may differ.
+    values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    let scales =
+        prop_oneof![Just(Scales::F16), Just(Scales::F16), Just(Scales::Bf16), Just(Scales::F32)];
+    let bits = prop_oneof![Just(4_usize), Just(5), Just(8)];
+    let group = prop_oneof![Just(32_usize), Just(64), Just(128)];
+    let affine = (bits, group, scales).prop_map(|(bits, group, scales)| Kind::Affine {
+        bits,
+        group,
+        scales,
+    });
+    prop_oneof![6 => affine, 1 => Just(Kind::F32), 1 => Just(Kind::F16), 1 => Just(Kind::Bf16)]
+}
+
+fn all_kinds() -> Vec<Kind> {
+    let mut all = vec![Kind::F32, Kind::F16, Kind::Bf16];
+    for bits in [4, 5, 8] {
+        for group in [32, 64, 128] {
+            for scales in [Scales::F16, Scales::Bf16, Scales::F32] {
+                all.push(Kind::Affine { bits, group, scales });
+            }
+        }
+    }
+    all
+}
+
+/// A number of columns that this kind can have.
+fn columns(kind: Kind, groups: usize, odd: usize) -> usize {
+    match kind {
+        Kind::Affine { group, .. } => groups * group,
+        _ => groups * 32 + odd,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits(
+        kind in kinds(),
+        (rows, groups, odd) in (1..70_usize, 1..7_usize, 0..32_usize),
+        m in 1..27_usize,
+        seed: u64,
+    ) {
+        let random = &mut Random(seed);
+        let columns = columns(kind, groups, odd);
+        let matrix = Matrix::random(kind, rows, columns, random);
+        let x = random.activations(m * columns);
+        let pool = Pool::new(1);
+        let expected = matrix.multiply(Isa::SCALAR, &pool, &x);
+        for &isa in Isa::available() {
+            let out = matrix.multiply(isa, &pool, &x);
+            prop_assert_eq!(bits_of(&expected), bits_of(&out), "{:?}", isa);
+        }
+    }
+
+    #[test]
+    fn strange_activations_give_the_same_bits_too(kind in kinds(), m in 1..10_usize, seed: u64) {
+        let random = &mut Random(seed);
+        let columns = columns(kind, 3, 0);
+        let matrix = Matrix::random(kind, 17, columns, random);
+        let strange = |bits: u64| match bits % 8 {
+            // Any bits at all: infinities, NaN, subnormals, the greatest and the smallest.
+            0 => f32::from_bits((bits >> 32) as u32),
+            1 => f32::MAX,
+            2 => -1e-40,
+            3 => -0.0,
+            _ => (bits >> 40) as f32,
+        };
+        let x: Vec<f32> = (0..m * columns)
+            .map(|i| if i / 32 % 2 == 0 { random.unit() } else { strange(random.next()) })
+            .collect();
+        let pool = Pool::new(1);
+        let expected = matrix.multiply(Isa::SCALAR, &pool, &x);
+        for &isa in Isa::available() {
+            let out = matrix.multiply(isa, &pool, &x);
+            prop_assert_eq!(bits_of(&expected), bits_of(&out), "{:?}", isa);
+        }
+    }
+}
+
+#[test]
+fn a_row_alone_gives_what_it_gives_in_a_batch_on_any_number_of_threads() {
+    let pools = [1, 2, 3].map(Pool::new);
+    let isa = Isa::best();
+    for kind in all_kinds() {
+        let random = &mut Random(7);
+        let (m, rows, columns) = (37, 131, 384);
+        let matrix = Matrix::random(kind, rows, columns, random);
+        let x = random.activations(m * columns);
+        let alone: Vec<f32> =
+            x.chunks(columns).flat_map(|x| matrix.multiply(isa, &pools[0], x)).collect();
+        for pool in &pools {
+            let batch = matrix.multiply(isa, pool, &x);
+            assert_eq!(bits_of(&batch), bits_of(&alone), "{kind:?}, {}", pool.threads());
+        }
+    }
+}
+
+#[test]
+fn hundreds_of_rows_are_cut_into_bands_without_a_trace() {
+    let random = &mut Random(8);
+    let (m, rows, columns) = (300, 48, 1536);
+    let kind = Kind::Affine { bits: 4, group: 32, scales: Scales::F16 };
+    let matrix = Matrix::random(kind, rows, columns, random);
+    let x = random.activations(m * columns);
+    let pool = Pool::new(2);
+    let out = matrix.multiply(Isa::best(), &pool, &x);
+    for row in [0, 1, 151, 152, 299] {
+        let alone = matrix.multiply(Isa::best(), &pool, &x[row * columns..][..columns]);
+        assert_eq!(bits_of(&alone), bits_of(&out[row * rows..][..rows]));
+    }
+    matrix.assert_near(&x, &out, 1e-4);
+}
+
+#[test]
+fn products_are_near_the_exact_ones() {
+    let pool = Pool::new(2);
+    for kind in all_kinds() {
+        for columns in [128, 384, 1536] {
+            let random = &mut Random(columns as u64);
+            let matrix = Matrix::random(kind, 33, columns, random);
+            let x = random.activations(11 * columns);
+            matrix.assert_near(&x, &matrix.multiply(Isa::best(), &pool, &x), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn zero_huge_and_tiny_rows_come_out_right() {
+    let kind = Kind::Affine { bits: 4, group: 32, scales: Scales::F16 };
+    let random = &mut Random(9);
+    let matrix = Matrix::random(kind, 20, 64, random);
+    let pool = Pool::new(1);
+    for &isa in Isa::available() {
+        for scale in [0.0, 1e30, 1e-30] {
+            let x: Vec<f32> = (0..64).map(|_| scale * random.unit()).collect();
+            matrix.assert_near(&x, &matrix.multiply(isa, &pool, &x), 1e-4);
+        }
+        // Too small to be told from zero.
+        let zeros = matrix.multiply(isa, &pool, &[1e-40; 64]);
+        assert_eq!(zeros, [0.0; 20]);
+        // Not a number, and only in the row that has it.
+        let mut x = vec![1.0; 128];
+        x[100] = f32::INFINITY;
+        let out = matrix.multiply(isa, &pool, &x);
+        assert!(out[..20].iter().all(|y| y.is_finite()));
+        assert!(out[20..].iter().all(|y| y.is_nan()));
+    }
+}
+
+#[test]
+fn every_row_can_be_read_back() {
+    for kind in all_kinds() {
+        let matrix = Matrix::random(kind, 35, 384, &mut Random(10));
+        let mut row = vec![0.0; 384];
+        for (index, values) in matrix.values.chunks(384).enumerate() {
+            matrix.weights.row(index, &mut row);
+            assert_eq!(row, values, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn packed_weights_are_no_larger_than_their_file() {
+    let bytes = |bits, group, scales| {
+        let kind = Kind::Affine { bits, group, scales };
+        let matrix = Matrix::random(kind, 64, 1024, &mut Random(11));
+        matrix.weights.bytes() as f64 / (64.0 * 1024.0)
+    };
+    // As Q4_1, Q5_1, Q8_0 (and a bias) and MLX's 4 bits have it.
+    assert_eq!(bytes(4, 32, Scales::F16), 0.625);
+    assert_eq!(bytes(5, 32, Scales::F16), 0.75);
+    assert_eq!(bytes(8, 32, Scales::F16), 1.125);
+    assert_eq!(bytes(4, 64, Scales::Bf16), 0.5625);
+}
+
+#[test]
+fn wrong_shapes_are_told() {
+    let good = Affine {
+        rows: 2,
+        columns: 64,
+        bits: 4,
+        group: 32,
+        codes: &[0; 64],
+        scales: &[1.0; 4],
+        biases: &[0.0; 4],
+    };
+    let error = |affine| Weights::affine(affine).err().map(|error| error.to_string());
+    assert_eq!(error(good), None);
+    let expected = [
+        (Affine { bits: 3, ..good }, "weights of 3 bits (there are kernels for 4, 5 and 8)"),
+        (
+            Affine { group: 16, ..good },
+            "weights in groups of 16 (there are kernels for 32, 64 and 128)",
+        ),
+        (Affine { columns: 48, ..good }, "48 columns are not a multiple of the group size 32"),
+        (
+            Affine { codes: &[0; 63], ..good },
+            "codes of a 2 by 64 matrix have 63 elements instead of 64",
+        ),
+        (
+            Affine { biases: &[0.0; 5], ..good },
+            "biases of a 2 by 64 matrix have 5 elements instead of 4",
+        ),
+    ];
+    for (affine, message) in expected {
+        assert_eq!(error(affine).as_deref(), Some(message));
+    }
+    assert!(Weights::dense_f32(2, 3, &[0.0; 5]).is_err());
+}
+
+#[test]
+fn empty_products_are_empty() {
+    let pool = Pool::new(2);
+    let none = Weights::dense_f32(0, 4, &[]).expect("a right shape");
+    let mut x = Activations::new();
+    x.prepare(Isa::best(), &pool, Input::Floats, &[1.0; 8], (2, 4));
+    multiply(Isa::best(), &pool, &none, &x, &mut []);
+    let some = Weights::dense_f32(1, 4, &[1.0; 4]).expect("a right shape");
+    x.prepare(Isa::best(), &pool, Input::Floats, &[], (0, 4));
+    multiply(Isa::best(), &pool, &some, &x, &mut []);
+    // A sum of nothing is zero.
+    let narrow = Weights::dense_f32(3, 0, &[]).expect("a right shape");
+    x.prepare(Isa::best(), &pool, Input::Floats, &[], (2, 0));
+    let mut out = [f32::NAN; 6];
+    multiply(Isa::best(), &pool, &narrow, &x, &mut out);
+    assert_eq!(out, [0.0; 6]);
+}

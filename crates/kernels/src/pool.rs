@@ -1,0 +1,456 @@
+//! Runs one job at a time on kept threads.
+//!
+//! A job is a function of a task index; whoever is free takes the next index, the caller too. A
+//! thread that wakes late finds the job closed and is not waited for: on a busy machine the caller
+//! does the work itself rather than wait for the scheduler.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The pauses between the steps of a forward pass are shorter than this, so a thread that serves a
+/// running model does not go to sleep; one that waits for a client does.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// More threads than any machine has cores; a bound for a configured number.
+pub const THREADS_MAX: usize = 1024;
+
+/// Threads that wait for work. Dropping it ends them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Two callers take turns.
+    turn: Mutex<()>,
+}
+
+impl Pool {
+    /// A pool in which `threads` work: the caller of [`Pool::run`] and `threads - 1` of its own.
+    pub fn new(threads: usize) -> Pool {
+        assert!((1..=THREADS_MAX).contains(&threads), "{threads} threads");
+        let shared = Arc::new(Shared::new());
+        let workers = (1..threads)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("kernel-{index}"))
+                    .spawn(move || shared.work())
+                    .expect("the system can start a thread")
+            })
+            .collect();
+        Pool { shared, workers, turn: Mutex::new(()) }
+    }
+
+    /// How many threads work on a job, the caller included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task` once for every index below `tasks`, in any order and on any of the threads,
+    /// and returns when all calls have returned. If a task panics, tasks not yet begun are skipped
+    /// and the panic goes on in the caller. A task must not call `run` itself.
+    pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        assert!(!IN_TASK.get(), "a task of a pool cannot run another job");
+        let _turn = lock(&self.turn);
+        if tasks <= 1 || self.workers.is_empty() {
+            let _in_task = InTask::enter();
+            (0..tasks).for_each(task);
+        } else {
+            self.shared.run(tasks, task);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.wake();
+        for worker in self.workers.drain(..) {
+            worker.join().expect("a worker catches the panics of its tasks");
+        }
+    }
+}
+
+/// The number of cores this process may use, without the second threads of a core: those add no
+/// vector units.
+pub fn physical_cores() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut cores = std::collections::BTreeSet::new();
+    for cpu in 0..THREADS_MAX {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        let Ok(siblings) = std::fs::read_to_string(path) else { break };
+        cores.insert(siblings);
+    }
+    match cores.len() {
+        0 => allowed,
+        count => count.min(allowed),
+    }
+}
+
+thread_local! {
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks this thread as inside a task for as long as it lives.
+struct InTask;
+
+impl InTask {
+    fn enter() -> InTask {
+        IN_TASK.set(true);
+        InTask
+    }
+}
+
+impl Drop for InTask {
+    fn drop(&mut self) {
+        IN_TASK.set(false);
+    }
+}
+
+/// What the threads share. `state` says who may touch `job`: the caller while the job is closed
+/// and no worker is in it, the workers that have joined while they are in it.
+struct Shared {
+    state: AtomicU64,
+    job: UnsafeCell<Job>,
+    next_task: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    stop: AtomicBool,
+    sleepers: AtomicUsize,
+    caller_sleeps: AtomicBool,
+    bed: Mutex<()>,
+    job_opened: Condvar,
+    job_left: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    tasks: usize,
+    task: *const (dyn Fn(usize) + Sync),
+}
+
+// SAFETY: `job` is the only part that is not `Sync`. It is written by `Shared::run` (callers take
+// turns) while `state` is closed and empty, and read by workers only after they have joined through
+// `state`, which synchronises with the write.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer in `job` is to a `Sync` function and is only called while its owner waits.
+unsafe impl Send for Shared {}
+
+/// A state is an epoch, odd while a job is open, and the number of workers in the job.
+const ONE_WORKER: u64 = 1;
+const ONE_EPOCH: u64 = 1 << 16;
+
+fn workers_in(state: u64) -> u64 {
+    state % ONE_EPOCH
+}
+
+fn epoch(state: u64) -> u64 {
+    state / ONE_EPOCH
+}
+
+fn is_open(state: u64) -> bool {
+    epoch(state) % 2 == 1
+}
+
+impl Shared {
+    fn new() -> Shared {
+        Shared {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(Job { tasks: 0, task: &|_| () }),
+            next_task: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            caller_sleeps: AtomicBool::new(false),
+            bed: Mutex::new(()),
+            job_opened: Condvar::new(),
+            job_left: Condvar::new(),
+        }
+    }
+
+    /// The caller's side of one job.
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let state = self.state.load(Ordering::Acquire);
+        assert!(!is_open(state));
+        assert!(workers_in(state) == 0);
+        // SAFETY: only the lifetime changes. The pointer is called by threads in the job, and this
+        // function does not return before the job is closed and all have left it.
+        let task: *const (dyn Fn(usize) + Sync) = unsafe {
+            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
+        };
+        let job = Job { tasks, task };
+        // SAFETY: the job is closed and empty, as just asserted, and callers take turns.
+        unsafe { *self.job.get() = job };
+        self.next_task.store(0, Ordering::Relaxed);
+        // Sequentially consistent, as is the sleeper's count: either this thread sees the sleeper
+        // or the sleeper sees the job.
+        self.state.fetch_add(ONE_EPOCH, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            self.wake();
+        }
+        self.take_tasks(job);
+        self.state.fetch_add(ONE_EPOCH, Ordering::SeqCst);
+        self.wait_until_left();
+        let panic = lock(&self.panic).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn take_tasks(&self, job: Job) {
+        let _in_task = InTask::enter();
+        // SAFETY: this thread is in the job (or is its caller), so the function is alive.
+        let task = unsafe { &*job.task };
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let index = self.next_task.fetch_add(1, Ordering::Relaxed);
+                if index >= job.tasks {
+                    break;
+                }
+                task(index);
+            }
+        }));
+        if let Err(panic) = result {
+            self.next_task.store(job.tasks, Ordering::Relaxed);
+            lock(&self.panic).get_or_insert(panic);
+        }
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        let mut done = 0;
+        while let Some(epoch) = self.join_job_after(done) {
+            // SAFETY: this worker has joined, so nobody writes the job before it leaves.
+            self.take_tasks(unsafe { *self.job.get() });
+            done = epoch;
+            let before = self.state.fetch_sub(ONE_WORKER, Ordering::SeqCst);
+            let was_last = workers_in(before) == 1 && !is_open(before);
+            if was_last && self.caller_sleeps.load(Ordering::SeqCst) {
+                let _bed = lock(&self.bed);
+                self.job_left.notify_all();
+            }
+        }
+    }
+
+    /// Joins the first job whose epoch is not `done` and returns its epoch; `None` when the pool
+    /// is being dropped.
+    fn join_job_after(&self, done: u64) -> Option<u64> {
+        loop {
+            self.spin_or_sleep(&self.job_opened, &Sleeper::Worker, || {
+                self.stop.load(Ordering::SeqCst) || self.is_new(done)
+            });
+            if self.stop.load(Ordering::SeqCst) {
+                return None;
+            }
+            let state = self.state.load(Ordering::Acquire);
+            let can_join = is_open(state) && epoch(state) != done;
+            if can_join
+                && self
+                    .state
+                    .compare_exchange(
+                        state,
+                        state + ONE_WORKER,
+                        Ordering::AcqRel,
+                        Ordering::Relaxed,
+                    )
+                    .is_ok()
+            {
+                return Some(epoch(state));
+            }
+        }
+    }
+
+    fn is_new(&self, done: u64) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        is_open(state) && epoch(state) != done
+    }
+
+    fn wait_until_left(&self) {
+        self.spin_or_sleep(&self.job_left, &Sleeper::Caller, || {
+            workers_in(self.state.load(Ordering::SeqCst)) == 0
+        });
+    }
+
+    /// Returns once `ready` was seen true: spins at first, then sleeps on `signal`.
+    fn spin_or_sleep(&self, signal: &Condvar, sleeper: &Sleeper, ready: impl Fn() -> bool) {
+        let start = Instant::now();
+        loop {
+            // The clock costs as much as a look at the state.
+            for _ in 0..32 {
+                if ready() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() > SPIN {
+                break;
+            }
+        }
+        let mut bed = lock(&self.bed);
+        self.announce(sleeper, true);
+        while !ready() {
+            bed = signal.wait(bed).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.announce(sleeper, false);
+    }
+
+    fn announce(&self, sleeper: &Sleeper, sleeps: bool) {
+        match (sleeper, sleeps) {
+            (Sleeper::Worker, true) => {
+                self.sleepers.fetch_add(1, Ordering::SeqCst);
+            }
+            (Sleeper::Worker, false) => {
+                self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            }
+            (Sleeper::Caller, _) => self.caller_sleeps.store(sleeps, Ordering::SeqCst),
+        }
+    }
+
+    fn wake(&self) {
+        // Held so that no sleeper is between its last look and its sleep.
+        let _bed = lock(&self.bed);
+        self.job_opened.notify_all();
+    }
+}
+
+enum Sleeper {
+    Worker,
+    Caller,
+}
+
+/// No lock here is held while a task runs, so a poisoned one holds nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A slice whose parts are written by different tasks of one job.
+pub(crate) struct SharedSlice<'a, T> {
+    start: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it gives out nothing but `&mut [T]` on disjoint ranges (see `part`), and those may go to
+// other threads when `T` may.
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
+
+impl<'a, T> SharedSlice<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> SharedSlice<'a, T> {
+        SharedSlice { start: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
+    }
+
+    /// # Safety
+    /// No two parts that live at the same time overlap.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end);
+        assert!(range.end <= self.len);
+        // SAFETY: the range lies in the slice borrowed for `'a`, as just asserted, and the caller
+        // vouches that nobody else has any of it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_whatever_the_number_of_threads() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads);
+            assert_eq!(pool.threads(), threads);
+            for tasks in [0, 1, 2, 7, 1000] {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, &|index| {
+                    counts[index].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn thousands_of_tiny_jobs_lose_nothing() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads);
+            let total = AtomicUsize::new(0);
+            for job in 0..5000 {
+                pool.run(3, &|index| {
+                    total.fetch_add(job * 3 + index, Ordering::Relaxed);
+                });
+            }
+            assert_eq!(total.into_inner(), (0..15000).sum());
+        }
+    }
+
+    #[test]
+    fn a_job_after_a_pause_wakes_the_sleepers() {
+        let pool = Pool::new(3);
+        for _ in 0..50 {
+            // Until all of them have gone to sleep.
+            while pool.shared.sleepers.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+            let started = AtomicUsize::new(0);
+            // Both tasks must be running before either ends, so a second thread has to come.
+            pool.run(2, &|_| {
+                started.fetch_add(1, Ordering::SeqCst);
+                while started.load(Ordering::SeqCst) < 2 {
+                    std::thread::yield_now();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(3);
+        for bad in [0, 1, 99] {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(100, &|index| assert!(index != bad, "task {index} fails"));
+            }));
+            let message = outcome.expect_err("the task's panic").downcast::<String>();
+            assert_eq!(*message.expect("a formatted message"), format!("task {bad} fails"));
+            let count = AtomicUsize::new(0);
+            pool.run(100, &|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(count.into_inner(), 100);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a task of a pool cannot run another job")]
+    fn a_task_that_runs_a_job_is_told_so() {
+        let pool = Pool::new(2);
+        pool.run(2, &|_| pool.run(2, &|_| ()));
+    }
+
+    #[test]
+    fn callers_on_several_threads_take_turns() {
+        let pool = Pool::new(2);
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        pool.run(4, &|_| {
+                            total.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 3 * 500 * 4);
+    }
+
+    #[test]
+    fn there_is_at_least_one_core() {
+        assert!(physical_cores() >= 1);
+    }
+}
