@@ -8,3 +8,11 @@
 compile_error!("packed weights and caches are little-endian");
 
 pub mod isa;
+
+pub mod attention;
+pub mod kv;
+pub mod rows;
+pub mod strided;
+
+mod lanes;
+mod math;
