@@ -12,4 +12,11 @@ pub mod pool;
 
 pub mod matmul;
 
+pub mod attention;
+pub mod kv;
+pub mod rows;
+pub mod strided;
+
 mod aligned;
+mod lanes;
+mod math;
