@@ -1,4 +1,4 @@
-//! Generates the Rust bindings from mlx-c's headers.
+//! Generates the Rust bindings from mlx-c's headers and this crate's own.
 
 use crate::fetch::{self, Platform};
 use crate::mlx_c::with_extension;
@@ -65,6 +65,7 @@ pub fn generate(mlx_c: &Path, libclang: Libclang, out: &Path) -> Result<(), Stri
     for header in headers {
         builder = builder.header(header.to_string_lossy());
     }
+    builder = builder.header("cpp/custom.h");
     builder
         .generate()
         .map_err(|error| format!("bindgen: {error}"))?

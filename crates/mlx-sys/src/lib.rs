@@ -1,4 +1,5 @@
-//! The C API of MLX: bindings made at build time from mlx-c's headers.
+//! The C API of MLX: bindings made at build time from mlx-c's headers, and from
+//! `cpp/custom.h`, which adds an operation that runs a caller's function on the CPU.
 
 #![allow(non_upper_case_globals, non_camel_case_types, non_snake_case, clippy::all)]
 
