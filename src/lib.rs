@@ -20,9 +20,9 @@
 //! A room imports only rooms above it in this table (`text` and `model` do not import each other,
 //! `config` imports none); `tests/it/tidy.rs` holds that and the last column.
 //!
-//! Beside the main crate: `crates/mlx-sys` links the prebuilt MLX and is the only place with
-//! `unsafe`. Tests of the whole program are in `tests/it`, their data and the scripts that made
-//! it in `tests/data`.
+//! Beside the main crate, and the only places with `unsafe`: `crates/mlx-sys` links the prebuilt
+//! MLX, `crates/mlx-custom` runs Rust functions as operations of MLX's graphs. Tests of the whole
+//! program are in `tests/it`, their data and the scripts that made it in `tests/data`.
 //!
 //! To add an architecture: one file in `model/arch` and one line in its table. To add a model to
 //! the catalogue: one entry in `model/source/catalogue.rs`. To add a command: one file in `cli`

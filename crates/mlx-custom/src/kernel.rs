@@ -78,7 +78,7 @@ impl Kernel {
         self.check_inputs(inputs)?;
         self.check_outputs(outputs)?;
         let inputs: Vec<mlx_array> = inputs.iter().map(|input| input.array.as_ptr()).collect();
-        let specs: Vec<semantic_output> = outputs.iter().map(OutputSpec::to_raw).collect();
+        let specs: Vec<semantic_output> = outputs.iter().map(|output| output.to_raw()).collect();
         let mut handles = vec![mlx_array { ctx: ptr::null_mut() }; outputs.len()];
         let mut message = [0; MESSAGE_BYTES];
         // SAFETY: the pointers are to `specs.len()` and `inputs.len()` valid items, the inputs'
@@ -174,7 +174,7 @@ impl Kernel {
 }
 
 impl OutputSpec<'_> {
-    fn to_raw(&self) -> semantic_output {
+    fn to_raw(self) -> semantic_output {
         semantic_output {
             shape: self.shape.as_ptr(),
             rank: self.shape.len(),
@@ -254,7 +254,7 @@ unsafe extern "C" fn run(
     }
     let sentence = format!("{} panicked: {}", shared.kernel.name(), describe(panic.as_ref()));
     forget_quietly(panic);
-    // SAFETY: MLX's scheduler gives room for `capacity` bytes, nobody else has it.
+    // SAFETY: the caller's promise; `Call::run` in `custom.cpp` has the room on its stack.
     unsafe { write_message(&sentence, message, capacity) };
     let mut first = shared.first_panic.lock().unwrap_or_else(PoisonError::into_inner);
     first.get_or_insert(sentence);

@@ -24,13 +24,12 @@
 //! outputs. Kernels on one stream run one after another; what the thread that evaluates wrote
 //! before is visible to them, and what they wrote is visible to it once the evaluation returns.
 //!
-//! An operation costs 2.6 µs on two cores of x86-64, building the graph included; `cargo run
-//! --release -p mlx-custom --example cost` measures it.
-
-mod kernel;
-mod view;
+//! An operation costs 2 to 4 µs on two busy cores of x86-64, building the graph included; `cargo
+//! run --release -p mlx-custom --example cost` measures it beside an addition of MLX's own.
 
 mod error;
+mod kernel;
+mod view;
 
 pub use error::Error;
 pub use kernel::{CpuKernel, Input, Kernel, OUTPUTS_MAX, OutputSpec, cpu_stream};
