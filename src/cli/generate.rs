@@ -17,7 +17,7 @@ use crate::config;
 use crate::engine::{self, Answer, Event, Finish, Outcome, Reply, Request};
 use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
-use crate::model::{KvConfig, LoadOptions};
+use crate::model::{Device, KvConfig, LoadOptions};
 use crate::text::{self, ChatTemplate, Message, RenderOptions, Special, Tokenizer};
 use crate::types::BLOCK_TOKENS;
 
@@ -62,6 +62,12 @@ pub struct Arguments {
     /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: 8]
     #[arg(long, value_name = "BITS", env = "SEMANTIC_KV_BITS")]
     kv_bits: Option<KvConfig>,
+    /// What computes: cpu (this program's kernels) or portable (plain MLX) [default: the fastest]
+    #[arg(long, env = "SEMANTIC_DEVICE")]
+    device: Option<Device>,
+    /// Threads of the CPU kernels [default: all physical cores]
+    #[arg(long, env = "SEMANTIC_THREADS", value_parser = threads)]
+    threads: Option<usize>,
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
     raw: bool,
@@ -71,6 +77,16 @@ pub struct Arguments {
     /// Say nothing on stderr unless something fails
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// More threads than any machine has cores.
+const THREADS_MAX: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads @ 1..=THREADS_MAX) => Ok(threads),
+        _ => Err(format!("wanted a number from 1 to {THREADS_MAX}")),
+    }
 }
 
 /// What `--json` prints.
@@ -136,7 +152,12 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
     let mut model =
-        files.load(LoadOptions { kv: arguments.kv_bits.unwrap_or_default(), pool_blocks })?;
+        files.load(LoadOptions {
+            kv: arguments.kv_bits.unwrap_or_default(),
+            pool_blocks,
+            device: arguments.device.unwrap_or_else(Device::best),
+            threads: arguments.threads,
+        })?;
     let load = load_started.elapsed();
 
     let interrupted = stop_on_interrupt()?;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Batch, Error, Row, Spec};
+use super::{Batch, Error, Logits, Row, Spec, Wanted};
 use crate::types::{BLOCK_TOKENS, BlockId};
 
 impl Batch<'_> {
@@ -31,6 +31,24 @@ impl Batch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Deals out the logits of all rows, `[wanted position, vocabulary]`, to their rows.
+    pub fn split_logits(&self, vocabulary: usize, values: &[f32]) -> Vec<Logits> {
+        let mut rest = values;
+        self.rows
+            .iter()
+            .map(|row| {
+                let positions = match row.logits {
+                    Wanted::None => 0,
+                    Wanted::Last => 1,
+                    Wanted::All => row.tokens.len(),
+                };
+                let (mine, others) = rest.split_at(positions * vocabulary);
+                rest = others;
+                Logits::new(vocabulary, mine.to_vec())
+            })
+            .collect()
     }
 }
 
@@ -62,4 +80,27 @@ impl Row<'_> {
         }
         Ok(())
     }
+}
+
+/// Refuses a block outside the pool, or more tokens than a block has.
+pub fn check_block(spec: &Spec, block: BlockId, tokens: usize) -> Result<(), Error> {
+    if block.0 as usize >= spec.pool_blocks || tokens > BLOCK_TOKENS {
+        return Err(Error::Batch(format!(
+            "{tokens} tokens of block {block:?} in a pool of {} blocks",
+            spec.pool_blocks
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses bytes that are not an export of so many tokens.
+pub fn check_length(spec: &Spec, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
+    if bytes.len() != spec.block_bytes(tokens) {
+        return Err(Error::Batch(format!(
+            "{} bytes for {tokens} tokens; wanted {}",
+            bytes.len(),
+            spec.block_bytes(tokens)
+        )));
+    }
+    Ok(())
 }

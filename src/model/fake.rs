@@ -5,7 +5,7 @@
 //! stateful mode it has recurrent state as well, which exists only after the last token written to
 //! a block, so it can go on only from there.
 
-use super::portable::{check_block, check_length};
+use super::batch::{check_block, check_length};
 use super::{Batch, Error, LayerSpec, Logits, Model, Row, Spec, Wanted};
 use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 

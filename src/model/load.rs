@@ -1,12 +1,14 @@
 //! From files to a model: open and check everything cheap first, load the weights last.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use mlx_rs::Dtype;
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
 use super::checkpoint::{Checkpoint, Folder, Interleaved};
+use super::cpu::Cpu;
 use super::decoder::Config;
 use super::gguf::{Gguf, names};
 use super::kv::KvConfig;
@@ -32,6 +34,40 @@ pub struct LoadOptions {
     pub kv: KvConfig,
     /// Blocks in the KV pool.
     pub pool_blocks: usize,
+    pub device: Device,
+    /// Threads of the CPU kernels; all physical cores if not given.
+    pub threads: Option<usize>,
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// This project's CPU kernels.
+    Cpu,
+    /// Plain MLX operations, on the GPU where MLX has one.
+    Portable,
+}
+
+impl Device {
+    /// The fastest on this machine: the kernels where they have vector instructions to use.
+    pub fn best() -> Device {
+        match kernels::isa::Isa::best() == kernels::isa::Isa::SCALAR {
+            true => Device::Portable,
+            false => Device::Cpu,
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Device, String> {
+        match text {
+            "cpu" => Ok(Device::Cpu),
+            "portable" => Ok(Device::Portable),
+            _ => Err(format!("{text:?} is not one of cpu, portable")),
+        }
+    }
 }
 
 /// What a user wants to know about a model before it is loaded.
@@ -81,9 +117,18 @@ impl ModelFiles {
 
     /// Reads the weights.
     pub fn load(&self, options: LoadOptions) -> Result<Box<dyn Model>, Error> {
-        let loader = Loader { checkpoint: &self.checkpoint, compute: Dtype::Float32 };
-        let model = Portable::load(&self.config, &loader, options.kv, options.pool_blocks)?;
-        Ok(Box::new(model))
+        let LoadOptions { kv, pool_blocks, device, threads } = options;
+        match device {
+            Device::Cpu => {
+                let checkpoint = &self.checkpoint;
+                let model = Cpu::load(&self.config, checkpoint, kv, pool_blocks, threads)?;
+                Ok(Box::new(model))
+            }
+            Device::Portable => {
+                let loader = Loader { checkpoint: &self.checkpoint, compute: Dtype::Float32 };
+                Ok(Box::new(Portable::load(&self.config, &loader, kv, pool_blocks)?))
+            }
+        }
     }
 
     fn open_folder(path: &Path) -> Result<ModelFiles, Error> {

@@ -7,6 +7,7 @@ mod arch;
 mod attention;
 mod batch;
 mod checkpoint;
+mod cpu;
 mod decoder;
 mod error;
 pub mod fake;
@@ -24,7 +25,7 @@ use crate::types::{BlockId, TokenId};
 
 pub use error::Error;
 pub use kv::{KvBits, KvConfig, KvPart};
-pub use load::{LoadOptions, ModelFiles, ModelSummary};
+pub use load::{Device, LoadOptions, ModelFiles, ModelSummary};
 pub use spec::{LayerSpec, Spec};
 
 /// One model in memory, with its pool of KV blocks.

@@ -3,6 +3,7 @@
 use mlx_rs::{Array, Dtype};
 
 use super::attention::Attention;
+use super::batch::{check_block, check_length};
 use super::decoder::{Config, Decoder};
 use super::kv::{Kv, KvConfig};
 use super::layers::Loader;
@@ -51,25 +52,6 @@ impl Portable {
         }
         indices
     }
-
-    fn split(&self, batch: &Batch<'_>, values: &[f32]) -> Vec<Logits> {
-        let vocabulary = self.spec.vocabulary;
-        let mut rest = values;
-        batch
-            .rows
-            .iter()
-            .map(|row| {
-                let positions = match row.logits {
-                    Wanted::None => 0,
-                    Wanted::Last => 1,
-                    Wanted::All => row.tokens.len(),
-                };
-                let (mine, others) = rest.split_at(positions * vocabulary);
-                rest = others;
-                Logits::new(vocabulary, mine.to_vec())
-            })
-            .collect()
-    }
 }
 
 impl Model for Portable {
@@ -86,7 +68,7 @@ impl Model for Portable {
         let wanted = Portable::wanted(batch);
         if wanted.is_empty() {
             self.kv.evaluate(&[])?;
-            return Ok(self.split(batch, &[]));
+            return Ok(batch.split_logits(self.spec.vocabulary, &[]));
         }
         let hidden = match wanted.len() == hidden.dim(0) as usize {
             true => hidden,
@@ -99,7 +81,7 @@ impl Model for Portable {
         let logits = logits.contiguous()?;
         self.kv.evaluate(&[&logits])?;
         let values = logits.try_as_slice::<f32>().map_err(|error| Error::Mlx(error.to_string()))?;
-        Ok(self.split(batch, values))
+        Ok(batch.split_logits(self.spec.vocabulary, values))
     }
 
     fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error> {
@@ -114,29 +96,6 @@ impl Model for Portable {
         check_length(&self.spec, tokens, bytes)?;
         self.kv.import(block, tokens, bytes)
     }
-}
-
-/// Refuses a block outside the pool, or more tokens than a block has.
-pub fn check_block(spec: &Spec, block: BlockId, tokens: usize) -> Result<(), Error> {
-    if block.0 as usize >= spec.pool_blocks || tokens > BLOCK_TOKENS {
-        return Err(Error::Batch(format!(
-            "{tokens} tokens of block {block:?} in a pool of {} blocks",
-            spec.pool_blocks
-        )));
-    }
-    Ok(())
-}
-
-/// Refuses bytes that are not an export of so many tokens.
-pub fn check_length(spec: &Spec, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
-    if bytes.len() != spec.block_bytes(tokens) {
-        return Err(Error::Batch(format!(
-            "{} bytes for {tokens} tokens; wanted {}",
-            bytes.len(),
-            spec.block_bytes(tokens)
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -29,6 +29,36 @@ pub enum RopeScaling {
     Factors(Vec<f32>),
 }
 
+/// The frequencies of one head size, for the CPU kernels.
+pub struct Frequencies {
+    /// Reciprocal, `[head_dim / 2]`.
+    reciprocals: Vec<f32>,
+    /// Positions are multiplied by this.
+    scale: f32,
+}
+
+impl Frequencies {
+    pub fn new(config: &RopeConfig, head_dim: usize) -> Result<Frequencies, Error> {
+        let scale = match config.scaling {
+            RopeScaling::Linear { factor } => 1.0 / factor,
+            _ => 1.0,
+        };
+        let reciprocals = reciprocal_frequencies(config.theta, &config.scaling, head_dim)?;
+        Ok(Frequencies { reciprocals, scale })
+    }
+
+    /// Angles per position.
+    pub fn len(&self) -> usize {
+        self.reciprocals.len()
+    }
+
+    /// The cosines and sines of a position's angles.
+    pub fn angles(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
+        let position = position as f64 * f64::from(self.scale);
+        kernels::rows::rope_angles(position, &self.reciprocals, cos, sin);
+    }
+}
+
 /// RoPE of one head size, ready to apply.
 pub struct Rope {
     dimensions: i32,

@@ -1,0 +1,221 @@
+//! The kernel path: the forward pass on this project's own CPU kernels.
+//!
+//! MLX stays the runtime: each layer is one operation of an MLX graph, whose work `crates/kernels`
+//! does on slices. Order follows from the data edge between layers. Every row's result depends on
+//! nothing but its own tokens: not on the batch, the chunks or the number of threads.
+
+mod layer;
+mod parallel;
+mod plan;
+mod slab;
+mod weights;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kernels::isa::Isa;
+use kernels::pool::{Pool, physical_cores};
+use mlx_custom::{CpuKernel, Input, Kernel, OutputSpec, View, ViewMut, cpu_stream};
+use mlx_rs::{Array, Dtype};
+
+use super::batch::{check_block, check_length};
+use super::checkpoint::Checkpoint;
+use super::decoder::Config;
+use super::kv::KvConfig;
+use super::{Batch, Error, Logits, Model, Spec};
+use crate::types::BlockId;
+use layer::{Buffers, Layer, Shape};
+use plan::Plan;
+use slab::Slab;
+use weights::{Linear, Loader, Norm};
+
+pub struct Cpu {
+    shared: Arc<Shared>,
+    spec: Spec,
+}
+
+/// What the operations of a step have in common; MLX's thread runs them one after another.
+struct Shared {
+    isa: Isa,
+    pool: Pool,
+    shape: Shape,
+    rope: super::rope::Frequencies,
+    embedding: Linear,
+    layers: Vec<Layer>,
+    norm: Norm,
+    /// `None` if the embedding is the head too.
+    head: Option<Linear>,
+    state: Mutex<State>,
+}
+
+/// What the operations of a step write.
+struct State {
+    slab: Slab,
+    buffers: Buffers,
+}
+
+impl Cpu {
+    /// Reads and packs the weights. `threads` is a number of threads, all physical cores if not
+    /// given.
+    pub fn load(
+        config: &Config,
+        checkpoint: &Checkpoint,
+        kv: KvConfig,
+        pool_blocks: usize,
+        threads: Option<usize>,
+    ) -> Result<Cpu, Error> {
+        let loader = Loader { checkpoint };
+        // What is unpacked on the way in is largest for embedding and head, so they come first.
+        let embedding = loader.embedding("model.embed_tokens", config.vocabulary, config.hidden)?;
+        let head = match config.tied {
+            true => None,
+            false => Some(loader.embedding("lm_head", config.vocabulary, config.hidden)?),
+        };
+        let layers = (0..config.layers)
+            .map(|index| Layer::load(index, config, &loader))
+            .collect::<Result<_, _>>()?;
+        let norm = loader.norm("model.norm", config.hidden, config.norm_epsilon)?;
+        let slab = Slab::new(kv, config, pool_blocks)?;
+        let spec = Spec {
+            vocabulary: config.vocabulary,
+            context_tokens: config.context_tokens,
+            pool_blocks,
+            layers: vec![slab.layer_spec(); config.layers],
+        };
+        let shared = Shared {
+            isa: Isa::best(),
+            pool: Pool::new(threads.unwrap_or_else(physical_cores)),
+            shape: Shape::new(config, kv),
+            rope: super::rope::Frequencies::new(&config.rope, config.head_dim)?,
+            embedding,
+            layers,
+            norm,
+            head,
+            state: Mutex::new(State { slab, buffers: Buffers::default() }),
+        };
+        Ok(Cpu { shared: Arc::new(shared), spec })
+    }
+}
+
+impl Model for Cpu {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
+        batch.check(&self.spec)?;
+        let shared = &self.shared;
+        let plan = Arc::new(Plan::new(batch, &shared.rope));
+        let (tokens, hidden) = (plan.tokens.len(), shared.shape.hidden);
+        let mut x = vec![0.0; tokens * hidden];
+        for (token, x) in plan.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
+            shared.embedding.weights.row(token.0 as usize, x);
+        }
+        let stream = cpu_stream();
+        let shape = [tokens as i32, hidden as i32];
+        let mut x = Array::from_slice(&x, &shape);
+        for index in 0..shared.layers.len() {
+            let shared = Arc::clone(shared);
+            let kernel = Kernel::new(LayerStep { shared, plan: Arc::clone(&plan), index });
+            let input = Input { name: "x", array: &x, shape: &shape, dtype: Dtype::Float32 };
+            let output = OutputSpec { shape: &shape, dtype: Dtype::Float32 };
+            x = kernel.apply_one(&[input], output, &stream).map_err(mlx_error)?;
+        }
+        if plan.wanted.is_empty() {
+            x.eval()?;
+            return Ok(batch.split_logits(self.spec.vocabulary, &[]));
+        }
+        let kernel =
+            Kernel::new(HeadStep { shared: Arc::clone(shared), plan: Arc::clone(&plan) });
+        let input = Input { name: "x", array: &x, shape: &shape, dtype: Dtype::Float32 };
+        let shape = [plan.wanted.len() as i32, self.spec.vocabulary as i32];
+        let output = OutputSpec { shape: &shape, dtype: Dtype::Float32 };
+        let logits = kernel.apply_one(&[input], output, &stream).map_err(mlx_error)?;
+        logits.eval()?;
+        let values =
+            logits.try_as_slice::<f32>().map_err(|error| Error::Mlx(error.to_string()))?;
+        Ok(batch.split_logits(self.spec.vocabulary, values))
+    }
+
+    fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error> {
+        check_block(&self.spec, block, tokens)?;
+        let bytes = self.shared.state().slab.export(block, tokens);
+        assert_eq!(bytes.len(), self.spec.block_bytes(tokens));
+        Ok(bytes)
+    }
+
+    fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
+        check_block(&self.spec, block, tokens)?;
+        check_length(&self.spec, tokens, bytes)?;
+        self.shared.state().slab.import(block, tokens, bytes);
+        Ok(())
+    }
+}
+
+fn mlx_error(error: mlx_custom::Error) -> Error {
+    Error::Mlx(error.to_string())
+}
+
+impl Shared {
+    /// Held by one operation at a time. A panic in one fails its step; what it left in its rows'
+    /// blocks is overwritten or never read, so the next step may go on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One layer over all tokens of a step: `[token, hidden] → [token, hidden]`.
+struct LayerStep {
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    index: usize,
+}
+
+impl CpuKernel for LayerStep {
+    fn name(&self) -> &'static str {
+        "decoder layer"
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let x = outputs[0].f32_mut();
+        x.copy_from_slice(inputs[0].f32());
+        let mut state = self.shared.state();
+        let State { slab, buffers } = &mut *state;
+        let work = layer::Work {
+            isa: self.shared.isa,
+            pool: &self.shared.pool,
+            shape: &self.shared.shape,
+            plan: &self.plan,
+        };
+        self.shared.layers[self.index].run(&work, self.index, slab, buffers, x);
+    }
+}
+
+/// The last norm and the output head, for the positions whose logits are wanted:
+/// `[token, hidden] → [wanted, vocabulary]`.
+struct HeadStep {
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+}
+
+impl CpuKernel for HeadStep {
+    fn name(&self) -> &'static str {
+        "output head"
+    }
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
+        let Shared { isa, pool, shape, .. } = &*self.shared;
+        let x = inputs[0].f32();
+        let mut state = self.shared.state();
+        let buffers = &mut state.buffers;
+        buffers.normed.resize(self.plan.wanted.len() * shape.hidden, 0.0);
+        for (&token, out) in
+            self.plan.wanted.iter().zip(buffers.normed.chunks_exact_mut(shape.hidden))
+        {
+            let row = &x[token * shape.hidden..][..shape.hidden];
+            self.shared.norm.apply(*isa, row, out);
+        }
+        let head = self.shared.head.as_ref().unwrap_or(&self.shared.embedding);
+        buffers.inputs.set();
+        head.apply(*isa, pool, &mut buffers.inputs, &buffers.normed, outputs[0].f32_mut());
+    }
+}

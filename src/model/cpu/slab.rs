@@ -1,0 +1,176 @@
+//! The pool of KV blocks of the kernel path: one range of memory outside MLX.
+//!
+//! A block is contiguous, layer by layer in the layout of `kernels::kv`, so a full block is
+//! exported by copying a slice. Memory that no token has been written to is never touched, so it
+//! costs nothing before it is used.
+
+use std::ops::Range;
+
+use kernels::kv::{Bits, Layout};
+
+use crate::model::decoder::Config;
+use crate::model::kv::{KvBits, KvConfig};
+use crate::model::{Error, LayerSpec};
+use crate::types::{BLOCK_TOKENS, BlockId};
+
+pub struct Slab {
+    bytes: Vec<u8>,
+    layout: Layout,
+    layers: usize,
+}
+
+impl Slab {
+    pub fn new(kv: KvConfig, config: &Config, blocks: usize) -> Result<Slab, Error> {
+        assert_eq!(kernels::kv::BLOCK_TOKENS, BLOCK_TOKENS);
+        let layout = layout(kv, config)?;
+        let len = layout
+            .bytes()
+            .checked_mul(config.layers)
+            .and_then(|bytes| bytes.checked_mul(blocks))
+            .ok_or_else(|| Error::Setting(format!("a KV pool of {blocks} blocks is too large")))?;
+        let mut reserved: Vec<u8> = Vec::new();
+        reserved.try_reserve_exact(len).map_err(|_| {
+            Error::Setting(format!("a KV pool of {len} bytes does not fit the memory"))
+        })?;
+        drop(reserved);
+        // Zeroed memory comes from the system untouched.
+        Ok(Slab { bytes: vec![0; len], layout, layers: config.layers })
+    }
+
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// What each layer leaves per token.
+    pub fn layer_spec(&self) -> LayerSpec {
+        let token_bytes = |ranges: Vec<Range<usize>>| {
+            ranges.iter().map(ExactSizeIterator::len).sum::<usize>() / BLOCK_TOKENS
+        };
+        LayerSpec {
+            key_bytes: token_bytes(tensors(self.layout.keys())),
+            value_bytes: token_bytes(tensors(self.layout.values())),
+            snapshot_bytes: 0,
+        }
+    }
+
+    /// One layer's part of a block.
+    pub fn part(&self, block: BlockId, layer: usize) -> &[u8] {
+        &self.bytes[self.range(block, layer)]
+    }
+
+    /// One layer's parts of several blocks, all different, to be written at once.
+    pub fn parts_mut(&mut self, blocks: &[BlockId], layer: usize) -> Vec<(BlockId, &mut [u8])> {
+        let block_bytes = self.block_bytes();
+        let range = self.range(BlockId(0), layer);
+        let mut wanted = blocks.to_vec();
+        wanted.sort_unstable();
+        let mut parts = Vec::with_capacity(wanted.len());
+        let mut rest = &mut self.bytes[..];
+        let mut passed = 0;
+        for block in wanted {
+            let skip = block.0 as usize - passed;
+            let (part, after) = rest[skip * block_bytes..].split_at_mut(block_bytes);
+            parts.push((block, &mut part[range.clone()]));
+            rest = after;
+            passed = block.0 as usize + 1;
+        }
+        parts
+    }
+
+    /// The first `tokens` tokens of a block: per layer each tensor of K, then of V, cut to them.
+    pub fn export(&self, block: BlockId, tokens: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        for layer in 0..self.layers {
+            let part = self.part(block, layer);
+            for run in self.runs(tokens) {
+                out.extend_from_slice(&part[run]);
+            }
+        }
+        out
+    }
+
+    /// The inverse of [`Slab::export`].
+    pub fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) {
+        let mut rest = bytes;
+        let runs = self.runs(tokens);
+        for layer in 0..self.layers {
+            let range = self.range(block, layer);
+            let part = &mut self.bytes[range];
+            for run in &runs {
+                let (head, tail) = rest.split_at(run.len());
+                part[run.clone()].copy_from_slice(head);
+                rest = tail;
+            }
+        }
+        assert!(rest.is_empty());
+    }
+
+    /// The bytes of a part that belong to its first `tokens` tokens. K has a row of 256 tokens per
+    /// dimension, V and its parameters have a row per token and head.
+    fn runs(&self, tokens: usize) -> Vec<Range<usize>> {
+        let heads = self.layout.kv_heads();
+        let mut runs = Vec::new();
+        for tensor in tensors(self.layout.keys()) {
+            let token_bytes = match tensor.start == self.layout.keys().codes.start {
+                true => key_code_bytes(self.layout.key_bits()),
+                false => size_of::<half::f16>(),
+            };
+            let row = BLOCK_TOKENS * token_bytes;
+            runs.extend(tensor.step_by(row).map(|start| start..start + tokens * token_bytes));
+        }
+        for tensor in tensors(self.layout.values()) {
+            let head = tensor.len() / heads;
+            let token_bytes = head / BLOCK_TOKENS;
+            runs.extend(tensor.step_by(head).map(|start| start..start + tokens * token_bytes));
+        }
+        runs
+    }
+
+    fn range(&self, block: BlockId, layer: usize) -> Range<usize> {
+        let start = block.0 as usize * self.block_bytes() + layer * self.layout.bytes();
+        start..start + self.layout.bytes()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.layout.bytes() * self.layers
+    }
+}
+
+/// Bytes from one token to the next in a row of K's codes; at 4 bits a byte holds two dimensions.
+fn key_code_bytes(bits: Bits) -> usize {
+    match bits {
+        Bits::Four | Bits::Eight => 1,
+        Bits::Sixteen => 2,
+        Bits::ThirtyTwo => 4,
+    }
+}
+
+fn tensors(tensors: kernels::kv::Tensors) -> Vec<Range<usize>> {
+    [tensors.codes, tensors.scales, tensors.biases]
+        .into_iter()
+        .filter(|range| !range.is_empty())
+        .collect()
+}
+
+fn layout(kv: KvConfig, config: &Config) -> Result<Layout, Error> {
+    let head_dim = config.head_dim;
+    if !head_dim.is_multiple_of(32) || head_dim > kernels::kv::HEAD_DIM_MAX {
+        return Err(Error::Setting(format!(
+            "the CPU kernels need heads of a multiple of 32 up to {}; this model's are {head_dim}: \
+             use --device portable",
+            kernels::kv::HEAD_DIM_MAX
+        )));
+    }
+    if (kv.key.rotated || kv.value.rotated) && !head_dim.is_power_of_two() {
+        return Err(Error::Setting(format!(
+            "KV rotation needs a head size that is a power of two; this model's is {head_dim}"
+        )));
+    }
+    let bits = |bits| match bits {
+        KvBits::Four => Bits::Four,
+        KvBits::Eight => Bits::Eight,
+        KvBits::Sixteen => Bits::Sixteen,
+        KvBits::ThirtyTwo => Bits::ThirtyTwo,
+    };
+    Ok(Layout::new(config.kv_heads, head_dim, bits(kv.key.bits), bits(kv.value.bits)))
+}
