@@ -151,13 +151,12 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let request = Request { prompt: tokens, max_tokens, sampling, stops, reply };
     let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
-    let mut model =
-        files.load(LoadOptions {
-            kv: arguments.kv_bits.unwrap_or_default(),
-            pool_blocks,
-            device: arguments.device.unwrap_or_else(Device::best),
-            threads: arguments.threads,
-        })?;
+    let mut model = files.load(LoadOptions {
+        kv: arguments.kv_bits.unwrap_or_default(),
+        pool_blocks,
+        device: arguments.device.unwrap_or_else(Device::best),
+        threads: arguments.threads,
+    })?;
     let load = load_started.elapsed();
 
     let interrupted = stop_on_interrupt()?;

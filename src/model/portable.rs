@@ -8,7 +8,7 @@ use super::decoder::{Config, Decoder};
 use super::kv::{Kv, KvConfig};
 use super::layers::Loader;
 use super::{Batch, Error, Logits, Model, Spec, Wanted};
-use crate::types::{BLOCK_TOKENS, BlockId};
+use crate::types::BlockId;
 
 pub struct Portable {
     decoder: Decoder,

@@ -5,7 +5,7 @@ use crate::support::cli::{Machine, Ran, copy_folder};
 use crate::support::golden::data;
 use crate::support::hub::{Fault, Hub};
 use expect_test::{Expect, expect};
-use semantic::model::{Batch, LoadOptions, ModelFiles, Row, Wanted};
+use semantic::model::{Batch, Device, LoadOptions, ModelFiles, Row, Wanted};
 use semantic::text::{ChatTemplate, Message, RenderOptions, Special, Tokenizer};
 use semantic::types::{BlockId, TokenId};
 use serde_json::{Value as Json, json};
@@ -1230,10 +1230,13 @@ fn use_model(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
             let _ = template.render(&[Message::new("user", "hi")], &options);
         }
     }
-    let mut model = files.load(LoadOptions { kv: "8".parse()?, pool_blocks: 1 })?;
-    let tokens = [TokenId(5), TokenId(6)];
-    let row = Row { tokens: &tokens, start: 0, blocks: &[BlockId(0)], logits: Wanted::Last };
-    model.step(&Batch { rows: vec![row] })?;
+    for device in [Device::Cpu, Device::Portable] {
+        let kv = "8".parse()?;
+        let mut model = files.load(LoadOptions { kv, pool_blocks: 1, device, threads: Some(1) })?;
+        let tokens = [TokenId(5), TokenId(6)];
+        let row = Row { tokens: &tokens, start: 0, blocks: &[BlockId(0)], logits: Wanted::Last };
+        model.step(&Batch { rows: vec![row] })?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use semantic::model::{Batch, KvBits, KvConfig, LoadOptions, Model, ModelFiles, Row, Wanted};
+use semantic::model::{
+    Batch, Device, KvBits, KvConfig, LoadOptions, Model, ModelFiles, Row, Wanted,
+};
 use semantic::types::{BlockId, TokenId};
 
 use crate::support::golden::{self, Golden};
@@ -33,7 +35,12 @@ const REPACKED: Tolerance = Tolerance { logit: LogitTolerance::Absolute(0.25), t
 
 fn load(path: &Path) -> Box<dyn Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{error}"));
-    let options = LoadOptions { kv: KvConfig::plain(KvBits::ThirtyTwo), pool_blocks: POOL_BLOCKS };
+    let options = LoadOptions {
+        kv: KvConfig::plain(KvBits::ThirtyTwo),
+        pool_blocks: POOL_BLOCKS,
+        device: Device::Portable,
+        threads: None,
+    };
     files.load(options).unwrap_or_else(|error| panic!("{error}"))
 }
 

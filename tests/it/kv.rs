@@ -1,20 +1,23 @@
-//! The KV pool of the portable path through the trait `Model`: what is exported, restored, shared
-//! or reused reads back as if it had just been computed, bit for bit.
+//! The KV pools of both paths through the trait `Model`: what is exported, restored, shared or
+//! reused reads back as if it had just been computed, bit for bit.
 
-use semantic::model::{Batch, LoadOptions, Model, ModelFiles, Row, Wanted};
+use semantic::model::{Batch, Device, LoadOptions, Model, ModelFiles, Row, Wanted};
 use semantic::types::{BLOCK_TOKENS, BlockId, TokenId};
 
 use crate::support::golden;
 
 const SETTINGS: [&str; 8] = ["32", "16", "8", "4", "8/4", "8r", "4r", "8/4r"];
 
-fn model(name: &str, kv: &str) -> Box<dyn Model> {
+const DEVICES: [Device; 2] = [Device::Cpu, Device::Portable];
+
+fn model(device: Device, name: &str, kv: &str) -> Box<dyn Model> {
     let files = ModelFiles::open(&golden::data(&format!("tiny/{name}"))).unwrap();
-    files.load(LoadOptions { kv: kv.parse().unwrap(), pool_blocks: 8 }).unwrap()
+    let kv = kv.parse().unwrap();
+    files.load(LoadOptions { kv, pool_blocks: 8, device, threads: None }).unwrap()
 }
 
-fn tiny(kv: &str) -> Box<dyn Model> {
-    model("llama-f32", kv)
+fn tiny(device: Device, kv: &str) -> Box<dyn Model> {
+    model(device, "llama-f32", kv)
 }
 
 /// A sequence that differs from that of another seed from its first token on.
@@ -45,21 +48,26 @@ fn restore(from: (&mut dyn Model, &[BlockId]), to: (&mut dyn Model, &[BlockId]),
 
 #[test]
 fn an_exported_sequence_goes_on_elsewhere_as_if_it_had_never_left() {
-    for kv in SETTINGS {
-        // Within a block, at its end, and with a partial second block.
-        for len in [1, 37, 256, 300] {
-            let (mut here, mut there) = (tiny(kv), tiny(kv));
-            let (old, new) = (table([2, 5]), table([7, 0]));
-            let mut tokens = ids(1, len);
-            go_on(&mut *here, &tokens, 0, &old);
-            // The other pool is not fresh: something else lies there.
-            go_on(&mut *there, &ids(2, 500), 0, &new);
-            restore((&mut *here, &old), (&mut *there, &new), len);
-            for next in [3, 4] {
-                tokens.push(TokenId(next));
-                let start = tokens.len() - 1;
-                let stayed = go_on(&mut *here, &tokens, start, &old);
-                assert!(go_on(&mut *there, &tokens, start, &new) == stayed, "{kv}: {len} tokens");
+    for device in DEVICES {
+        for kv in SETTINGS {
+            // Within a block, at its end, and with a partial second block.
+            for len in [1, 37, 256, 300] {
+                let (mut here, mut there) = (tiny(device, kv), tiny(device, kv));
+                let (old, new) = (table([2, 5]), table([7, 0]));
+                let mut tokens = ids(1, len);
+                go_on(&mut *here, &tokens, 0, &old);
+                // The other pool is not fresh: something else lies there.
+                go_on(&mut *there, &ids(2, 500), 0, &new);
+                restore((&mut *here, &old), (&mut *there, &new), len);
+                for next in [3, 4] {
+                    tokens.push(TokenId(next));
+                    let start = tokens.len() - 1;
+                    let stayed = go_on(&mut *here, &tokens, start, &old);
+                    assert!(
+                        go_on(&mut *there, &tokens, start, &new) == stayed,
+                        "{kv}: {len} tokens"
+                    );
+                }
             }
         }
     }
@@ -67,108 +75,122 @@ fn an_exported_sequence_goes_on_elsewhere_as_if_it_had_never_left() {
 
 #[test]
 fn every_architecture_and_head_size_is_exported_and_restored() {
-    for name in ["llama-bias", "mistral", "qwen2", "qwen3", "qwen3-q4-g64"] {
-        let (mut here, mut there) = (model(name, "8/4r"), model(name, "8/4r"));
-        let (old, new) = (table([2, 5]), table([7, 0]));
-        let tokens = ids(1, 301);
-        go_on(&mut *here, &tokens[..300], 0, &old);
-        restore((&mut *here, &old), (&mut *there, &new), 300);
-        let stayed = go_on(&mut *here, &tokens, 300, &old);
-        assert!(go_on(&mut *there, &tokens, 300, &new) == stayed, "{name}");
+    for device in DEVICES {
+        for name in ["llama-bias", "mistral", "qwen2", "qwen3", "qwen3-q4-g64"] {
+            let (mut here, mut there) = (model(device, name, "8/4r"), model(device, name, "8/4r"));
+            let (old, new) = (table([2, 5]), table([7, 0]));
+            let tokens = ids(1, 301);
+            go_on(&mut *here, &tokens[..300], 0, &old);
+            restore((&mut *here, &old), (&mut *there, &new), 300);
+            let stayed = go_on(&mut *here, &tokens, 300, &old);
+            assert!(go_on(&mut *there, &tokens, 300, &new) == stayed, "{name}");
+        }
     }
 }
 
 /// The portable path promises it for equal chunks only: MLX picks its kernels by shape.
 #[test]
 fn a_restored_prefix_answers_as_a_computed_one() {
-    for kv in SETTINGS {
-        let tokens = ids(3, 300);
-        let (mut cold, mut warm) = (tiny(kv), tiny(kv));
-        let (old, new) = (table([0, 1]), table([6, 3]));
-        go_on(&mut *cold, &tokens[..BLOCK_TOKENS], 0, &old);
-        let computed = go_on(&mut *cold, &tokens, BLOCK_TOKENS, &old);
-        restore((&mut *cold, &old), (&mut *warm, &new), BLOCK_TOKENS);
-        assert!(go_on(&mut *warm, &tokens, BLOCK_TOKENS, &new) == computed, "{kv}");
+    for device in DEVICES {
+        for kv in SETTINGS {
+            let tokens = ids(3, 300);
+            let (mut cold, mut warm) = (tiny(device, kv), tiny(device, kv));
+            let (old, new) = (table([0, 1]), table([6, 3]));
+            go_on(&mut *cold, &tokens[..BLOCK_TOKENS], 0, &old);
+            let computed = go_on(&mut *cold, &tokens, BLOCK_TOKENS, &old);
+            restore((&mut *cold, &old), (&mut *warm, &new), BLOCK_TOKENS);
+            assert!(go_on(&mut *warm, &tokens, BLOCK_TOKENS, &new) == computed, "{kv}");
+        }
     }
 }
 
 #[test]
 fn the_order_of_blocks_in_the_pool_changes_nothing() {
-    for kv in SETTINGS {
-        let tokens = ids(4, 500);
-        let answer = |blocks: [BlockId; 2]| {
-            let mut model = tiny(kv);
-            go_on(&mut *model, &tokens[..400], 0, &blocks);
-            go_on(&mut *model, &tokens, 400, &blocks)
-        };
-        let in_order = answer(table([0, 1]));
-        for blocks in [[1, 0], [7, 2], [3, 4]] {
-            assert!(answer(table(blocks)) == in_order, "{kv}: {blocks:?}");
+    for device in DEVICES {
+        for kv in SETTINGS {
+            let tokens = ids(4, 500);
+            let answer = |blocks: [BlockId; 2]| {
+                let mut model = tiny(device, kv);
+                go_on(&mut *model, &tokens[..400], 0, &blocks);
+                go_on(&mut *model, &tokens, 400, &blocks)
+            };
+            let in_order = answer(table([0, 1]));
+            for blocks in [[1, 0], [7, 2], [3, 4]] {
+                assert!(answer(table(blocks)) == in_order, "{kv}: {blocks:?}");
+            }
         }
     }
 }
 
 #[test]
 fn rows_that_share_a_block_answer_as_if_each_had_its_own() {
-    for kv in SETTINGS {
-        let prefix = ids(5, BLOCK_TOKENS);
-        let tails = [ids(6, 40), ids(7, 40)];
-        let answers = |tables: [[BlockId; 2]; 2]| {
-            let mut model = tiny(kv);
-            for blocks in &tables {
-                go_on(&mut *model, &prefix, 0, blocks);
-            }
-            let row = |index: usize| Row {
-                tokens: &tails[index],
-                start: BLOCK_TOKENS,
-                blocks: &tables[index],
-                logits: Wanted::All,
+    for device in DEVICES {
+        for kv in SETTINGS {
+            let prefix = ids(5, BLOCK_TOKENS);
+            let tails = [ids(6, 40), ids(7, 40)];
+            let answers = |tables: [[BlockId; 2]; 2]| {
+                let mut model = tiny(device, kv);
+                for blocks in &tables {
+                    go_on(&mut *model, &prefix, 0, blocks);
+                }
+                let row = |index: usize| Row {
+                    tokens: &tails[index],
+                    start: BLOCK_TOKENS,
+                    blocks: &tables[index],
+                    logits: Wanted::All,
+                };
+                model.step(&Batch { rows: vec![row(0), row(1)] }).unwrap()
             };
-            model.step(&Batch { rows: vec![row(0), row(1)] }).unwrap()
-        };
-        let unshared = answers([table([0, 1]), table([2, 3])]);
-        assert!(answers([table([0, 1]), table([0, 3])]) == unshared, "{kv}");
-        assert!(unshared[0] != unshared[1]);
+            let unshared = answers([table([0, 1]), table([2, 3])]);
+            assert!(answers([table([0, 1]), table([0, 3])]) == unshared, "{kv}");
+            assert!(unshared[0] != unshared[1]);
+        }
     }
 }
 
 #[test]
 fn what_a_block_held_before_never_shows() {
-    for kv in SETTINGS {
-        let (mut used, mut fresh) = (tiny(kv), tiny(kv));
-        let blocks = table([4, 2]);
-        go_on(&mut *used, &ids(8, 512), 0, &blocks);
-        let tokens = ids(9, 300);
-        for (start, end) in [(0, 200), (200, 299), (299, 300)] {
-            let found = go_on(&mut *used, &tokens[..end], start, &blocks);
-            assert!(found == go_on(&mut *fresh, &tokens[..end], start, &blocks), "{kv}: {end}");
+    for device in DEVICES {
+        for kv in SETTINGS {
+            let (mut used, mut fresh) = (tiny(device, kv), tiny(device, kv));
+            let blocks = table([4, 2]);
+            go_on(&mut *used, &ids(8, 512), 0, &blocks);
+            let tokens = ids(9, 300);
+            for (start, end) in [(0, 200), (200, 299), (299, 300)] {
+                let found = go_on(&mut *used, &tokens[..end], start, &blocks);
+                assert!(found == go_on(&mut *fresh, &tokens[..end], start, &blocks), "{kv}: {end}");
+            }
+            let export = |model: &mut dyn Model| model.export(BlockId(2), 44).unwrap();
+            assert!(export(&mut *used) == export(&mut *fresh), "{kv}");
         }
-        let export = |model: &mut dyn Model| model.export(BlockId(2), 44).unwrap();
-        assert!(export(&mut *used) == export(&mut *fresh), "{kv}");
     }
 }
 
 /// A rotation is undone when read, so without quantisation it costs a rounding to f16 only.
 #[test]
 fn rotating_a_16_bit_cache_changes_the_logits_by_roundings() {
-    let tokens = ids(10, 300);
-    let answer = |kv| go_on(&mut *tiny(kv), &tokens, 0, &table([0, 1]));
-    let exact = answer("32");
-    for kv in ["16", "16r", "16/16r", "32r"] {
-        let worst =
-            answer(kv).iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
-        let tolerance = if kv == "32r" { 1e-4 } else { 1e-2 };
-        assert!(worst < tolerance, "{kv}: off by {worst}");
+    for device in DEVICES {
+        let tokens = ids(10, 300);
+        let answer = |kv| go_on(&mut *tiny(device, kv), &tokens, 0, &table([0, 1]));
+        let exact = answer("32");
+        for kv in ["16", "16r", "16/16r", "32r"] {
+            let worst =
+                answer(kv).iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+            let tolerance = if kv == "32r" { 1e-4 } else { 1e-2 };
+            assert!(worst < tolerance, "{kv}: off by {worst}");
+        }
     }
 }
 
 #[test]
 fn bytes_of_another_length_and_blocks_outside_the_pool_are_refused() {
-    let mut model = tiny("8");
-    let bytes = model.export(BlockId(0), 10).unwrap();
-    assert!(model.import(BlockId(0), 11, &bytes).is_err());
-    assert!(model.import(BlockId(0), 10, &bytes[1..]).is_err());
-    assert!(model.import(BlockId(8), 10, &bytes).is_err());
-    assert!(model.export(BlockId(0), BLOCK_TOKENS + 1).is_err());
-    model.import(BlockId(0), 10, &bytes).unwrap();
+    for device in DEVICES {
+        let mut model = tiny(device, "8");
+        let bytes = model.export(BlockId(0), 10).unwrap();
+        assert!(model.import(BlockId(0), 11, &bytes).is_err());
+        assert!(model.import(BlockId(0), 10, &bytes[1..]).is_err());
+        assert!(model.import(BlockId(8), 10, &bytes).is_err());
+        assert!(model.export(BlockId(0), BLOCK_TOKENS + 1).is_err());
+        model.import(BlockId(0), 10, &bytes).unwrap();
+    }
 }

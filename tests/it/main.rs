@@ -5,6 +5,7 @@
 mod bad_input;
 mod cli;
 mod golden;
+mod invariance;
 mod kv;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -16,7 +16,7 @@ use super::weights::{Inputs, Linear, Loader, Norm};
 use crate::model::Error;
 use crate::model::decoder::Config;
 use crate::model::kv::KvConfig;
-use crate::types::{BLOCK_TOKENS, BlockId};
+use crate::types::BlockId;
 
 /// Rows of one sequence that attend in one piece: enough to share what is read of the KV, few
 /// enough that a prefill chunk gives every thread work.
@@ -106,9 +106,7 @@ impl Layer {
         let norm = |module: &str| loader.norm(&name(module), config.hidden, config.norm_epsilon);
         let head_norm = |module: &str| match config.qk_norm {
             false => Ok(None),
-            true => {
-                loader.norm(&name(module), config.head_dim, config.norm_epsilon).map(Some)
-            }
+            true => loader.norm(&name(module), config.head_dim, config.norm_epsilon).map(Some),
         };
         let linear =
             |module: &str, rows, columns, bias| loader.linear(&name(module), rows, columns, bias);

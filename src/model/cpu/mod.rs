@@ -124,15 +124,13 @@ impl Model for Cpu {
             x.eval()?;
             return Ok(batch.split_logits(self.spec.vocabulary, &[]));
         }
-        let kernel =
-            Kernel::new(HeadStep { shared: Arc::clone(shared), plan: Arc::clone(&plan) });
+        let kernel = Kernel::new(HeadStep { shared: Arc::clone(shared), plan: Arc::clone(&plan) });
         let input = Input { name: "x", array: &x, shape: &shape, dtype: Dtype::Float32 };
         let shape = [plan.wanted.len() as i32, self.spec.vocabulary as i32];
         let output = OutputSpec { shape: &shape, dtype: Dtype::Float32 };
         let logits = kernel.apply_one(&[input], output, &stream).map_err(mlx_error)?;
         logits.eval()?;
-        let values =
-            logits.try_as_slice::<f32>().map_err(|error| Error::Mlx(error.to_string()))?;
+        let values = logits.try_as_slice::<f32>().map_err(|error| Error::Mlx(error.to_string()))?;
         Ok(batch.split_logits(self.spec.vocabulary, values))
     }
 

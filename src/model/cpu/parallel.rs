@@ -5,11 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use kernels::pool::Pool;
 
 /// Calls `work` once per piece. A single piece, or a single thread, stays with the caller.
-pub fn each<T: Send>(
-    pool: &Pool,
-    pieces: impl IntoIterator<Item = T>,
-    work: impl Fn(T) + Sync,
-) {
+pub fn each<T: Send>(pool: &Pool, pieces: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
     let mut pieces = pieces.into_iter();
     if pool.threads() == 1 {
         return pieces.for_each(work);

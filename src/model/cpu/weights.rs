@@ -95,14 +95,7 @@ impl Inputs {
 
 impl Linear {
     /// `x [token, columns] → out [token, rows]`; every element is written.
-    pub fn apply(
-        &self,
-        isa: Isa,
-        pool: &Pool,
-        inputs: &mut Inputs,
-        x: &[f32],
-        out: &mut [f32],
-    ) {
+    pub fn apply(&self, isa: Isa, pool: &Pool, inputs: &mut Inputs, x: &[f32], out: &mut [f32]) {
         let input = self.weights.input();
         let (slot, is_set) = match input {
             matmul::Input::Quantised => (&mut inputs.quantised, &mut inputs.quantised_is_set),
