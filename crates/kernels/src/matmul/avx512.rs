@@ -3,6 +3,9 @@
 //! Per chunk the weights are unpacked once into 8 registers; each of up to 8 rows of activations
 //! is a broadcast operand of `vpdpbusd`.
 
+// An index of a row or quad is for several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
 use std::arch::x86_64::*;
 
 use super::{Block, CHUNK, LANES, Output, Tile, TileFormat};
