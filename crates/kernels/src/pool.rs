@@ -289,6 +289,8 @@ impl Shared {
             if start.elapsed() > SPIN {
                 break;
             }
+            // Where there are more threads than cores, the one to wait for may need this core.
+            std::thread::yield_now();
         }
         let mut bed = lock(&self.bed);
         self.announce(sleeper, true);

@@ -42,6 +42,10 @@ pub(super) struct Quads {
     pub(super) low: [[u8; 4]; CHUNK / 4],
 }
 
+impl Quads {
+    const ZERO: Quads = Quads { high: [[0; 4]; CHUNK / 4], low: [[0; 4]; CHUNK / 4] };
+}
+
 /// What the integers of a chunk are worth.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -111,7 +115,7 @@ impl Activations {
         let len = rows * self.chunks;
         match input {
             Input::Quantised => {
-                self.quads.resize(len, Quads { high: [[0; 4]; 8], low: [[0; 4]; 8] });
+                self.quads.resize(len, Quads::ZERO);
                 self.factors.resize(len, Factor { step: 0.0, sum: 0.0 });
             }
             Input::Floats => self.floats.resize(len, Chunk([0.0; CHUNK])),
@@ -249,18 +253,17 @@ fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> Factor {
         magnitude = magnitude.max(x.to_bits() & 0x7fff_ffff);
     }
     let magnitude = f32::from_bits(magnitude);
-    let (step, inverse) = if !magnitude.is_finite() {
-        (f32::NAN, 0.0)
-    } else if magnitude < MAGNITUDE_MIN {
-        (0.0, 0.0)
-    } else {
-        (magnitude / Q_MAX, Q_MAX / magnitude)
-    };
+    if !magnitude.is_finite() {
+        *quads = Quads::ZERO;
+        return Factor { step: f32::NAN, sum: f32::NAN };
+    }
+    let (step, inverse) =
+        if magnitude < MAGNITUDE_MIN { (0.0, 0.0) } else { (magnitude / Q_MAX, Q_MAX / magnitude) };
     let high = quads.high.as_flattened_mut();
     let low = quads.low.as_flattened_mut();
     let mut sum = 0;
     for (i, x) in x.iter().enumerate() {
-        // Infinity or NaN times a zero `inverse` is NaN: any `q` will do, as `step` is NaN too.
+        // At most `Q_MAX` in magnitude: the rounding of `inverse` moves it by thousandths.
         let q = (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
         let q_high = (q + 64) >> 7;
         high[i] = q_high as u8;

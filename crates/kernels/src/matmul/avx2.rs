@@ -41,10 +41,10 @@ fn affine(layout: Layout, tile: &[u8], half: usize, block: Block, out: &mut Outp
             for ((quads, Factor { step, sum }), total) in quads.iter().zip(factors).zip(&mut total)
             {
                 let dot = match layout.bits {
-                    Bits::Four => dot_low(&weights, quads),
+                    Bits::Four => dot(&weights.low, quads),
                     Bits::Five | Bits::Eight => {
-                        let high = dot_high(&weights, quads);
-                        _mm256_add_epi32(dot_low(&weights, quads), _mm256_slli_epi32::<4>(high))
+                        let high = dot(&weights.high, quads);
+                        _mm256_add_epi32(dot(&weights.low, quads), _mm256_slli_epi32::<4>(high))
                     }
                 };
                 let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*step));
@@ -56,18 +56,6 @@ fn affine(layout: Layout, tile: &[u8], half: usize, block: Block, out: &mut Outp
     store(&total, half, out);
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn dot_low(weights: &Nibbles, x: &Quads) -> __m256i {
-    dot(&weights.low, x)
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn dot_high(weights: &Nibbles, x: &Quads) -> __m256i {
-    dot(&weights.high, x)
-}
-
 /// The exact dot products of 32 nibbles and 32 activations. A sum of 16 products of a nibble and a
 /// byte is below 16 · 15 · 128 = 30,720, so 16 bits hold it.
 #[inline]
@@ -75,11 +63,11 @@ fn dot_high(weights: &Nibbles, x: &Quads) -> __m256i {
 fn dot(weights: &[__m256i; QUADS], x: &Quads) -> __m256i {
     let mut high = _mm256_setzero_si256();
     let mut low = _mm256_setzero_si256();
-    for quad in 0..QUADS {
-        let x_high = _mm256_set1_epi32(i32::from_le_bytes(x.high[quad]));
-        let x_low = _mm256_set1_epi32(i32::from_le_bytes(x.low[quad]));
-        high = _mm256_add_epi16(high, _mm256_maddubs_epi16(weights[quad], x_high));
-        low = _mm256_add_epi16(low, _mm256_maddubs_epi16(weights[quad], x_low));
+    for (weights, (x_high, x_low)) in weights.iter().zip(x.high.iter().zip(&x.low)) {
+        let x_high = _mm256_set1_epi32(i32::from_le_bytes(*x_high));
+        let x_low = _mm256_set1_epi32(i32::from_le_bytes(*x_low));
+        high = _mm256_add_epi16(high, _mm256_maddubs_epi16(*weights, x_high));
+        low = _mm256_add_epi16(low, _mm256_maddubs_epi16(*weights, x_low));
     }
     _mm256_add_epi32(
         _mm256_madd_epi16(high, _mm256_set1_epi16(128)),

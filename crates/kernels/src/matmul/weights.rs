@@ -190,8 +190,12 @@ impl Weights {
                 for (group, out) in groups.zip(outs) {
                     let group = layout.group(group);
                     let (scale, bias) = (group.scale(lane), group.bias(lane));
-                    for (column, out) in out.iter_mut().enumerate() {
-                        *out = scale * f32::from(group.code(column, lane)) + bias;
+                    for (chunk, out) in out.chunks_exact_mut(CHUNK).enumerate() {
+                        let codes = group.codes(chunk);
+                        for (column, out) in out.iter_mut().enumerate() {
+                            let code = codes[column / 4][lane * 4 + column % 4];
+                            *out = scale * f32::from(code) + bias;
+                        }
                     }
                 }
             }
@@ -301,13 +305,15 @@ impl Group<'_> {
         self.layout.scales.read(self.scales, LANES + lane)
     }
 
-    /// The code of a column of this group.
-    pub(super) fn code(&self, column: usize, lane: usize) -> u8 {
+    /// The codes of 32 columns of this group.
+    pub(super) fn codes(&self, chunk: usize) -> Codes {
         let bits = self.layout.bits;
-        let chunk = &self.codes[column / CHUNK * bits.chunk_bytes()..];
-        bits.read(chunk, column % CHUNK, lane)
+        bits.unpack(&self.codes[chunk * bits.chunk_bytes()..][..bits.chunk_bytes()])
     }
 }
+
+/// A byte per code, `[column / 4][row · 4 + column % 4]`.
+pub(super) type Codes = [[u8; 4 * LANES]; CHUNK / 4];
 
 impl Bits {
     fn new(bits: usize) -> Result<Bits, Error> {
@@ -342,35 +348,41 @@ impl Bits {
         }
     }
 
-    /// Where the low nibble of a code is in its chunk: byte and shift.
-    fn nibble(self, column: usize, lane: usize) -> (usize, usize) {
-        let (quad, place) = (column / 4, lane * 4 + column % 4);
-        let fifth_bits = self.chunk_bytes() - Bits::Four.chunk_bytes();
-        (fifth_bits + quad / 2 * 64 + place, quad % 2 * 4)
-    }
-
-    fn read(self, chunk: &[u8], column: usize, lane: usize) -> u8 {
-        let (quad, place) = (column / 4, lane * 4 + column % 4);
-        let (byte, shift) = self.nibble(column, lane);
-        match self {
-            Bits::Four => chunk[byte] >> shift & 15,
-            Bits::Five => {
-                let fifth = chunk[quad * 8 + place / 8] >> (place % 8) & 1;
-                fifth << 4 | chunk[byte] >> shift & 15
+    fn unpack(self, chunk: &[u8]) -> Codes {
+        let (registers, _) = chunk.as_chunks::<{ 4 * LANES }>();
+        let mut codes = [[0; 4 * LANES]; CHUNK / 4];
+        let nibbles = match self {
+            Bits::Eight => {
+                codes.copy_from_slice(registers);
+                return codes;
             }
-            Bits::Eight => chunk[quad * 64 + place],
+            Bits::Five => &registers[1..],
+            Bits::Four => registers,
+        };
+        for (both, pair) in nibbles.iter().zip(codes.as_chunks_mut::<2>().0) {
+            pair[0] = both.map(|both| both & 15);
+            pair[1] = both.map(|both| both >> 4);
         }
+        if self == Bits::Five {
+            let (fifths, _) = registers[0].as_chunks::<{ 4 * LANES / 8 }>();
+            for (fifths, codes) in fifths.iter().zip(&mut codes) {
+                for (i, code) in codes.iter_mut().enumerate() {
+                    *code |= (fifths[i / 8] >> (i % 8) & 1) << 4;
+                }
+            }
+        }
+        codes
     }
 
     /// The chunk's bytes are zero before.
     fn write(self, chunk: &mut [u8], column: usize, lane: usize, code: u8) {
         let (quad, place) = (column / 4, lane * 4 + column % 4);
-        let (byte, shift) = self.nibble(column, lane);
+        let (byte, shift) = (quad / 2 * 64 + place, quad % 2 * 4);
         match self {
             Bits::Four => chunk[byte] |= code << shift,
             Bits::Five => {
                 chunk[quad * 8 + place / 8] |= (code >> 4) << (place % 8);
-                chunk[byte] |= (code & 15) << shift;
+                chunk[64 + byte] |= (code & 15) << shift;
             }
             Bits::Eight => chunk[quad * 64 + place] = code,
         }
