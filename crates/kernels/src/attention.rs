@@ -177,14 +177,14 @@ impl Softmax {
         let mut both = [0.0; LANES];
         both[0] = self.largest - largest;
         both[1] = block.largest - largest;
-        let both = lanes.to_array(math::exp(lanes, lanes.from_array(&both)));
+        let both = lanes.to_array(math::exp(lanes, lanes.of(&both)));
         self.largest = largest;
         self.sum = block.sum.mul_add(both[1], self.sum * both[0]);
         let (old, new) = (lanes.splat(both[0]), lanes.splat(both[1]));
         let values = values.as_chunks::<LANES>().0;
         for (to, x) in so_far.as_chunks_mut::<LANES>().0.iter_mut().zip(values) {
-            let kept = lanes.mul(lanes.from_array(to), old);
-            *to = lanes.to_array(lanes.fma(lanes.from_array(x), new, kept));
+            let kept = lanes.mul(lanes.of(to), old);
+            *to = lanes.to_array(lanes.fma(lanes.of(x), new, kept));
         }
     }
 
@@ -193,7 +193,7 @@ impl Softmax {
         let factor = lanes.splat(1.0 / self.sum);
         let values = values.as_chunks::<LANES>().0;
         for (to, x) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(values) {
-            *to = lanes.to_array(lanes.mul(lanes.from_array(x), factor));
+            *to = lanes.to_array(lanes.mul(lanes.of(x), factor));
         }
     }
 }

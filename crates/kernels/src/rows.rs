@@ -194,11 +194,11 @@ fn each_vector(len: usize, mut f: impl FnMut(std::ops::Range<usize>)) {
 #[inline(always)]
 fn load<S: Lanes>(lanes: S, x: &[f32]) -> S::F {
     match x.first_chunk() {
-        Some(x) => lanes.from_array(x),
+        Some(x) => lanes.of(x),
         None => {
             let mut padded = [0.0; LANES];
             padded[..x.len()].copy_from_slice(x);
-            lanes.from_array(&padded)
+            lanes.of(&padded)
         }
     }
 }

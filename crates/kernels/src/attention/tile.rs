@@ -127,7 +127,7 @@ impl<'a> Tile<'a> {
             let mut total = lanes.splat(0.0);
             let scaled = scaled.as_chunks_mut::<LANES>().0;
             for (x, scaled) in x.as_chunks::<LANES>().0.iter().zip(scaled) {
-                let x = lanes.mul(lanes.from_array(x), scale);
+                let x = lanes.mul(lanes.of(x), scale);
                 *scaled = lanes.to_array(x);
                 total = lanes.add(total, x);
             }
@@ -178,6 +178,7 @@ impl Kernel for Block<'_, '_> {
         if seen.is_empty() {
             return;
         }
+        let next = attention.blocks.get(block + 1).copied().unwrap_or(&[]);
         let block = attention.blocks[block];
         // A window can hide a block from one row that another sees, but `check` looked at those.
         assert_eq!(block.len(), attention.layout.bytes());
@@ -196,10 +197,42 @@ impl Kernel for Block<'_, '_> {
             }
         }
         match attention.layout.value_bits() {
-            Bits::Four => gather::<S, Four>(lanes, tile, block),
-            Bits::Eight => gather::<S, Eight>(lanes, tile, block),
-            Bits::Sixteen => gather::<S, Sixteen>(lanes, tile, block),
-            Bits::ThirtyTwo => gather::<S, ThirtyTwo>(lanes, tile, block),
+            Bits::Four => gather::<S, Four>(lanes, tile, block, next),
+            Bits::Eight => gather::<S, Eight>(lanes, tile, block, next),
+            Bits::Sixteen => gather::<S, Sixteen>(lanes, tile, block, next),
+            Bits::ThirtyTwo => gather::<S, ThirtyTwo>(lanes, tile, block, next),
+        }
+    }
+}
+
+/// Memory that is needed next, asked for line by line while the arithmetic goes on: with one row
+/// the blocks come from memory, and in an order that the CPU does not foresee.
+#[derive(Clone, Copy)]
+struct Ahead {
+    next: *const u8,
+    lines: usize,
+    per_step: usize,
+}
+
+impl Ahead {
+    const NOTHING: Ahead = Ahead { next: std::ptr::null(), lines: 0, per_step: 0 };
+
+    #[inline(always)]
+    fn new(bytes: &[u8]) -> Ahead {
+        Ahead { next: bytes.as_ptr(), lines: bytes.len() / 64, per_step: 0 }
+    }
+
+    /// Spread over a number of steps.
+    #[inline(always)]
+    fn over(self, steps: usize) -> Ahead {
+        Ahead { per_step: self.lines.div_ceil(steps), ..self }
+    }
+
+    #[inline(always)]
+    fn step<S: Lanes>(&mut self, lanes: S) {
+        for _ in 0..self.per_step {
+            lanes.prefetch(self.next);
+            self.next = self.next.wrapping_add(64);
         }
     }
 }
@@ -213,16 +246,17 @@ fn score<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8], seen: 
     let head = tile.attention.kv_head;
     let code_bytes = layout.code_bytes(layout.key_bits());
     let parameter_bytes = if affine { layout.parameter_bytes() } else { 0 };
-    let head_of =
-        |tensor: Range<usize>, bytes: usize| block[tensor][head * bytes..][..bytes].as_ptr();
+    let values = layout.values();
+    let head_of = |tensor: Range<usize>, bytes: usize| &block[tensor][head * bytes..][..bytes];
     let scores = Scores::<C, 1, 1> {
-        codes: head_of(tensors.codes, code_bytes),
-        scales: head_of(tensors.scales, parameter_bytes),
-        biases: head_of(tensors.biases, parameter_bytes),
+        codes: head_of(tensors.codes, code_bytes).as_ptr(),
+        scales: head_of(tensors.scales, parameter_bytes).as_ptr(),
+        biases: head_of(tensors.biases, parameter_bytes).as_ptr(),
         groups: if affine { layout.groups() } else { 1 },
         group: if affine { layout.group() } else { layout.head_dim() },
         affine,
         seen,
+        ahead: Ahead::new(head_of(values.codes, layout.code_bytes(layout.value_bits()))),
         queries: &tile.scratch.queries,
         query_sums: &tile.scratch.query_sums,
         scores: &mut tile.scratch.scores,
@@ -255,6 +289,7 @@ struct Scores<'a, C, const Q: usize, const V: usize> {
     group: usize,
     affine: bool,
     seen: Span,
+    ahead: Ahead,
     queries: &'a [Row; QUERIES_MAX],
     query_sums: &'a [[f32; GROUPS_MAX]; QUERIES_MAX],
     scores: &'a mut [Row; QUERIES_MAX],
@@ -266,11 +301,11 @@ impl<'a, C> Scores<'a, C, 1, 1> {
     fn sized<const Q: usize, const V: usize>(self) -> Scores<'a, C, Q, V> {
         const { assert!(Q <= QUERIES_MAX) };
         const { assert!(BLOCK_TOKENS.is_multiple_of(V * LANES)) };
-        let Scores { codes, scales, biases, groups, group, affine, seen, .. } = self;
+        let Scores { codes, scales, biases, groups, group, affine, seen, ahead, .. } = self;
         let Scores { queries, query_sums, scores, codes_type, .. } = self;
         #[rustfmt::skip]
         let sized = Scores {
-            codes, scales, biases, groups, group, affine, seen, queries, query_sums, scores, codes_type,
+            codes, scales, biases, groups, group, affine, seen, ahead, queries, query_sums, scores, codes_type,
         };
         sized
     }
@@ -284,11 +319,14 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Scores<'_, C, Q, V> {
         let width = V * LANES;
         let queries = self.queries.as_flattened().as_ptr();
         let scores = self.scores.as_flattened_mut().as_mut_ptr();
-        for chunk in self.seen.from / width..self.seen.to.div_ceil(width) {
+        let chunks = self.seen.from / width..self.seen.to.div_ceil(width);
+        let mut ahead = self.ahead.over(chunks.len() * self.groups * self.group / 2);
+        for chunk in chunks {
             let token = chunk * width;
             for group in 0..self.groups {
                 let mut dots = [[lanes.splat(0.0); V]; Q];
                 for pair in group * self.group / 2..(group + 1) * self.group / 2 {
+                    ahead.step(lanes);
                     for v in 0..V {
                         // SAFETY: `codes` has `groups * group` dimensions of 256 tokens, and
                         // `token + V * 16 <= 256` as `seen` ends at 256 at most.
@@ -378,7 +416,7 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
 
     let mut largest = lanes.splat(f32::NEG_INFINITY);
     for v in vectors.clone() {
-        let mut x = lanes.from_array(&scores[v]);
+        let mut x = lanes.of(&scores[v]);
         if let Some(cap) = attention.softcap {
             let cap = lanes.splat(cap);
             x = lanes.mul(cap, math::tanh(lanes, lanes.div(x, cap)));
@@ -391,7 +429,7 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
 
     let mut sums = lanes.splat(0.0);
     for v in vectors.clone() {
-        let x = lanes.sub(lanes.from_array(&scores[v]), lanes.splat(largest));
+        let x = lanes.sub(lanes.of(&scores[v]), lanes.splat(largest));
         let x = math::exp(lanes, x);
         scores[v] = lanes.to_array(x);
         sums = lanes.add(sums, x);
@@ -410,7 +448,7 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
         let biases = scratch.biases[index].as_chunks::<LANES>().0;
         let mut sums = lanes.splat(0.0);
         for v in vectors.clone() {
-            let x = lanes.from_array(&scores[v]);
+            let x = lanes.of(&scores[v]);
             // SAFETY: sixteen f16 each.
             let (scale, bias) = unsafe {
                 let scale = lanes.load_f16(scales[v].as_flattened().as_ptr());
@@ -426,8 +464,11 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
 
 /// Adds the values' codes, weighted, to each query's values: each query sees its own slots only.
 #[inline(always)]
-fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8]) {
+fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8], next: &[u8]) {
     let layout = tile.attention.layout;
+    let key_bytes = layout.code_bytes(layout.key_bits());
+    let keys = next.get(layout.keys().codes).unwrap_or(&[]).chunks_exact(key_bytes);
+    let ahead = Ahead::new(keys.skip(tile.attention.kv_head).next().unwrap_or(&[]));
     let bytes = layout.code_bytes(layout.value_bits());
     let codes = &block[layout.values().codes][tile.attention.kv_head * bytes..][..bytes];
     let spans = tile.spans;
@@ -437,15 +478,31 @@ fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8]) {
     if from < to {
         // What all see, in one go; what only some see lies around it.
         for (query, span) in spans.iter().enumerate() {
-            gather_span::<S, C>(lanes, tile, codes, query, 1, Span { from: span.from, to: from });
+            gather_span::<S, C>(
+                lanes,
+                tile,
+                codes,
+                query,
+                1,
+                Span { from: span.from, to: from },
+                Ahead::NOTHING,
+            );
         }
-        gather_span::<S, C>(lanes, tile, codes, 0, tile.count, Span { from, to });
+        gather_span::<S, C>(lanes, tile, codes, 0, tile.count, Span { from, to }, ahead);
         for (query, span) in spans.iter().enumerate() {
-            gather_span::<S, C>(lanes, tile, codes, query, 1, Span { from: to, to: span.to });
+            gather_span::<S, C>(
+                lanes,
+                tile,
+                codes,
+                query,
+                1,
+                Span { from: to, to: span.to },
+                Ahead::NOTHING,
+            );
         }
     } else {
         for (query, span) in spans.iter().enumerate() {
-            gather_span::<S, C>(lanes, tile, codes, query, 1, *span);
+            gather_span::<S, C>(lanes, tile, codes, query, 1, *span, Ahead::NOTHING);
         }
     }
 }
@@ -459,6 +516,7 @@ fn gather_span<S: Lanes, C: Codes>(
     first_query: usize,
     queries: usize,
     span: Span,
+    ahead: Ahead,
 ) {
     if span.is_empty() {
         return;
@@ -483,6 +541,7 @@ fn gather_span<S: Lanes, C: Codes>(
             weights: weights[first_query..].as_flattened().as_ptr(),
             values: tile.scratch.values[first_query..].as_flattened_mut().as_mut_ptr(),
             vector,
+            ahead: if vector == 0 { ahead } else { Ahead::NOTHING },
             codes_type: PhantomData,
         };
         // A group has 2 or 4 vectors, a head an even number of them.
@@ -517,14 +576,15 @@ struct Gather<C, const Q: usize, const V: usize> {
     /// `Q` rows of `STRIDE`
     values: *mut f32,
     vector: usize,
+    ahead: Ahead,
     codes_type: PhantomData<C>,
 }
 
 impl<C> Gather<C, 1, 1> {
     #[inline(always)]
     fn sized<const Q: usize, const V: usize>(self) -> Gather<C, Q, V> {
-        let Gather { codes, head_dim, span, weights, values, vector, codes_type } = self;
-        Gather { codes, head_dim, span, weights, values, vector, codes_type }
+        let Gather { codes, head_dim, span, weights, values, vector, ahead, codes_type } = self;
+        Gather { codes, head_dim, span, weights, values, vector, ahead, codes_type }
     }
 }
 
@@ -538,10 +598,10 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Gather<C, Q, V> {
         for (v, place) in places.iter_mut().enumerate() {
             *place = C::place(self.vector + v, self.head_dim);
         }
-        // SAFETY, here and below: `gather_span` checked that the span lies within the 256 tokens of
-        // `codes`, and gave `Q` rows of weights and values with `vector + V` vectors each.
+        // `gather_span` checked that the span lies within the 256 tokens of `codes`, and gave `Q` rows
+        // of weights and values with at least `vector + V` vectors each.
         let at =
-            |q: usize, v: usize| unsafe { self.values.add(q * STRIDE + (self.vector + v) * LANES) };
+            |q: usize, v: usize| self.values.wrapping_add(q * STRIDE + (self.vector + v) * LANES);
         let mut sums = [[lanes.splat(0.0); V]; Q];
         for (q, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
@@ -549,7 +609,9 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Gather<C, Q, V> {
                 *sum = unsafe { lanes.load(at(q, v)) };
             }
         }
+        let mut ahead = self.ahead.over(self.span.to - self.span.from);
         for token in self.span.from..self.span.to {
+            ahead.step(lanes);
             let mut values = [lanes.splat(0.0); V];
             for (value, place) in values.iter_mut().zip(places) {
                 // SAFETY: as above.
