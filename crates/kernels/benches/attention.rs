@@ -1,7 +1,9 @@
-//! Speed of attention on one thread: `cargo bench -p kernels --bench attention [isa]`.
+//! Speed of attention on one thread: `cargo bench -p kernels --bench attention`; with `-- all` on
+//! every instruction set.
 //!
 //! Decode is one row of 3 KV heads with 3 query heads each over 30 layers of their own memory, as
-//! SmolLM2-135M has them; prefill is 512 rows of one layer.
+//! SmolLM2-135M has them; prefill is 48 rows of one KV head of one layer: short, as
+//! other programs get in the way of long runs.
 
 use std::time::Instant;
 
@@ -69,14 +71,13 @@ fn attention<'a>(layout: Layout, group_heads: usize, blocks: &'a [&'a [u8]]) -> 
 }
 
 fn decode(isa: Isa, layout: Layout, group_heads: usize, tokens: usize) {
-    let layers: Vec<Vec<Vec<u8>>> =
-        vec![cache(isa, layout, tokens); if std::env::var("HOT").is_ok() { 1 } else { LAYERS }];
+    let layers = vec![cache(isa, layout, tokens); LAYERS];
     let width = group_heads * layout.head_dim();
     let query: Vec<f32> = (0..width).map(|i| (i % 13) as f32 / 6.0 - 1.0).collect();
     let mut out = vec![0.0; width];
     let mut scratch = Scratch::new();
     let seconds = best(|| {
-        for layer in layers.iter().cycle().take(LAYERS) {
+        for layer in &layers {
             let blocks: Vec<&[u8]> = layer.iter().map(Vec::as_slice).collect();
             for kv_head in 0..layout.kv_heads() {
                 let attention = Attention { kv_head, ..attention(layout, group_heads, &blocks) };

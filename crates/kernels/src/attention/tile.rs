@@ -265,7 +265,7 @@ fn score<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8], seen: 
     match (wide::<S>(), tile.count) {
         (true, 12) => lanes.call(scores.sized::<12, 2>()),
         (true, 8) => lanes.call(scores.sized::<8, 2>()),
-        (true, 6) => lanes.call(scores.sized::<6, 4>()),
+        (true, 6) => lanes.call(scores.sized::<6, 2>()),
         (true, 4) => lanes.call(scores.sized::<4, 4>()),
         (true, 3) => lanes.call(scores.sized::<3, 4>()),
         (true, 2) => lanes.call(scores.sized::<2, 4>()),
@@ -327,19 +327,24 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Scores<'_, C, Q, V> {
                 let mut dots = [[lanes.splat(0.0); V]; Q];
                 for pair in group * self.group / 2..(group + 1) * self.group / 2 {
                     ahead.step(lanes);
-                    for v in 0..V {
+                    let mut keys = [(lanes.splat(0.0), lanes.splat(0.0)); V];
+                    for (v, keys) in keys.iter_mut().enumerate() {
                         // SAFETY: `codes` has `groups * group` dimensions of 256 tokens, and
                         // `token + V * 16 <= 256` as `seen` ends at 256 at most.
-                        let (even, odd) =
-                            unsafe { C::keys(lanes, self.codes, pair, token + v * LANES) };
-                        for (q, dots) in dots.iter_mut().enumerate() {
-                            // SAFETY: `Q` queries of `groups * group <= STRIDE` values are there.
-                            let (x, y) = unsafe {
-                                let at = queries.add(q * STRIDE + 2 * pair);
-                                (*at, *at.add(1))
-                            };
-                            dots[v] = lanes.fma(lanes.splat(x), even, dots[v]);
-                            dots[v] = lanes.fma(lanes.splat(y), odd, dots[v]);
+                        *keys = unsafe { C::keys(lanes, self.codes, pair, token + v * LANES) };
+                    }
+                    // One factor at a time, for all vectors: more of them would not fit the registers.
+                    for (q, dots) in dots.iter_mut().enumerate() {
+                        // SAFETY: `Q` queries of `groups * group <= STRIDE` values are there.
+                        let (x, y) = unsafe {
+                            let at = queries.add(q * STRIDE + 2 * pair);
+                            (*at, *at.add(1))
+                        };
+                        for (dot, (even, _)) in dots.iter_mut().zip(keys) {
+                            *dot = lanes.fma(lanes.splat(x), even, *dot);
+                        }
+                        for (dot, (_, odd)) in dots.iter_mut().zip(keys) {
+                            *dot = lanes.fma(lanes.splat(y), odd, *dot);
                         }
                     }
                 }
@@ -467,8 +472,8 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
 fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8], next: &[u8]) {
     let layout = tile.attention.layout;
     let key_bytes = layout.code_bytes(layout.key_bits());
-    let keys = next.get(layout.keys().codes).unwrap_or(&[]).chunks_exact(key_bytes);
-    let ahead = Ahead::new(keys.skip(tile.attention.kv_head).next().unwrap_or(&[]));
+    let mut keys = next.get(layout.keys().codes).unwrap_or(&[]).chunks_exact(key_bytes);
+    let ahead = Ahead::new(keys.nth(tile.attention.kv_head).unwrap_or(&[]));
     let bytes = layout.code_bytes(layout.value_bits());
     let codes = &block[layout.values().codes][tile.attention.kv_head * bytes..][..bytes];
     let spans = tile.spans;
