@@ -23,7 +23,10 @@ use crate::lanes::{self, Kernel, LANES, Lanes};
 use crate::math;
 use crate::strided::{Rows, RowsMut};
 
+mod ahead;
 mod codes;
+mod gather;
+mod score;
 mod tile;
 
 use tile::{Scratch as TileScratch, Tile};
