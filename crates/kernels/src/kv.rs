@@ -299,8 +299,8 @@ fn quantise<S: Lanes>(lanes: S, x: &[f32], group: usize, bits: Bits) -> Quantise
         let mut largest = lanes.splat(f32::NEG_INFINITY);
         let mut smallest = lanes.splat(f32::INFINITY);
         for x in vectors {
-            largest = lanes.max(lanes.from_array(x), largest);
-            smallest = lanes.min(lanes.from_array(x), smallest);
+            largest = lanes.max(lanes.of(x), largest);
+            smallest = lanes.min(lanes.of(x), smallest);
         }
         let (largest, smallest) = (lanes.largest(largest), lanes.smallest(smallest));
         let (bias_bytes, bias) = to_f16(lanes, smallest);
@@ -312,7 +312,7 @@ fn quantise<S: Lanes>(lanes: S, x: &[f32], group: usize, bits: Bits) -> Quantise
         }
         let (codes, _) = quantised.codes[index * group..][..group].as_chunks_mut::<LANES>();
         for (codes, x) in codes.iter_mut().zip(vectors) {
-            let x = lanes.sub(lanes.from_array(x), lanes.splat(bias));
+            let x = lanes.sub(lanes.of(x), lanes.splat(bias));
             let code = lanes.round(lanes.div(x, lanes.splat(scale)));
             let code = lanes.min(lanes.max(code, lanes.splat(0.0)), lanes.splat(levels));
             // SAFETY: `codes` has 16 bytes.
@@ -338,7 +338,7 @@ fn to_f16<S: Lanes>(lanes: S, x: f32) -> ([u8; 2], f32) {
 fn round_to_f16<S: Lanes>(lanes: S, x: &[f32], out: &mut [[u8; 2]; HEAD_DIM_MAX]) {
     let (out, _) = out.as_chunks_mut::<LANES>();
     for (out, x) in out.iter_mut().zip(x.as_chunks::<LANES>().0) {
-        let x = saturated(lanes, lanes.from_array(x));
+        let x = saturated(lanes, lanes.of(x));
         // SAFETY: `out` has 32 bytes.
         unsafe { lanes.store_f16(out.as_flattened_mut().as_mut_ptr(), x) };
     }

@@ -114,7 +114,7 @@ pub(crate) trait Lanes: Copy {
     fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
-    fn from_array(self, x: &[f32; LANES]) -> Self::F {
+    fn of(self, x: &[f32; LANES]) -> Self::F {
         // SAFETY: the array has sixteen f32.
         unsafe { self.load(x.as_ptr()) }
     }
@@ -144,8 +144,8 @@ mod tests {
 
         #[inline(always)]
         fn run<S: Lanes>(self, lanes: S) -> Vec<u32> {
-            let x = lanes.from_array(self.x);
-            let y = lanes.from_array(self.y);
+            let x = lanes.of(self.x);
+            let y = lanes.of(self.y);
             let bytes = self.bytes.as_ptr();
             let half = lanes.splat(0.5);
             let n = lanes.round(lanes.max(lanes.min(x, lanes.splat(128.0)), lanes.splat(-151.0)));

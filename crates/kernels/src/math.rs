@@ -74,7 +74,7 @@ mod tests {
 
         #[inline(always)]
         fn run<S: Lanes>(self, lanes: S) -> Self::Output {
-            let x = lanes.from_array(&self.0);
+            let x = lanes.of(&self.0);
             [lanes.to_array(exp(lanes, x)), lanes.to_array(tanh(lanes, x))]
         }
     }

@@ -194,11 +194,11 @@ fn each_vector(len: usize, mut f: impl FnMut(std::ops::Range<usize>)) {
 #[inline(always)]
 fn load<S: Lanes>(lanes: S, x: &[f32]) -> S::F {
     match x.first_chunk() {
-        Some(x) => lanes.from_array(x),
+        Some(x) => lanes.of(x),
         None => {
             let mut padded = [0.0; LANES];
             padded[..x.len()].copy_from_slice(x);
-            lanes.from_array(&padded)
+            lanes.of(&padded)
         }
     }
 }
@@ -301,7 +301,7 @@ mod tests {
                 out.copy_from_slice(x);
                 hadamard(isa, out);
             });
-            let entry = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+            let entry = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
             for (i, &ours) in once.iter().enumerate() {
                 let sum: f64 = x.iter().enumerate().map(|(j, &x)| f64::from(x) * entry(i, j)).sum();
                 prop_assert!(close(ours, sum / (x.len() as f64).sqrt(), 400.0));

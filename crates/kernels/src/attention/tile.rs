@@ -3,7 +3,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::codes::{Codes, Eight, Four, Place, Sixteen, ThirtyTwo};
+use super::codes::{Eight, Four, Sixteen, ThirtyTwo};
+use super::gather::gather;
+use super::score::score;
 use super::{Attention, Softmax, Span};
 use crate::kv::{BLOCK_TOKENS, Bits, HEAD_DIM_MAX};
 use crate::lanes::{Kernel, LANES, Lanes};
@@ -12,28 +14,28 @@ use crate::math;
 /// Queries of a tile, at most: 12 sums of 2 vectors fill the registers of AVX-512.
 pub(super) const QUERIES_MAX: usize = 12;
 
-const GROUPS_MAX: usize = HEAD_DIM_MAX / 32;
+pub(super) const GROUPS_MAX: usize = HEAD_DIM_MAX / 32;
 
 /// f32 per row of the buffers. One vector more than needed, so that the rows of a tile do not all
 /// fall on the same cache sets.
-const STRIDE: usize = BLOCK_TOKENS + LANES;
+pub(super) const STRIDE: usize = BLOCK_TOKENS + LANES;
 
 const _: () = assert!(HEAD_DIM_MAX <= STRIDE);
 
-type Row = [f32; STRIDE];
+pub(super) type Row = [f32; STRIDE];
 
 #[repr(C, align(64))]
 pub(super) struct Scratch {
     /// `[query][dimension]`, multiplied by the attention's scale
-    queries: [Row; QUERIES_MAX],
+    pub(super) queries: [Row; QUERIES_MAX],
     /// `[query][group]`: sums over the group's dimensions
-    query_sums: [[f32; GROUPS_MAX]; QUERIES_MAX],
+    pub(super) query_sums: [[f32; GROUPS_MAX]; QUERIES_MAX],
     /// `[query][slot]`: scores, then their exp
-    scores: [Row; QUERIES_MAX],
+    pub(super) scores: [Row; QUERIES_MAX],
     /// `[group][query][slot]`: exp times the value's scale
-    weights: [[Row; QUERIES_MAX]; GROUPS_MAX],
+    pub(super) weights: [[Row; QUERIES_MAX]; GROUPS_MAX],
     /// `[query][dimension]`
-    values: [Row; QUERIES_MAX],
+    pub(super) values: [Row; QUERIES_MAX],
     /// The values' scales and biases as `[group][slot]`
     scales: [[[u8; 2]; BLOCK_TOKENS]; GROUPS_MAX],
     biases: [[[u8; 2]; BLOCK_TOKENS]; GROUPS_MAX],
@@ -87,17 +89,17 @@ impl<S: Lanes> Tiles<S> {
 
 /// Whether there are registers for 24 sums.
 #[inline(always)]
-const fn wide<S: Lanes>() -> bool {
+pub(super) const fn wide<S: Lanes>() -> bool {
     S::REGISTERS >= 26
 }
 
 /// Up to 12 queries, and what they have found in the block that was run last.
 pub(super) struct Tile<'a> {
-    attention: &'a Attention<'a>,
-    scratch: &'a mut Scratch,
-    count: usize,
+    pub(super) attention: &'a Attention<'a>,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) count: usize,
     positions: [usize; QUERIES_MAX],
-    spans: [Span; QUERIES_MAX],
+    pub(super) spans: [Span; QUERIES_MAX],
     found: [Softmax; QUERIES_MAX],
 }
 
@@ -127,7 +129,7 @@ impl<'a> Tile<'a> {
             let mut total = lanes.splat(0.0);
             let scaled = scaled.as_chunks_mut::<LANES>().0;
             for (x, scaled) in x.as_chunks::<LANES>().0.iter().zip(scaled) {
-                let x = lanes.mul(lanes.from_array(x), scale);
+                let x = lanes.mul(lanes.of(x), scale);
                 *scaled = lanes.to_array(x);
                 total = lanes.add(total, x);
             }
@@ -178,6 +180,7 @@ impl Kernel for Block<'_, '_> {
         if seen.is_empty() {
             return;
         }
+        let next = attention.blocks.get(block + 1).copied().unwrap_or(&[]);
         let block = attention.blocks[block];
         // A window can hide a block from one row that another sees, but `check` looked at those.
         assert_eq!(block.len(), attention.layout.bytes());
@@ -196,139 +199,10 @@ impl Kernel for Block<'_, '_> {
             }
         }
         match attention.layout.value_bits() {
-            Bits::Four => gather::<S, Four>(lanes, tile, block),
-            Bits::Eight => gather::<S, Eight>(lanes, tile, block),
-            Bits::Sixteen => gather::<S, Sixteen>(lanes, tile, block),
-            Bits::ThirtyTwo => gather::<S, ThirtyTwo>(lanes, tile, block),
-        }
-    }
-}
-
-/// Scores of all queries against the slots that any of them sees, and some around those.
-#[inline(always)]
-fn score<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8], seen: Span) {
-    let layout = tile.attention.layout;
-    let tensors = layout.keys();
-    let affine = layout.key_bits().is_affine();
-    let head = tile.attention.kv_head;
-    let code_bytes = layout.code_bytes(layout.key_bits());
-    let parameter_bytes = if affine { layout.parameter_bytes() } else { 0 };
-    let head_of =
-        |tensor: Range<usize>, bytes: usize| block[tensor][head * bytes..][..bytes].as_ptr();
-    let scores = Scores::<C, 1, 1> {
-        codes: head_of(tensors.codes, code_bytes),
-        scales: head_of(tensors.scales, parameter_bytes),
-        biases: head_of(tensors.biases, parameter_bytes),
-        groups: if affine { layout.groups() } else { 1 },
-        group: if affine { layout.group() } else { layout.head_dim() },
-        affine,
-        seen,
-        queries: &tile.scratch.queries,
-        query_sums: &tile.scratch.query_sums,
-        scores: &mut tile.scratch.scores,
-        codes_type: PhantomData,
-    };
-    match (wide::<S>(), tile.count) {
-        (true, 12) => lanes.call(scores.sized::<12, 2>()),
-        (true, 8) => lanes.call(scores.sized::<8, 2>()),
-        (true, 6) => lanes.call(scores.sized::<6, 4>()),
-        (true, 4) => lanes.call(scores.sized::<4, 4>()),
-        (true, 3) => lanes.call(scores.sized::<3, 4>()),
-        (true, 2) => lanes.call(scores.sized::<2, 4>()),
-        (true, 1) => lanes.call(scores.sized::<1, 4>()),
-        (false, 6) => lanes.call(scores.sized::<6, 1>()),
-        (false, 4) => lanes.call(scores.sized::<4, 1>()),
-        (false, 3) => lanes.call(scores.sized::<3, 2>()),
-        (false, 2) => lanes.call(scores.sized::<2, 2>()),
-        (false, 1) => lanes.call(scores.sized::<1, 4>()),
-        (_, count) => unreachable!("a tile of {count}"),
-    }
-}
-
-/// Scores of `Q` queries, `V` vectors of tokens at a time.
-struct Scores<'a, C, const Q: usize, const V: usize> {
-    /// One head's K, in this layout: all of its codes, scales and biases.
-    codes: *const u8,
-    scales: *const u8,
-    biases: *const u8,
-    groups: usize,
-    group: usize,
-    affine: bool,
-    seen: Span,
-    queries: &'a [Row; QUERIES_MAX],
-    query_sums: &'a [[f32; GROUPS_MAX]; QUERIES_MAX],
-    scores: &'a mut [Row; QUERIES_MAX],
-    codes_type: PhantomData<C>,
-}
-
-impl<'a, C> Scores<'a, C, 1, 1> {
-    #[inline(always)]
-    fn sized<const Q: usize, const V: usize>(self) -> Scores<'a, C, Q, V> {
-        const { assert!(Q <= QUERIES_MAX) };
-        const { assert!(BLOCK_TOKENS.is_multiple_of(V * LANES)) };
-        let Scores { codes, scales, biases, groups, group, affine, seen, .. } = self;
-        let Scores { queries, query_sums, scores, codes_type, .. } = self;
-        #[rustfmt::skip]
-        let sized = Scores {
-            codes, scales, biases, groups, group, affine, seen, queries, query_sums, scores, codes_type,
-        };
-        sized
-    }
-}
-
-impl<C: Codes, const Q: usize, const V: usize> Kernel for Scores<'_, C, Q, V> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Lanes>(self, lanes: S) {
-        let width = V * LANES;
-        let queries = self.queries.as_flattened().as_ptr();
-        let scores = self.scores.as_flattened_mut().as_mut_ptr();
-        for chunk in self.seen.from / width..self.seen.to.div_ceil(width) {
-            let token = chunk * width;
-            for group in 0..self.groups {
-                let mut dots = [[lanes.splat(0.0); V]; Q];
-                for pair in group * self.group / 2..(group + 1) * self.group / 2 {
-                    for v in 0..V {
-                        // SAFETY: `codes` has `groups * group` dimensions of 256 tokens, and
-                        // `token + V * 16 <= 256` as `seen` ends at 256 at most.
-                        let (even, odd) =
-                            unsafe { C::keys(lanes, self.codes, pair, token + v * LANES) };
-                        for (q, dots) in dots.iter_mut().enumerate() {
-                            // SAFETY: `Q` queries of `groups * group <= STRIDE` values are there.
-                            let (x, y) = unsafe {
-                                let at = queries.add(q * STRIDE + 2 * pair);
-                                (*at, *at.add(1))
-                            };
-                            dots[v] = lanes.fma(lanes.splat(x), even, dots[v]);
-                            dots[v] = lanes.fma(lanes.splat(y), odd, dots[v]);
-                        }
-                    }
-                }
-                for v in 0..V {
-                    let token = token + v * LANES;
-                    let slot = (group * BLOCK_TOKENS + token) * 2;
-                    for (q, dots) in dots.iter().enumerate() {
-                        // SAFETY: row `q` of the scores has 256 of them; an affine layout has 256
-                        // scales and biases per group.
-                        unsafe {
-                            let at = scores.add(q * STRIDE + token);
-                            let mut score = dots[v];
-                            if self.affine {
-                                let scale = lanes.load_f16(self.scales.add(slot));
-                                let bias = lanes.load_f16(self.biases.add(slot));
-                                let sum = lanes.splat(self.query_sums[q][group]);
-                                score = match group {
-                                    0 => lanes.mul(scale, score),
-                                    _ => lanes.fma(scale, score, lanes.load(at)),
-                                };
-                                score = lanes.fma(bias, sum, score);
-                            }
-                            lanes.store(at, score);
-                        }
-                    }
-                }
-            }
+            Bits::Four => gather::<S, Four>(lanes, tile, block, next),
+            Bits::Eight => gather::<S, Eight>(lanes, tile, block, next),
+            Bits::Sixteen => gather::<S, Sixteen>(lanes, tile, block, next),
+            Bits::ThirtyTwo => gather::<S, ThirtyTwo>(lanes, tile, block, next),
         }
     }
 }
@@ -378,7 +252,7 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
 
     let mut largest = lanes.splat(f32::NEG_INFINITY);
     for v in vectors.clone() {
-        let mut x = lanes.from_array(&scores[v]);
+        let mut x = lanes.of(&scores[v]);
         if let Some(cap) = attention.softcap {
             let cap = lanes.splat(cap);
             x = lanes.mul(cap, math::tanh(lanes, lanes.div(x, cap)));
@@ -391,7 +265,7 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
 
     let mut sums = lanes.splat(0.0);
     for v in vectors.clone() {
-        let x = lanes.sub(lanes.from_array(&scores[v]), lanes.splat(largest));
+        let x = lanes.sub(lanes.of(&scores[v]), lanes.splat(largest));
         let x = math::exp(lanes, x);
         scores[v] = lanes.to_array(x);
         sums = lanes.add(sums, x);
@@ -410,7 +284,7 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
         let biases = scratch.biases[index].as_chunks::<LANES>().0;
         let mut sums = lanes.splat(0.0);
         for v in vectors.clone() {
-            let x = lanes.from_array(&scores[v]);
+            let x = lanes.of(&scores[v]);
             // SAFETY: sixteen f16 each.
             let (scale, bias) = unsafe {
                 let scale = lanes.load_f16(scales[v].as_flattened().as_ptr());
@@ -421,157 +295,5 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
             sums = lanes.fma(x, seen(v, bias, 0.0), sums);
         }
         values.fill(lanes.sum(sums));
-    }
-}
-
-/// Adds the values' codes, weighted, to each query's values: each query sees its own slots only.
-#[inline(always)]
-fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8]) {
-    let layout = tile.attention.layout;
-    let bytes = layout.code_bytes(layout.value_bits());
-    let codes = &block[layout.values().codes][tile.attention.kv_head * bytes..][..bytes];
-    let spans = tile.spans;
-    let spans = &spans[..tile.count];
-    let from = spans.iter().map(|span| span.from).max().unwrap_or(0);
-    let to = spans.iter().map(|span| span.to).min().unwrap_or(0);
-    if from < to {
-        // What all see, in one go; what only some see lies around it.
-        for (query, span) in spans.iter().enumerate() {
-            gather_span::<S, C>(lanes, tile, codes, query, 1, Span { from: span.from, to: from });
-        }
-        gather_span::<S, C>(lanes, tile, codes, 0, tile.count, Span { from, to });
-        for (query, span) in spans.iter().enumerate() {
-            gather_span::<S, C>(lanes, tile, codes, query, 1, Span { from: to, to: span.to });
-        }
-    } else {
-        for (query, span) in spans.iter().enumerate() {
-            gather_span::<S, C>(lanes, tile, codes, query, 1, *span);
-        }
-    }
-}
-
-/// `codes` are one head's V codes.
-#[inline(always)]
-fn gather_span<S: Lanes, C: Codes>(
-    lanes: S,
-    tile: &mut Tile<'_>,
-    codes: &[u8],
-    first_query: usize,
-    queries: usize,
-    span: Span,
-) {
-    if span.is_empty() {
-        return;
-    }
-    let layout = tile.attention.layout;
-    let head_dim = layout.head_dim();
-    assert!(span.to <= BLOCK_TOKENS);
-    assert!(first_query + queries <= QUERIES_MAX);
-    assert_eq!(codes.len(), BLOCK_TOKENS * head_dim * C::BITS / 8);
-    let affine = layout.value_bits().is_affine();
-    let per_group = if affine { layout.group() / LANES } else { head_dim / LANES };
-    let mut vector = 0;
-    while vector < head_dim / LANES {
-        let weights = match affine {
-            true => &tile.scratch.weights[vector / per_group],
-            false => &tile.scratch.scores,
-        };
-        let gather = Gather::<C, 1, 1> {
-            codes: codes.as_ptr(),
-            head_dim,
-            span,
-            weights: weights[first_query..].as_flattened().as_ptr(),
-            values: tile.scratch.values[first_query..].as_flattened_mut().as_mut_ptr(),
-            vector,
-            codes_type: PhantomData,
-        };
-        // A group has 2 or 4 vectors, a head an even number of them.
-        let four = per_group - vector % per_group >= 4;
-        vector += match (wide::<S>(), queries, four) {
-            (true, 12, _) => lanes.call(gather.sized::<12, 2>()),
-            (true, 8, _) => lanes.call(gather.sized::<8, 2>()),
-            (true, 6, true) => lanes.call(gather.sized::<6, 4>()),
-            (true, 4, true) => lanes.call(gather.sized::<4, 4>()),
-            (true, 3, true) => lanes.call(gather.sized::<3, 4>()),
-            (true, 2, true) => lanes.call(gather.sized::<2, 4>()),
-            (_, 1, true) => lanes.call(gather.sized::<1, 4>()),
-            (true, 6, false) => lanes.call(gather.sized::<6, 2>()),
-            (true, 4, false) => lanes.call(gather.sized::<4, 2>()),
-            (false, 6, _) => lanes.call(gather.sized::<6, 1>()),
-            (false, 4, _) => lanes.call(gather.sized::<4, 1>()),
-            (_, 3, _) => lanes.call(gather.sized::<3, 2>()),
-            (_, 2, _) => lanes.call(gather.sized::<2, 2>()),
-            (_, 1, false) => lanes.call(gather.sized::<1, 2>()),
-            (_, count, _) => unreachable!("a tile of {count}"),
-        };
-    }
-}
-
-/// Adds `V` vectors of the span's tokens to the values of `Q` queries; returns `V`.
-struct Gather<C, const Q: usize, const V: usize> {
-    codes: *const u8,
-    head_dim: usize,
-    span: Span,
-    /// `Q` rows of `STRIDE`
-    weights: *const f32,
-    /// `Q` rows of `STRIDE`
-    values: *mut f32,
-    vector: usize,
-    codes_type: PhantomData<C>,
-}
-
-impl<C> Gather<C, 1, 1> {
-    #[inline(always)]
-    fn sized<const Q: usize, const V: usize>(self) -> Gather<C, Q, V> {
-        let Gather { codes, head_dim, span, weights, values, vector, codes_type } = self;
-        Gather { codes, head_dim, span, weights, values, vector, codes_type }
-    }
-}
-
-impl<C: Codes, const Q: usize, const V: usize> Kernel for Gather<C, Q, V> {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Lanes>(self, lanes: S) -> usize {
-        let token_bytes = self.head_dim * C::BITS / 8;
-        let mut places = [Place::default(); V];
-        for (v, place) in places.iter_mut().enumerate() {
-            *place = C::place(self.vector + v, self.head_dim);
-        }
-        // SAFETY, here and below: `gather_span` checked that the span lies within the 256 tokens of
-        // `codes`, and gave `Q` rows of weights and values with `vector + V` vectors each.
-        let at =
-            |q: usize, v: usize| unsafe { self.values.add(q * STRIDE + (self.vector + v) * LANES) };
-        let mut sums = [[lanes.splat(0.0); V]; Q];
-        for (q, sums) in sums.iter_mut().enumerate() {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                *sum = unsafe { lanes.load(at(q, v)) };
-            }
-        }
-        for token in self.span.from..self.span.to {
-            let mut values = [lanes.splat(0.0); V];
-            for (value, place) in values.iter_mut().zip(places) {
-                // SAFETY: as above.
-                *value = unsafe {
-                    let from = self.codes.add(token * token_bytes + place.offset);
-                    C::values(lanes, from, place)
-                };
-            }
-            for (q, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                let weight = lanes.splat(unsafe { *self.weights.add(q * STRIDE + token) });
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = lanes.fma(weight, value, *sum);
-                }
-            }
-        }
-        for (q, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { lanes.store(at(q, v), *sum) };
-            }
-        }
-        V
     }
 }
