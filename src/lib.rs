@@ -12,7 +12,7 @@
 //! | --- | --- | --- |
 //! | [`types`] | nouns that several rooms share | |
 //! | [`text`] | tokenizer, incremental detokenizer, chat template, stop sequences | `tokenizers`, `minijinja` |
-//! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `hf_hub` |
+//! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`engine`] | requests to tokens | |
 //! | [`config`] | the configuration file and the folders | `toml`, `directories` |
 //! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
@@ -20,8 +20,12 @@
 //! A room imports only rooms above it in this table (`text` and `model` do not import each other,
 //! `config` imports none); `tests/it/tidy.rs` holds that and the last column.
 //!
+//! The model has two paths with one meaning: `model/portable.rs` is plain MLX operations,
+//! `model/cpu` this project's own kernels.
+//!
 //! Beside the main crate, and the only places with `unsafe`: `crates/mlx-sys` links the prebuilt
-//! MLX, `crates/mlx-custom` runs Rust functions as operations of MLX's graphs. Tests of the whole
+//! MLX, `crates/mlx-custom` runs Rust functions as operations of MLX's graphs, `crates/kernels`
+//! has all the SIMD: slices in, slices out, without MLX. Tests of the whole
 //! program are in `tests/it`, their data and the scripts that made it in `tests/data`.
 //!
 //! To add an architecture: one file in `model/arch` and one line in its table. To add a model to

@@ -14,7 +14,11 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room { name: "types", imports: &[], alone: &[] },
     Room { name: "text", imports: &["types"], alone: &["tokenizers", "minijinja"] },
-    Room { name: "model", imports: &["types"], alone: &["mlx_rs", "mlx_sys", "hf_hub"] },
+    Room {
+        name: "model",
+        imports: &["types"],
+        alone: &["mlx_rs", "mlx_sys", "mlx_custom", "kernels", "hf_hub"],
+    },
     Room { name: "engine", imports: &["types", "text", "model"], alone: &[] },
     Room { name: "config", imports: &[], alone: &["toml", "directories"] },
     Room {
