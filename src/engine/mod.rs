@@ -14,10 +14,6 @@ use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 
 pub use sequence::{Finish, Sequence};
 
-/// Prompt tokens per step. Between two steps a cancellation is seen; on a CPU without our kernels
-/// this many tokens take about three seconds.
-const PREFILL_CHUNK_TOKENS: usize = 32;
-
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -109,7 +105,7 @@ pub fn run(
     let mut done = 0;
     while sequence.finish().is_none() {
         let tokens = sequence.tokens();
-        let end = tokens.len().min(done + PREFILL_CHUNK_TOKENS);
+        let end = tokens.len().min(done + model.spec().prefill_tokens);
         let logits = match end == tokens.len() {
             true => Wanted::Last,
             false => Wanted::None,

@@ -72,6 +72,7 @@ impl Fake {
                 vocabulary: config.vocabulary,
                 context_tokens: config.context_tokens,
                 pool_blocks: config.pool_blocks,
+                prefill_tokens: BLOCK_TOKENS,
                 layers: vec![layer],
             },
             memory: config.memory,

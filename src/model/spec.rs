@@ -11,6 +11,8 @@ pub struct Spec {
     pub context_tokens: usize,
     /// Blocks in this model's pool; block ids are below it.
     pub pool_blocks: usize,
+    /// New tokens per step that use this model's path well and still end soon.
+    pub prefill_tokens: usize,
     pub layers: Vec<LayerSpec>,
 }
 
@@ -59,7 +61,13 @@ mod tests {
     use super::*;
 
     fn spec(layer: LayerSpec) -> Spec {
-        Spec { vocabulary: 8, context_tokens: 1024, pool_blocks: 4, layers: vec![layer; 2] }
+        Spec {
+            vocabulary: 8,
+            context_tokens: 1024,
+            pool_blocks: 4,
+            prefill_tokens: 32,
+            layers: vec![layer; 2],
+        }
     }
 
     #[test]

@@ -28,6 +28,9 @@ use plan::Plan;
 use slab::Slab;
 use weights::{Linear, Loader, Norm};
 
+/// Enough rows that each weight is read from cache for most of them.
+const PREFILL_TOKENS: usize = 256;
+
 pub struct Cpu {
     shared: Arc<Shared>,
     spec: Spec,
@@ -79,6 +82,7 @@ impl Cpu {
             vocabulary: config.vocabulary,
             context_tokens: config.context_tokens,
             pool_blocks,
+            prefill_tokens: PREFILL_TOKENS,
             layers: vec![slab.layer_spec(); config.layers],
         };
         let shared = Shared {
