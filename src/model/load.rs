@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use mlx_rs::Dtype;
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
@@ -81,7 +80,7 @@ impl ModelFiles {
 
     /// Reads the weights.
     pub fn load(&self, options: LoadOptions) -> Result<Box<dyn Model>, Error> {
-        let loader = Loader { checkpoint: &self.checkpoint, compute: Dtype::Float32 };
+        let loader = Loader { checkpoint: &self.checkpoint };
         let model = Portable::load(&self.config, &loader, options.kv, options.pool_blocks)?;
         Ok(Box::new(model))
     }

@@ -157,7 +157,7 @@ mod tests {
         let architecture = arch::find(map["model_type"].as_str().unwrap()).ok().unwrap();
         let config = (architecture.config)(&Fields { path: &path, map: &map }).unwrap();
         let checkpoint = Checkpoint::Folder(Folder::open(&path, &map).unwrap());
-        let loader = Loader { checkpoint: &checkpoint, compute: Dtype::Float32 };
+        let loader = Loader { checkpoint: &checkpoint };
         Portable::load(&config, &loader, kv.parse().unwrap(), 8).unwrap()
     }
 
