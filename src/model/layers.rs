@@ -1,18 +1,17 @@
 //! The layers that every architecture is made of, as plain MLX operations.
 
-use half::{bf16, f16};
 use mlx_rs::ops::indexing::TryIndexOp;
-use mlx_rs::{Array, Dtype, fast, ops};
+use mlx_rs::{Array, fast, ops};
 
 use super::Error;
 use super::checkpoint::{Affine, Checkpoint, Dense, Matrix};
 
-/// Reads weights from a checkpoint into MLX arrays of the type the model computes in.
+/// Reads weights from a checkpoint into MLX arrays.
+///
+/// Scales, biases and dense weights become f32, whatever they are stored as, and so activations
+/// are f32 everywhere: on a CPU, MLX has fast code for nothing else.
 pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
-    /// Type of the activations, and so of scales, biases and dense weights. On CPU f32: MLX has
-    /// fast code for nothing else there.
-    pub compute: Dtype,
 }
 
 impl Loader<'_> {
@@ -68,17 +67,7 @@ impl Loader<'_> {
     fn array(&self, dense: Dense, shape: &[usize]) -> Result<Array, Error> {
         let shape = dimensions(shape)?;
         // Widening happens here and not in MLX, so that no second copy waits for an evaluation.
-        let array = match (dense, self.compute) {
-            (Dense::F16(values), Dtype::Float16) => Array::from_slice::<f16>(&values, &shape),
-            (Dense::Bf16(values), Dtype::Bfloat16) => Array::from_slice::<bf16>(&values, &shape),
-            (dense, Dtype::Float32) => Array::from_slice(&dense.into_f32(), &shape),
-            (dense, compute) => {
-                let array = Array::from_slice(&dense.into_f32(), &shape).as_dtype(compute)?;
-                array.eval()?;
-                array
-            }
-        };
-        Ok(array)
+        Ok(Array::from_slice(&dense.into_f32(), &shape))
     }
 }
 
@@ -214,7 +203,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gguf/types.gguf");
         let gguf = Gguf::open(&path).expect("the file is fine");
         let checkpoint = Checkpoint::Gguf { gguf, interleaved: None };
-        let loader = Loader { checkpoint: &checkpoint, compute: Dtype::Float32 };
+        let loader = Loader { checkpoint: &checkpoint };
         for bits in [2, 3, 4, 5, 6, 8] {
             let affine = affine(bits);
             let expected = affine.dequantised();

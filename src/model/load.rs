@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use mlx_rs::Dtype;
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
@@ -125,7 +124,7 @@ impl ModelFiles {
                 Ok(Box::new(model))
             }
             Device::Portable => {
-                let loader = Loader { checkpoint: &self.checkpoint, compute: Dtype::Float32 };
+                let loader = Loader { checkpoint: &self.checkpoint };
                 Ok(Box::new(Portable::load(&self.config, &loader, kv, pool_blocks)?))
             }
         }

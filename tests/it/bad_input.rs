@@ -541,7 +541,8 @@ fn a_broken_tokenizer() {
     );
 }
 
-/// That the template which loops is stopped in time is what the watchdog of [`Machine`] sees.
+/// The template which loops is stopped after so many steps, as its message says. Nothing here
+/// measures how soon: the watchdog of [`Machine`] only ends a run that would never end.
 #[test]
 fn a_broken_chat_template() {
     let check = |template: &'static str, message| {

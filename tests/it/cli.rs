@@ -122,7 +122,7 @@ fn a_dash_or_a_pipe_is_the_prompt() {
 #[test]
 fn flags_win_over_the_environment_over_the_file_over_the_default() {
     let machine = Machine::new();
-    let file = machine.path("home/config/semantic");
+    let file = machine.config_folder();
     std::fs::create_dir_all(&file).expect("a folder");
     let (file, other) = (file.join("config.toml"), machine.path("other.toml"));
     let model = tiny();

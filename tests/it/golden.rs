@@ -8,30 +8,41 @@ use semantic::model::{
 use semantic::types::{BlockId, TokenId};
 
 use crate::support::golden::{self, Golden};
-use crate::support::greedy::greedy;
+use crate::support::greedy::{Answer, greedy};
 use crate::support::model::smollm2;
 
 const POOL_BLOCKS: usize = 8;
 
 /// How far from the golden an answer may be.
 #[derive(Clone, Copy)]
-struct Tolerance {
-    logit: LogitTolerance,
-    /// A greedy step whose two best tokens are closer than this may go either way.
-    tie_nats: f64,
+enum Tolerance {
+    /// A logit by this share of the largest of its position, a greedy token not at all.
+    Share(f32),
+    /// A logit by so much, and a greedy step whose two best tokens are closer than `tie_nats` may
+    /// go either way.
+    Absolute { logit: f32, tie_nats: f64 },
 }
 
-#[derive(Clone, Copy)]
-enum LogitTolerance {
-    /// To the largest logit of the position.
-    Relative(f32),
-    Absolute(f32),
-}
-
-const DENSE: Tolerance = Tolerance { logit: LogitTolerance::Relative(1e-4), tie_nats: 0.001 };
-const QUANTISED: Tolerance = Tolerance { logit: LogitTolerance::Relative(1e-3), tie_nats: 0.001 };
+const DENSE: Tolerance = Tolerance::Share(1e-4);
+const QUANTISED: Tolerance = Tolerance::Share(1e-3);
 /// Q6_K has a scale per 16 weights, MLX one per 32: tests/data/README.md has the measurement.
-const REPACKED: Tolerance = Tolerance { logit: LogitTolerance::Absolute(0.25), tie_nats: 0.05 };
+const REPACKED: Tolerance = Tolerance::Absolute { logit: 0.25, tie_nats: 0.05 };
+
+impl Tolerance {
+    fn logit(self, most: f32) -> f32 {
+        match self {
+            Tolerance::Share(share) => share * most,
+            Tolerance::Absolute { logit, .. } => logit,
+        }
+    }
+
+    fn tie_nats(self) -> f64 {
+        match self {
+            Tolerance::Share(_) => 0.0,
+            Tolerance::Absolute { tie_nats, .. } => tie_nats,
+        }
+    }
+}
 
 fn load(path: &Path) -> Box<dyn Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{error}"));
@@ -44,39 +55,62 @@ fn load(path: &Path) -> Box<dyn Model> {
     files.load(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Largest difference of logits, as a share of what is tolerated.
-fn logit_error(model: &mut dyn Model, golden: &Golden, tolerance: LogitTolerance) -> f32 {
+/// Compares the logits of the prompt where they are known.
+#[track_caller]
+fn check_logits(what: &str, model: &mut dyn Model, golden: &Golden, tolerance: Tolerance) {
+    assert!(!golden.logits.is_empty(), "{what}: golden.safetensors is not there");
+    assert_eq!(golden.positions.len(), golden.logits.len(), "{what}");
     let blocks = [BlockId(3)];
     let row = Row { tokens: &golden.ids, start: 0, blocks: &blocks, logits: Wanted::All };
     let logits = &model.step(&Batch { rows: vec![row] }).expect("the batch is fine")[0];
-    let mut worst = 0.0f32;
     for (&position, expected) in golden.positions.iter().zip(&golden.logits) {
         let found = logits.at(position);
-        let most = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        let tolerated = match tolerance {
-            LogitTolerance::Relative(share) => share * most,
-            LogitTolerance::Absolute(difference) => difference,
-        };
-        for (found, expected) in found.iter().zip(expected) {
-            worst = worst.max((found - expected).abs() / tolerated);
-        }
+        assert_eq!(found.len(), expected.len(), "{what}");
+        let pairs = found.iter().copied().zip(expected.iter().copied());
+        check_close(&format!("{what}, position {position}"), pairs, tolerance);
     }
-    worst
 }
 
-/// The first greedy step that differs, unless it is a tie. After a tie nothing is comparable.
-fn first_difference(golden: &Golden, found: &[TokenId], tie_nats: f64) -> Option<usize> {
-    let step = golden.greedy.iter().zip(found).position(|(a, b)| a != b)?;
-    (golden.margins[step] >= tie_nats).then_some(step)
-}
-
+/// Compares pairs of what was found and what was expected at one position.
 #[track_caller]
-fn check_greedy(what: &str, goldens: &[Golden], found: &[Vec<TokenId>], tie_nats: f64) {
-    for (index, (golden, found)) in goldens.iter().zip(found).enumerate() {
-        if let Some(step) = first_difference(golden, found, tie_nats) {
-            let (found, expected) = (found[step], golden.greedy[step]);
-            panic!("{what}: prompt {index}: token {step} is {found} instead of {expected}");
-        }
+fn check_close(what: &str, pairs: impl Iterator<Item = (f32, f32)> + Clone, tolerance: Tolerance) {
+    let most = pairs.clone().fold(0.0f32, |most, (_, expected)| most.max(expected.abs()));
+    let tolerated = tolerance.logit(most);
+    for (found, expected) in pairs {
+        // Said this way round, NaN is not close to anything.
+        let is_close = (found - expected).abs() <= tolerated;
+        assert!(is_close, "{what}: a logit is {found} instead of {expected}, beyond {tolerated}");
+    }
+}
+
+/// Compares the greedy tokens up to the first tie, which it prints; after it nothing is comparable.
+#[track_caller]
+#[expect(clippy::print_stdout, reason = "--nocapture shows what was let pass")]
+fn check_greedy(what: &str, goldens: &[Golden], answers: &[Answer], tolerance: Tolerance) {
+    assert_eq!(goldens.len(), answers.len());
+    for (index, (golden, answer)) in goldens.iter().zip(answers).enumerate() {
+        assert_eq!(golden.greedy.len(), answer.tokens.len(), "{what}: prompt {index}");
+        let mut pairs = answer.tokens.iter().zip(&golden.greedy);
+        let Some(step) = pairs.position(|(found, expected)| found != expected) else { continue };
+        let (found, expected) = (answer.tokens[step], golden.greedy[step]);
+        let margin = golden.margins[step];
+        let difference = format!(
+            "{what}: prompt {index}: token {step} is {found} instead of {expected}, \
+             which leads by {margin} nats"
+        );
+        assert!(margin < tolerance.tie_nats(), "{difference}");
+        println!("{difference}: a tie");
+    }
+}
+
+/// Compares the best logits of each prompt's last position.
+#[track_caller]
+fn check_top(what: &str, goldens: &[Golden], answers: &[Answer], tolerance: Tolerance) {
+    for (index, (golden, answer)) in goldens.iter().zip(answers).enumerate() {
+        assert_eq!((golden.top_ids.len(), golden.top_logits.len()), (64, 64), "{what}");
+        let found = golden.top_ids.iter().map(|id| answer.first_logits[id.0 as usize]);
+        let pairs = found.zip(golden.top_logits.iter().copied());
+        check_close(&format!("{what}: prompt {index}"), pairs, tolerance);
     }
 }
 
@@ -86,9 +120,8 @@ fn check(model_path: &Path, golden_folder: &Path, tolerance: Tolerance) {
     assert!(!goldens.is_empty());
     let mut model = load(model_path);
     for (index, golden) in goldens.iter().enumerate() {
-        let error = logit_error(&mut *model, golden, tolerance.logit);
-        let name = model_path.display();
-        assert!(error < 1.0, "{name}: prompt {index}: off by {error} times what is tolerated");
+        let what = format!("{}: prompt {index}", model_path.display());
+        check_logits(&what, &mut *model, golden, tolerance);
     }
     let prompts: Vec<&[TokenId]> = goldens.iter().map(|golden| &golden.ids[..]).collect();
     let count = goldens[0].greedy.len();
@@ -97,7 +130,7 @@ fn check(model_path: &Path, golden_folder: &Path, tolerance: Tolerance) {
     for chunk in [usize::MAX / 2, 64, 7, 1] {
         let found = greedy(&mut *model, &prompts, chunk, count);
         let what = format!("{}, chunks of {chunk}", model_path.display());
-        check_greedy(&what, &goldens, &found, tolerance.tie_nats);
+        check_greedy(&what, &goldens, &found, tolerance);
     }
 }
 
@@ -155,7 +188,8 @@ fn check_smollm2(half: usize) {
     let prompts: Vec<&[TokenId]> = goldens.iter().map(|golden| &golden.ids[..]).collect();
     let mut model = load(smollm2());
     let found = greedy(&mut *model, &prompts, usize::MAX / 2, goldens[0].greedy.len());
-    check_greedy("SmolLM2", &goldens, &found, QUANTISED.tie_nats);
+    check_top("SmolLM2", &goldens, &found, QUANTISED);
+    check_greedy("SmolLM2", &goldens, &found, QUANTISED);
 }
 
 #[test]
@@ -170,13 +204,33 @@ fn smollm2_answers_as_mlx_lm_does_second_half() {
 
 #[test]
 fn every_tiny_model_is_tested() {
-    let mut names: Vec<String> = std::fs::read_dir(golden::data("tiny"))
-        .expect("the folder is there")
-        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
-        .collect();
-    names.sort();
     let source = include_str!("golden.rs");
-    for name in names {
+    for name in names_in("tiny") {
         assert!(source.contains(&format!("\"{name}\"")), "{name} is in no test");
     }
+}
+
+#[test]
+fn every_gguf_file_is_tested() {
+    let models = include_str!("golden.rs");
+    // The files that are no models hold every tensor type for the unit tests of their reader.
+    let types = include_str!("../../src/model/gguf/quant.rs");
+    for name in names_in("gguf") {
+        let model = name.strip_suffix(".gguf").unwrap_or(&name);
+        let in_list = models.contains(&format!("\"{model}\""));
+        let by_path = models.contains(&format!("\"gguf/{name}\""));
+        let by_name = types.contains(&format!("\"{name}\""));
+        assert!(in_list || by_path || by_name, "{name} is in no test");
+    }
+}
+
+/// What a folder of `tests/data` holds.
+fn names_in(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(golden::data(folder)).expect("the folder is there");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
 }

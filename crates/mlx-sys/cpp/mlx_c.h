@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <version>
 
 // mlx-c offers half floats only where the compiler has a type for them, which on x86-64 it often
 // has not. mlx-rs needs both functions, and to them a half float is 16 bits behind a pointer.
@@ -16,7 +15,10 @@ typedef uint16_t bfloat16_t;
 #endif
 
 // g++ 12 has C++20 without <format>. mlx-c formats its error messages with plain `{}` only.
-#if !defined(__cpp_lib_format)
+// The macro __cpp_lib_format would not do: libc++ has std::format years before it defines that.
+#if __has_include(<format>)
+#include <format>
+#else
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -48,6 +50,4 @@ string format(string_view text, const Args&... args) {
   return out.str();
 }
 } // namespace std
-#else
-#include <format>
 #endif

@@ -33,6 +33,14 @@ impl Machine {
         self.folder.path().join(name)
     }
 
+    /// Where the program looks for its configuration. macOS knows no `XDG_CONFIG_HOME`.
+    pub fn config_folder(&self) -> PathBuf {
+        self.path(match cfg!(target_os = "macos") {
+            true => "home/Library/Application Support/semantic",
+            false => "home/config/semantic",
+        })
+    }
+
     /// The program, ready to start. The hub is off unless the caller turns it on.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_semantic"));

@@ -16,6 +16,9 @@ pub struct Golden {
     pub greedy: Vec<TokenId>,
     /// Per greedy step the lead of the best token over the second, in nats.
     pub margins: Vec<f64>,
+    /// The best tokens of the prompt's last position and their logits, if the file has them.
+    pub top_ids: Vec<TokenId>,
+    pub top_logits: Vec<f32>,
 }
 
 pub fn data(path: &str) -> PathBuf {
@@ -47,6 +50,8 @@ pub fn read_file(path: &Path) -> Vec<Golden> {
                 .map_or_else(Vec::new, |tensors| rows(tensors, &format!("logits.{index}"))),
             greedy: ids(&prompt["greedy"]),
             margins: numbers(&prompt["margins"]).collect(),
+            top_ids: ids(&prompt["top_ids"]),
+            top_logits: numbers(&prompt["top_logits"]).map(|logit| logit as f32).collect(),
         })
         .collect()
 }

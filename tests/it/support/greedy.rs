@@ -9,6 +9,14 @@ struct Sequence {
     tokens: Vec<TokenId>,
     done: usize,
     blocks: Vec<BlockId>,
+    first_logits: Vec<f32>,
+}
+
+/// What a model made of a prompt.
+pub struct Answer {
+    pub tokens: Vec<TokenId>,
+    /// Of the prompt's last position, from which the first token was chosen.
+    pub first_logits: Vec<f32>,
 }
 
 /// Prefills all prompts at once, `chunk` tokens of each per step, then decodes `count` tokens of
@@ -18,7 +26,7 @@ pub fn greedy(
     prompts: &[&[TokenId]],
     chunk: usize,
     count: usize,
-) -> Vec<Vec<TokenId>> {
+) -> Vec<Answer> {
     let mut next_block = 0;
     let mut sequences: Vec<Sequence> = prompts
         .iter()
@@ -27,7 +35,7 @@ pub fn greedy(
             next_block += blocks;
             // Descending, so that a sequence's blocks are not neighbours in the pool.
             let blocks = (next_block - blocks..next_block).rev().map(BlockId).collect();
-            Sequence { tokens: prompt.to_vec(), done: 0, blocks }
+            Sequence { tokens: prompt.to_vec(), done: 0, blocks, first_logits: Vec::new() }
         })
         .collect();
     let finished =
@@ -63,6 +71,9 @@ pub fn greedy(
             let sequence = &mut sequences[index];
             sequence.done = end;
             if logits.positions() > 0 {
+                if sequence.first_logits.is_empty() {
+                    sequence.first_logits = logits.last().to_vec();
+                }
                 sequence.tokens.push(argmax(logits.last()));
             }
         }
@@ -70,6 +81,9 @@ pub fn greedy(
     sequences
         .into_iter()
         .zip(prompts)
-        .map(|(sequence, prompt)| sequence.tokens[prompt.len()..].to_vec())
+        .map(|(sequence, prompt)| Answer {
+            tokens: sequence.tokens[prompt.len()..].to_vec(),
+            first_logits: sequence.first_logits,
+        })
         .collect()
 }
