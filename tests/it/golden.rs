@@ -1,4 +1,4 @@
-//! The portable path against mlx-lm, on the same version of MLX and with a 32-bit KV cache.
+//! Both paths against mlx-lm, on the same version of MLX and with a 32-bit KV cache.
 
 use std::path::Path;
 
@@ -44,12 +44,14 @@ impl Tolerance {
     }
 }
 
-fn load(path: &Path) -> Box<dyn Model> {
+const DEVICES: [Device; 2] = [Device::Cpu, Device::Portable];
+
+fn load(path: &Path, device: Device) -> Box<dyn Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{error}"));
     let options = LoadOptions {
         kv: KvConfig::plain(KvBits::ThirtyTwo),
         pool_blocks: POOL_BLOCKS,
-        device: Device::Portable,
+        device,
         threads: None,
     };
     files.load(options).unwrap_or_else(|error| panic!("{error}"))
@@ -118,9 +120,16 @@ fn check_top(what: &str, goldens: &[Golden], answers: &[Answer], tolerance: Tole
 fn check(model_path: &Path, golden_folder: &Path, tolerance: Tolerance) {
     let goldens = golden::read(golden_folder);
     assert!(!goldens.is_empty());
-    let mut model = load(model_path);
+    for device in DEVICES {
+        check_on(device, model_path, &goldens, tolerance);
+    }
+}
+
+#[track_caller]
+fn check_on(device: Device, model_path: &Path, goldens: &[Golden], tolerance: Tolerance) {
+    let mut model = load(model_path, device);
     for (index, golden) in goldens.iter().enumerate() {
-        let what = format!("{}: prompt {index}", model_path.display());
+        let what = format!("{} on {device:?}: prompt {index}", model_path.display());
         check_logits(&what, &mut *model, golden, tolerance);
     }
     let prompts: Vec<&[TokenId]> = goldens.iter().map(|golden| &golden.ids[..]).collect();
@@ -129,8 +138,8 @@ fn check(model_path: &Path, golden_folder: &Path, tolerance: Tolerance) {
     // Whole prompts first, then ragged batches of ever smaller chunks.
     for chunk in [usize::MAX / 2, 64, 7, 1] {
         let found = greedy(&mut *model, &prompts, chunk, count);
-        let what = format!("{}, chunks of {chunk}", model_path.display());
-        check_greedy(&what, &goldens, &found, tolerance);
+        let what = format!("{} on {device:?}, chunks of {chunk}", model_path.display());
+        check_greedy(&what, goldens, &found, tolerance);
     }
 }
 
@@ -178,28 +187,46 @@ fn a_gguf_file_with_q6_k_answers_nearly_as_its_weights_do_elsewhere() {
     check(&file, &golden::data("gguf/qwen3-q4-k-m"), REPACKED);
 }
 
-/// The real default model: all prompts of one half in a ragged batch, whole prefills.
-/// MLX's quantised product does 10 tokens/s on a CPU whatever the batch, so the halves are two
-/// tests, which run side by side.
-fn check_smollm2(half: usize) {
+/// The real default model: prompts in one ragged batch, whole prefills.
+fn check_smollm2(device: Device, goldens: &[Golden], tolerance: Tolerance) {
+    let prompts: Vec<&[TokenId]> = goldens.iter().map(|golden| &golden.ids[..]).collect();
+    let mut model = load(smollm2(), device);
+    let found = greedy(&mut *model, &prompts, usize::MAX / 2, goldens[0].greedy.len());
+    check_top("SmolLM2", goldens, &found, tolerance);
+    check_greedy("SmolLM2", goldens, &found, tolerance);
+}
+
+/// MLX's quantised product does 10 tokens/s on a CPU whatever the batch, so the portable path gets
+/// its prompts in two tests, which run side by side.
+fn check_portable_smollm2(half: usize) {
     let goldens = golden::read(&golden::data("smollm2"));
     assert_eq!(goldens.len(), 8);
     let goldens = goldens.into_iter().skip(half).step_by(2).collect::<Vec<_>>();
-    let prompts: Vec<&[TokenId]> = goldens.iter().map(|golden| &golden.ids[..]).collect();
-    let mut model = load(smollm2());
-    let found = greedy(&mut *model, &prompts, usize::MAX / 2, goldens[0].greedy.len());
-    check_top("SmolLM2", &goldens, &found, QUANTISED);
-    check_greedy("SmolLM2", &goldens, &found, QUANTISED);
+    check_smollm2(Device::Portable, &goldens, QUANTISED);
 }
 
 #[test]
 fn smollm2_answers_as_mlx_lm_does_first_half() {
-    check_smollm2(0);
+    check_portable_smollm2(0);
 }
 
 #[test]
 fn smollm2_answers_as_mlx_lm_does_second_half() {
-    check_smollm2(1);
+    check_portable_smollm2(1);
+}
+
+#[test]
+fn smollm2_on_the_kernels_answers_as_mlx_lm_does() {
+    check_smollm2(Device::Cpu, &golden::read(&golden::data("smollm2")), QUANTISED);
+}
+
+#[test]
+fn smollm2_on_the_kernels_answers_long_prompts_as_mlx_lm_does() {
+    let goldens = golden::read_file(&golden::data("smollm2/long.json"));
+    assert!(goldens.iter().all(|golden| golden.ids.len() > 1_000));
+    for golden in goldens {
+        check_smollm2(Device::Cpu, &[golden], QUANTISED);
+    }
 }
 
 #[test]
