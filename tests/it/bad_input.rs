@@ -572,7 +572,7 @@ fn a_broken_chat_template() {
     check(
         "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}",
         expect![[r#"
-            error: ./model: the chat template was stopped after 1000000 steps, line 1: it may loop for ever
+            error: ./model: the chat template was stopped after 300000 steps, line 1: it may loop for ever
         "#]],
     );
     check(
@@ -591,6 +591,18 @@ fn a_broken_chat_template() {
         "{{ 'a' * 10 ** 15 }}",
         expect![[r#"
         error: ./model: the chat template failed, line 1: invalid operation: repeated string is too large
+    "#]],
+    );
+    check(
+        "{{ 'x'|indent(18446744073709551615) }}",
+        expect![[r#"
+        error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
+    "#]],
+    );
+    check(
+        "{{ messages|tojson(indent=10**14) }}",
+        expect![[r#"
+        error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
     "#]],
     );
     check(
