@@ -182,7 +182,11 @@ fn name_model<E>(error: E, path: &Path) -> anyhow::Error
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    anyhow::Error::new(error).context(path.display().to_string())
+    let path = path.display().to_string();
+    match error.to_string().starts_with(&path) {
+        true => anyhow::Error::new(error),
+        false => anyhow::Error::new(error).context(path),
+    }
 }
 
 /// A token that the model has no row for would be refused in the middle of a prompt.
