@@ -36,6 +36,8 @@ pub struct Generate {
     pub min_p: Option<f32>,
     pub repeat_penalty: Option<f32>,
     pub seed: Option<u64>,
+    /// As the flag has it: `8`, `8/4`, `8/4r`.
+    pub kv_bits: Option<String>,
     #[serde(default)]
     pub stop: Vec<String>,
 }
@@ -116,7 +118,25 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let config = Config::parse(&uncommented).expect("every example is valid");
-        assert!(config.model.is_some() && config.generate.seed.is_some());
+        // Without `..`, so that a setting which the example forgets does not compile or fails.
+        let Config { data_dir, model, generate } = config;
+        assert!(data_dir.is_some() && model.is_some());
+        let Generate {
+            system,
+            max_tokens,
+            temperature,
+            top_p,
+            top_k,
+            min_p,
+            repeat_penalty,
+            seed,
+            kv_bits,
+            stop,
+        } = generate;
+        assert!(system.is_some() && max_tokens.is_some() && temperature.is_some());
+        assert!(top_p.is_some() && top_k.is_some() && min_p.is_some());
+        assert!(repeat_penalty.is_some() && seed.is_some() && kv_bits.is_some());
+        assert!(!stop.is_empty());
     }
 
     #[test]
@@ -126,7 +146,7 @@ mod tests {
               |
             2 | temprature = 0.5
               | ^^^^^^^^^^
-            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `stop`"#]]
+            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `stop`"#]]
         .assert_eq(&Config::parse("[generate]\ntemprature = 0.5\n").unwrap_err());
         assert!(Config::parse("model = 3").is_err());
     }

@@ -128,7 +128,7 @@ struct Memory {
 
 pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
     let defaults = &context.config.generate;
-    let Settings { sampling, max_tokens, stops } = settings(&arguments, defaults)?;
+    let Settings { sampling, max_tokens, stops, kv } = settings(&arguments, defaults)?;
     let prompt = read_prompt(arguments.prompt.as_deref())?;
     let name = arguments.model.name(context).to_owned();
     let resolved = model::resolve(&name, context, arguments.quiet)?;
@@ -139,6 +139,8 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     // The text room knows no paths.
     let of_model = |error: text::Error| name_model(error, &resolved.path);
     let tokenizer = Tokenizer::new(&text).map_err(of_model)?;
+    check_vocabulary(&tokenizer, files.summary().vocabulary)
+        .map_err(|error| error.context(resolved.path.display().to_string()))?;
     let (tokens, reply) = match arguments.raw {
         true => (tokenizer.encode_raw(&prompt)?, Reply::Continuation),
         false => {
@@ -151,12 +153,13 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let request = Request { prompt: tokens, max_tokens, sampling, stops, reply };
     let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
-    let mut model = files.load(LoadOptions {
-        kv: arguments.kv_bits.unwrap_or_default(),
+    let options = LoadOptions {
+        kv,
         pool_blocks,
         device: arguments.device.unwrap_or_else(Device::best),
         threads: arguments.threads,
-    })?;
+    };
+    let mut model = files.load(options).map_err(|error| name_model(error, &resolved.path))?;
     let load = load_started.elapsed();
 
     let interrupted = stop_on_interrupt()?;
@@ -199,7 +202,21 @@ fn name_model<E>(error: E, path: &Path) -> anyhow::Error
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    anyhow::Error::new(error).context(path.display().to_string())
+    let path = path.display().to_string();
+    match error.to_string().starts_with(&path) {
+        true => anyhow::Error::new(error),
+        false => anyhow::Error::new(error).context(path),
+    }
+}
+
+/// A token that the model has no row for would be refused in the middle of a prompt.
+fn check_vocabulary(tokenizer: &Tokenizer, rows: usize) -> anyhow::Result<()> {
+    let tokens = tokenizer.vocabulary_size();
+    anyhow::ensure!(
+        tokens <= rows,
+        "the tokenizer has {tokens} tokens, the model's vocabulary is {rows}"
+    );
+    Ok(())
 }
 
 /// What a request is made of besides its prompt, in range.
@@ -207,6 +224,7 @@ struct Settings {
     sampling: Sampling,
     max_tokens: usize,
     stops: Vec<String>,
+    kv: KvConfig,
 }
 
 /// The flags and the environment over the configuration. Looked at alone first, so that a value
@@ -236,7 +254,14 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
     if stops.iter().any(String::is_empty) {
         return Err("a stop text is empty".to_owned());
     }
-    Ok(Settings { sampling, max_tokens, stops: stops.clone() })
+    let kv = match (arguments.kv_bits, &defaults.kv_bits) {
+        (Some(kv), _) => kv,
+        (None, Some(text)) => {
+            text.parse::<KvConfig>().map_err(|reason| format!("kv_bits: {reason}"))?
+        }
+        (None, None) => KvConfig::default(),
+    };
+    Ok(Settings { sampling, max_tokens, stops: stops.clone(), kv })
 }
 
 /// Differs from run to run, which is all that is asked of it.
@@ -382,9 +407,13 @@ impl Report {
 /// Once per data folder: what the default model is, and one that is better.
 fn hint_at_better_models(data_dir: &Path) {
     let marker = data_dir.join("first-answer");
-    // Fails if the file is there: then the user has read it.
-    if std::fs::File::create_new(marker).is_err() {
-        return;
+    // Nothing was stored yet if the model lies elsewhere; what fails here fails below, too.
+    let _ = std::fs::create_dir_all(data_dir);
+    match std::fs::File::create_new(marker) {
+        // Then the user has read it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return,
+        // Said once too often is better than never.
+        Ok(_) | Err(_) => (),
     }
     let Some(better) = CATALOGUE.iter().find(|entry| entry.name == "qwen3-4b") else { return };
     output::talk(&format!(

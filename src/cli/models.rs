@@ -27,6 +27,8 @@ struct Line {
     quantisation: Option<String>,
     /// `null` if the model is not on this machine.
     path: Option<String>,
+    /// What it is good for; `null` if it is not one of the catalogue's.
+    about: Option<&'static str>,
 }
 
 pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
@@ -41,6 +43,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
                 size_bytes: entry.size_bytes,
                 quantisation: Some(entry.quantisation.to_owned()),
                 path: None,
+                about: Some(entry.about),
             })
             .collect::<Vec<_>>();
         lines.extend(missing);
@@ -60,11 +63,20 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
 impl From<LocalModel> for Line {
     fn from(model: LocalModel) -> Line {
         Line {
+            about: CATALOGUE.iter().find(|it| it.name == model.name).map(|entry| entry.about),
             name: model.name,
             size_bytes: model.size_bytes,
             quantisation: model.quantisation,
             path: Some(model.path.display().to_string()),
         }
+    }
+}
+
+/// The path, or how to get the model and why.
+fn place(line: &Line) -> String {
+    match &line.path {
+        Some(path) => path.clone(),
+        None => format!("(semantic pull {}) {}", line.name, line.about.unwrap_or_default()),
     }
 }
 
@@ -76,7 +88,7 @@ fn table(lines: &[Line]) -> String {
                 line.name.clone(),
                 human_bytes(line.size_bytes),
                 line.quantisation.clone().unwrap_or_else(|| "?".to_owned()),
-                line.path.clone().unwrap_or_else(|| format!("(semantic pull {})", line.name)),
+                place(line),
             ]
         })
         .collect();

@@ -124,7 +124,11 @@ pub fn run(
             }
         };
         if answer == Answer::Cancel {
-            sequence.cancel();
+            let rest = sequence.cancel();
+            if !rest.is_empty() {
+                // The answer was given.
+                on_event(Event::Text(&rest));
+            }
         }
     }
     let first_token = first_token.unwrap_or_else(Instant::now);

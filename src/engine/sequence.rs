@@ -63,9 +63,9 @@ impl Sequence {
         self.finish
     }
 
-    /// The caller went away; nothing more is sampled.
-    pub fn cancel(&mut self) {
-        self.end(Finish::Cancelled);
+    /// The caller went away; nothing more is sampled. Returns the text that was held back.
+    pub fn cancel(&mut self) -> String {
+        self.end(Finish::Cancelled)
     }
 
     pub fn into_text(self) -> String {
@@ -105,7 +105,8 @@ impl Sequence {
         stopped.emit
     }
 
-    /// Ends the sequence, if it has not ended, and lets go of the text that was held back.
+    /// Ends the sequence, if it has not ended, and lets go of the text that was held back. A stop
+    /// sequence that it completes is the reason then.
     fn end(&mut self, finish: Finish) -> String {
         let Some(TextState { detokenizer, mut stops }) = self.text_state.take() else {
             return String::new();
@@ -116,6 +117,7 @@ impl Sequence {
             let stopped = stops.push(&tail);
             rest += &stopped.emit;
             if stopped.hit.is_some() {
+                self.finish = Some(Finish::Stop);
                 self.text += &rest;
                 return rest;
             }
@@ -123,5 +125,73 @@ impl Sequence {
         rest += &stops.finish();
         self.text += &rest;
         rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Special;
+    use crate::types::TextSource;
+
+    fn tokenizer() -> Tokenizer {
+        let json = include_str!("../../tests/data/text/byte_level.tokenizer.json");
+        Tokenizer::new(&TextSource::Folder {
+            tokenizer_json: json.as_bytes().to_vec(),
+            tokenizer_config_json: None,
+            chat_template_jinja: None,
+            end_tokens: Vec::new(),
+        })
+        .expect("the fixture is a tokenizer")
+    }
+
+    /// A sequence whose model has said these tokens, and the text it has shown.
+    fn after(tokenizer: &Tokenizer, tokens: &[TokenId], stop: &str) -> (Sequence, String) {
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_k: None,
+            top_p: 1.0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            seed: 0,
+        };
+        let request = Request {
+            prompt: tokenizer.encode("a", Special::Parse).expect("it encodes"),
+            max_tokens: 100,
+            sampling,
+            stops: vec![stop.to_owned()],
+            reply: Reply::Turn,
+        };
+        let mut sequence = Sequence::new(request, 1_000, tokenizer);
+        let mut shown = String::new();
+        for token in tokens {
+            let mut logits = vec![0.0; 1 + tokens.iter().map(|t| t.0 as usize).max().unwrap_or(0)];
+            logits[token.0 as usize] = 1.0;
+            shown += &sequence.sample(&logits).expect("no NaN");
+        }
+        (sequence, shown)
+    }
+
+    #[test]
+    fn a_cancelled_sequence_lets_go_of_what_it_held_back() {
+        let tokenizer = tokenizer();
+        let tokens = tokenizer.encode("Hello\nUse", Special::Parse).expect("it encodes");
+        let (mut sequence, shown) = after(&tokenizer, &tokens, "\nUser:");
+        assert_eq!(shown, "Hello");
+        assert_eq!(sequence.cancel(), "\nUse");
+        assert_eq!(sequence.finish(), Some(Finish::Cancelled));
+        assert_eq!(sequence.cancel(), "");
+        assert_eq!(sequence.into_text(), "Hello\nUse");
+    }
+
+    #[test]
+    fn a_stop_that_the_last_half_character_completes_is_a_stop() {
+        let tokenizer = tokenizer();
+        let tokens = tokenizer.encode("\u{12000}", Special::Parse).expect("it encodes");
+        assert!(tokens.len() > 1);
+        let (mut sequence, shown) = after(&tokenizer, &tokens[..1], "\u{fffd}");
+        assert_eq!(shown, "");
+        assert_eq!(sequence.cancel(), "");
+        assert_eq!(sequence.finish(), Some(Finish::Stop));
     }
 }

@@ -4,9 +4,99 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use minijinja::value::Kwargs;
-use minijinja::{Error, ErrorKind};
+use minijinja::value::{Kwargs, Rest, ValueOrKwargs};
+use minijinja::{Environment, Error, ErrorKind, State, filters};
 use serde_json::Value;
+
+/// The largest width, precision, indent or count that a template may ask for.
+const WIDTH_MAX: u64 = 10_000;
+
+/// minijinja's own filters, with [`WIDTH_MAX`]: they take any number, and allocate as much as it
+/// says or panic.
+pub(super) fn add_bounded_filters(environment: &mut Environment<'static>) {
+    let indent = minijinja::Value::from_function(filters::indent);
+    let slice = minijinja::Value::from_function(filters::slice);
+    let batch = minijinja::Value::from_function(filters::batch);
+    for (name, filter) in [("indent", indent), ("slice", slice), ("batch", batch)] {
+        let bounded = move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            let count = args.get(1).map(|count| count.get_attr("width").unwrap_or(count.clone()));
+            check_width(count.filter(|count| !count.is_undefined()).or(args.get(1).cloned()))?;
+            filter.call(state, &args)
+        };
+        environment.add_filter(name, bounded);
+    }
+    let format = minijinja::Value::from_function(filters::format);
+    let bounded = move |state: &mut State, args: Rest<ValueOrKwargs>| {
+        let args = args.into_values();
+        let text = args.first().and_then(|text| text.as_str()).unwrap_or_default();
+        check_printf_widths(text)?;
+        // `*` takes the width from an argument.
+        if text.contains('*') {
+            args.iter().skip(1).try_for_each(|arg| check_width(Some(arg.clone())))?;
+        }
+        format.call(state, &args)
+    };
+    environment.add_filter("format", bounded);
+}
+
+/// Python's methods, with [`WIDTH_MAX`] for `str.format`.
+pub(super) fn unknown_method(
+    state: &mut State,
+    value: &minijinja::Value,
+    method: &str,
+    args: &[minijinja::Value],
+) -> Result<minijinja::Value, Error> {
+    if let ("format", Some(text)) = (method, value.as_str()) {
+        check_field_widths(text)?;
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+fn check_width(width: Option<minijinja::Value>) -> Result<(), Error> {
+    match width.map(u64::try_from) {
+        Some(Ok(width)) if width > WIDTH_MAX => Err(too_wide()),
+        _ => Ok(()),
+    }
+}
+
+/// The numbers between `%` and its conversion: `%-10.3f`, `%(key)5s`.
+fn check_printf_widths(text: &str) -> Result<(), Error> {
+    let is_spec = |c: char| c.is_ascii_digit() || "#- +.*".contains(c);
+    for part in text.split('%').skip(1) {
+        let spec = match part.strip_prefix('(') {
+            Some(key) => key.split_once(')').map_or("", |(_, spec)| spec),
+            None => part,
+        };
+        check_numbers(spec.split(|c| !is_spec(c)).next().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// The numbers between `{` and `}`: `{:>10}`, `{name:.3}`. The text of an escaped `{{` is looked
+/// at, too, which at worst refuses a large number in it.
+fn check_field_widths(text: &str) -> Result<(), Error> {
+    for part in text.split('{').skip(1) {
+        check_numbers(part.split('}').next().unwrap_or_default())?;
+    }
+    // A width that is itself a field cannot be seen here.
+    match text.split('}').any(|part| part.matches('{').count() > 1 && part.contains(":{")) {
+        true => Err(invalid("a width in a format cannot be a field")),
+        false => Ok(()),
+    }
+}
+
+fn check_numbers(spec: &str) -> Result<(), Error> {
+    let mut numbers = spec.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    match numbers.all(|number| number.parse().is_ok_and(|width: u64| width <= WIDTH_MAX)) {
+        true => Ok(()),
+        false => Err(too_wide()),
+    }
+}
+
+fn too_wide() -> Error {
+    invalid(format!("a width, indent or count is above {WIDTH_MAX}"))
+}
 
 /// Hugging Face's `tojson`: `json.dumps(x, ensure_ascii=False, indent=None, separators=None,
 /// sort_keys=False)`. Nothing is escaped for HTML and keys keep their order.
@@ -19,6 +109,9 @@ pub(super) fn tojson(value: &minijinja::Value, options: Kwargs) -> Result<String
     let sort_keys: Option<bool> = options.get("sort_keys")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
     options.assert_all_used()?;
+    if indent.is_some_and(|indent| indent as u64 > WIDTH_MAX) {
+        return Err(too_wide());
+    }
 
     let value = serde_json::to_value(value)
         .map_err(|error| invalid(format!("cannot be written as JSON: {error}")))?;

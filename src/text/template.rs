@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
@@ -20,10 +21,13 @@ use super::hugging_face::Config;
 use super::python;
 
 /// Instructions one rendering may execute. A message takes up to a hundred, so this is enough for
-/// ten thousand messages. The million takes 0.1 s in a plain loop and 0.7 s in one that calls
-/// filters (debug build, 2 cores): a template that loops for ever is stopped within a second. It
-/// bounds loops, not the work of one instruction on a very long string.
-pub const TEMPLATE_STEPS_MAX: u64 = 1_000_000;
+/// three thousand messages. A loop that calls a filter was stopped after 0.4 s (debug build, busy
+/// machine). It bounds the number of instructions, not the work of one: `~`, `+`,
+/// `join` and `replace` copy their strings, minijinja has no hook for that, and so a template that
+/// copies a long string in a loop, or doubles one, is bounded in neither time nor memory. Numbers
+/// that ask for room (`indent`, `slice`, `batch`, widths in `format`) are bounded in
+/// [`python::add_bounded_filters`].
+pub const TEMPLATE_STEPS_MAX: u64 = 300_000;
 
 /// Bytes one rendering may write: four times the largest request body the server accepts.
 pub const RENDERED_BYTES_MAX: usize = 8 << 20;
@@ -120,9 +124,9 @@ impl ChatTemplate {
             .map_err(broken)?;
         environment.set_syntax(syntax);
         environment.set_fuel(Some(TEMPLATE_STEPS_MAX));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(python::unknown_method);
         environment.add_filter("tojson", python::tojson);
+        python::add_bounded_filters(&mut environment);
         environment.add_test("iterable", python::is_iterable);
         environment.add_test("sequence", python::is_sequence);
         environment.add_function("raise_exception", raise_exception);
@@ -144,9 +148,13 @@ impl ChatTemplate {
             None => self.environment.get_template(DEFAULT).map_err(failed)?,
         };
         let mut output = Capped(Vec::new());
-        template
-            .render_captured_to(self.context(messages, options), &mut output)
-            .map_err(failed)?;
+        // A template comes with a model: what it makes minijinja do must not end the program. The
+        // environment is only read, and the output of a rendering that failed is not.
+        catch_unwind(AssertUnwindSafe(|| {
+            template.render_captured_to(self.context(messages, options), &mut output)
+        }))
+        .map_err(|_| Error::TemplateFailed { line: 0, reason: "the renderer panicked".into() })?
+        .map_err(failed)?;
         Ok(String::from_utf8_lossy(&output.0).into_owned())
     }
 

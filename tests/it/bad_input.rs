@@ -268,8 +268,8 @@ fn a_damaged_folder() {
     check_folder(
         edit(first, |bytes| replace(bytes, "\"F16\"", "\"I16\"")),
         expect![[r#"
-        error: ./model/model-00001-of-00002.safetensors: tensor "model.embed_tokens.weight": has type I16; wanted F32, F16 or BF16
-    "#]],
+            error: ./model/model-00001-of-00002.safetensors: tensor "model.embed_tokens.weight": has type I16; wanted F32, F16 or BF16
+        "#]],
     );
     check_folder(
         edit(first, |bytes| replace(bytes, "embed_tokens", "embed_tokenz")),
@@ -356,15 +356,15 @@ fn a_configuration_that_makes_no_sense() {
         "hidden_size",
         json!(128),
         expect![[r#"
-        error: ./model/model-00001-of-00002.safetensors: tensor "model.embed_tokens.weight": has shape [288, 64], the configuration says [288, 128]
-    "#]],
+            error: ./model/model-00001-of-00002.safetensors: tensor "model.embed_tokens.weight": has shape [288, 64], the configuration says [288, 128]
+        "#]],
     );
     check(
         "vocab_size",
         json!(1 << 24),
         expect![[r#"
-        error: ./model/model-00001-of-00002.safetensors: tensor "model.embed_tokens.weight": has shape [288, 64], the configuration says [16777216, 64]
-    "#]],
+            error: ./model/model-00001-of-00002.safetensors: tensor "model.embed_tokens.weight": has shape [288, 64], the configuration says [16777216, 64]
+        "#]],
     );
     check(
         "num_hidden_layers",
@@ -377,8 +377,8 @@ fn a_configuration_that_makes_no_sense() {
         "num_hidden_layers",
         json!(3),
         expect![[r#"
-        error: ./model: tensor "model.layers.2.input_layernorm.weight" is missing
-    "#]],
+            error: ./model: tensor "model.layers.2.input_layernorm.weight" is missing
+        "#]],
     );
     check(
         "num_attention_heads",
@@ -391,8 +391,8 @@ fn a_configuration_that_makes_no_sense() {
         "head_dim",
         json!(1 << 24),
         expect![[r#"
-        error: ./model/model-00001-of-00002.safetensors: tensor "model.layers.0.self_attn.q_proj.weight": has shape [128, 64], the configuration says [67108864, 64]
-    "#]],
+            error: ./model/model-00001-of-00002.safetensors: tensor "model.layers.0.self_attn.q_proj.weight": has shape [128, 64], the configuration says [67108864, 64]
+        "#]],
     );
     check(
         "head_dim",
@@ -573,7 +573,7 @@ fn a_broken_chat_template() {
     check(
         "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}",
         expect![[r#"
-            error: ./model: the chat template was stopped after 1000000 steps, line 1: it may loop for ever
+            error: ./model: the chat template was stopped after 300000 steps, line 1: it may loop for ever
         "#]],
     );
     check(
@@ -592,6 +592,18 @@ fn a_broken_chat_template() {
         "{{ 'a' * 10 ** 15 }}",
         expect![[r#"
         error: ./model: the chat template failed, line 1: invalid operation: repeated string is too large
+    "#]],
+    );
+    check(
+        "{{ 'x'|indent(18446744073709551615) }}",
+        expect![[r#"
+        error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
+    "#]],
+    );
+    check(
+        "{{ messages|tojson(indent=10**14) }}",
+        expect![[r#"
+        error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
     "#]],
     );
     check(
@@ -698,8 +710,8 @@ fn a_damaged_gguf() {
     check_gguf(
         |bytes| replace(bytes, "blk.1.ffn_up", "blk.1.ffn_zz"),
         expect![[r#"
-        error: model.gguf: tensor "blk.1.ffn_up.weight" is missing
-    "#]],
+            error: model.gguf: tensor "blk.1.ffn_up.weight" is missing
+        "#]],
     );
     let dimension = |bytes: &mut Vec<u8>, new: u64| {
         let at = after(bytes, "blk.1.ffn_up.weight");
@@ -708,8 +720,8 @@ fn a_damaged_gguf() {
     check_gguf(
         |bytes| dimension(bytes, 32),
         expect![[r#"
-        error: model.gguf: tensor "blk.1.ffn_up.weight": has shape [96, 32], the configuration says [96, 64]
-    "#]],
+            error: model.gguf: tensor "blk.1.ffn_up.weight": has shape [96, 32], the configuration says [96, 64]
+        "#]],
     );
     check_gguf(
         |bytes| dimension(bytes, u64::MAX),
@@ -970,12 +982,12 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
         (
             "[generate]\ntemprature = 1",
             expect![[r#"
-            error: the configuration config.toml is not valid: TOML parse error at line 2, column 1
-              |
-            2 | temprature = 1
-              | ^^^^^^^^^^
-            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `stop`
-        "#]],
+                error: the configuration config.toml is not valid: TOML parse error at line 2, column 1
+                  |
+                2 | temprature = 1
+                  | ^^^^^^^^^^
+                unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `stop`
+            "#]],
         ),
         (
             "model = ",
@@ -1145,8 +1157,8 @@ fn a_kv_cache_larger_than_the_memory() {
         &machine.finish(limited, b""),
         1,
         &expect![[r#"
-        error: not enough memory for the KV cache of 16000256 tokens, 144 bytes each in 2 layers; hint: a smaller --max-tokens or fewer --kv-bits
-    "#]],
+            error: ./model: not enough memory for the KV cache of 16000256 tokens, 144 bytes each in 2 layers; hint: a smaller --max-tokens or fewer --kv-bits
+        "#]],
     );
 }
 

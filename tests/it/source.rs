@@ -332,6 +332,15 @@ fn a_hostile_hub_writes_nowhere_else() {
 }
 
 #[test]
+fn weights_that_nobody_could_check_are_refused() {
+    let hub = gguf_hub(b"weights");
+    hub.fail("/resolve/", Fault::Etag("0123456789abcdef0123456789abcdef01234567"), 1);
+    let refused = Machine::new(&hub.url).resolve("org/name");
+    assert!(matches!(refused, Err(Error::NoDigest { .. })), "{refused:?}");
+    assert!(hub.requests().iter().all(|request| !request.path.contains("/cdn/")));
+}
+
+#[test]
 fn a_repository_without_a_model_is_told() {
     let hub = Hub::new(&[("README.md", b"hello"), ("config.json", b"{}")]);
     let error = Machine::new(&hub.url).resolve("org/name").expect_err("no model");

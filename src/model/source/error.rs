@@ -29,6 +29,8 @@ pub enum Error {
     Denied { name: String, url: String, status: u16 },
     #[error("the hub failed for {name}: {url}: {reason}")]
     HubAnswer { name: String, url: String, reason: String },
+    #[error("the hub gives no SHA-256 for {file} of {name}, so it cannot be checked")]
+    NoDigest { name: String, file: String },
     #[error("the transfer of {file} stopped at {received_bytes} of {size_bytes} bytes: {reason}")]
     Interrupted { file: String, received_bytes: u64, size_bytes: u64, reason: String },
 
@@ -109,6 +111,9 @@ impl Error {
                 "to go on offline put the file at {} yourself, or give a model with --model PATH",
                 put.display()
             ),
+            Error::NoDigest { .. } => {
+                "fetch the file by other means and give it with --model PATH".into()
+            }
             Error::NotAModel { .. } | Error::Wheel { .. } | Error::Io { .. } => return None,
         };
         Some(hint)

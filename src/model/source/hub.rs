@@ -15,6 +15,7 @@ use super::choose::{self, Needed};
 use super::download::{self, CopyError, check, copy_hashed, hex, io_error, write_error};
 use super::hub_client::{Client, RemoteFile, TRIES_MAX};
 use super::local::note_choice;
+use super::name::is_gguf;
 use super::{Error, HubName, HubSettings, Progress, ResolvedModel, Settings};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use sha2::{Digest, Sha256};
@@ -95,6 +96,12 @@ fn fetch_checked(
     let files: Result<Vec<RemoteFile>, Error> =
         files.iter().map(|file| client.metadata(file)).collect();
     let files = files?;
+    // A small text file has git's digest: its length is checked, and whoever parses it says what
+    // is wrong. Weights that are wrong nobody would notice.
+    if let Some(file) = files.iter().find(|file| is_weights(&file.file) && file.sha256().is_none())
+    {
+        return Err(Error::NoDigest { name: name.to_string(), file: file.file.clone() });
+    }
     if let (Some(sha256), [file]) = (sha256, files.as_slice()) {
         check(&file.file, sha256, file.etag.clone())?;
     }
@@ -279,10 +286,9 @@ fn attempt(
     if received_bytes < file.size_bytes {
         return Err(broken(received_bytes, "the connection was closed".into()));
     }
-    // Else it is a small text file, which git's digest names: its length was checked, and
-    // whoever parses it says what is wrong.
-    if let Some(expected) = file.sha256() {
-        check(&file.file, expected, hex(hasher))?;
+    match file.sha256() {
+        Some(expected) => check(&file.file, expected, hex(hasher))?,
+        None => assert!(!is_weights(&file.file)),
     }
     Ok(output)
 }
@@ -381,6 +387,10 @@ fn collect(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
             _ => {}
         }
     }
+}
+
+fn is_weights(file: &str) -> bool {
+    is_gguf(file) || file.ends_with(".safetensors")
 }
 
 fn length(path: &Path) -> u64 {

