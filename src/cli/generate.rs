@@ -19,7 +19,7 @@ use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
 use crate::model::{Device, KvConfig, LoadOptions};
 use crate::text::{self, ChatTemplate, Message, RenderOptions, Special, Tokenizer};
-use crate::types::BLOCK_TOKENS;
+use crate::types::{BLOCK_TOKENS, TokenId};
 
 /// The longest reply if nobody says otherwise.
 const MAX_TOKENS_DEFAULT: usize = 512;
@@ -139,8 +139,6 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     // The text room knows no paths.
     let of_model = |error: text::Error| name_model(error, &resolved.path);
     let tokenizer = Tokenizer::new(&text).map_err(of_model)?;
-    check_vocabulary(&tokenizer, files.summary().vocabulary)
-        .map_err(|error| error.context(resolved.path.display().to_string()))?;
     let (tokens, reply) = match arguments.raw {
         true => (tokenizer.encode_raw(&prompt)?, Reply::Continuation),
         false => {
@@ -150,6 +148,8 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
             (tokenizer.encode(&rendered, Special::Parse)?, Reply::Turn)
         }
     };
+    check_vocabulary(&tokens, files.summary().vocabulary)
+        .map_err(|error| error.context(resolved.path.display().to_string()))?;
     let request = Request { prompt: tokens, max_tokens, sampling, stops, reply };
     let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
@@ -209,14 +209,14 @@ where
     }
 }
 
-/// A token that the model has no row for would be refused in the middle of a prompt.
-fn check_vocabulary(tokenizer: &Tokenizer, rows: usize) -> anyhow::Result<()> {
-    let tokens = tokenizer.vocabulary_size();
-    anyhow::ensure!(
-        tokens <= rows,
-        "the tokenizer has {tokens} tokens, the model's vocabulary is {rows}"
-    );
-    Ok(())
+/// A tokenizer may know tokens that the model has no row for, as long as nobody uses them.
+fn check_vocabulary(prompt: &[TokenId], rows: usize) -> anyhow::Result<()> {
+    match prompt.iter().find(|token| token.0 as usize >= rows) {
+        None => Ok(()),
+        Some(token) => Err(anyhow::anyhow!(
+            "the tokenizer gives token {token}, the model's vocabulary is {rows}"
+        )),
+    }
 }
 
 /// What a request is made of besides its prompt, in range.
