@@ -38,6 +38,9 @@ pub struct Generate {
     pub seed: Option<u64>,
     /// As the flag has it: `8`, `8/4`, `8/4r`.
     pub kv_bits: Option<String>,
+    /// As the flag has it: `cpu` or `portable`.
+    pub device: Option<String>,
+    pub threads: Option<usize>,
     #[serde(default)]
     pub stop: Vec<String>,
 }
@@ -131,11 +134,14 @@ mod tests {
             repeat_penalty,
             seed,
             kv_bits,
+            device,
+            threads,
             stop,
         } = generate;
         assert!(system.is_some() && max_tokens.is_some() && temperature.is_some());
         assert!(top_p.is_some() && top_k.is_some() && min_p.is_some());
         assert!(repeat_penalty.is_some() && seed.is_some() && kv_bits.is_some());
+        assert!(device.is_some() && threads.is_some());
         assert!(!stop.is_empty());
     }
 
@@ -146,7 +152,7 @@ mod tests {
               |
             2 | temprature = 0.5
               | ^^^^^^^^^^
-            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `stop`"#]]
+            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `device`, `threads`, `stop`"#]]
         .assert_eq(&Config::parse("[generate]\ntemprature = 0.5\n").unwrap_err());
         assert!(Config::parse("model = 3").is_err());
     }

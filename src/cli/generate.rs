@@ -66,7 +66,7 @@ pub struct Arguments {
     #[arg(long, env = "SEMANTIC_DEVICE")]
     device: Option<Device>,
     /// Threads of the CPU kernels [default: all physical cores]
-    #[arg(long, env = "SEMANTIC_THREADS", value_parser = threads)]
+    #[arg(long, env = "SEMANTIC_THREADS")]
     threads: Option<usize>,
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
@@ -81,13 +81,6 @@ pub struct Arguments {
 
 /// More threads than any machine has cores.
 const THREADS_MAX: usize = 1024;
-
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(threads @ 1..=THREADS_MAX) => Ok(threads),
-        _ => Err(format!("wanted a number from 1 to {THREADS_MAX}")),
-    }
-}
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -128,7 +121,8 @@ struct Memory {
 
 pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
     let defaults = &context.config.generate;
-    let Settings { sampling, max_tokens, stops, kv } = settings(&arguments, defaults)?;
+    let Settings { sampling, max_tokens, stops, kv, device, threads } =
+        settings(&arguments, defaults)?;
     let prompt = read_prompt(arguments.prompt.as_deref())?;
     let name = arguments.model.name(context).to_owned();
     let resolved = model::resolve(&name, context, arguments.quiet)?;
@@ -153,12 +147,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let request = Request { prompt: tokens, max_tokens, sampling, stops, reply };
     let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
-    let options = LoadOptions {
-        kv,
-        pool_blocks,
-        device: arguments.device.unwrap_or_else(Device::best),
-        threads: arguments.threads,
-    };
+    let options = LoadOptions { kv, pool_blocks, device, threads };
     let mut model = files.load(options).map_err(|error| name_model(error, &resolved.path))?;
     let load = load_started.elapsed();
 
@@ -225,6 +214,8 @@ struct Settings {
     max_tokens: usize,
     stops: Vec<String>,
     kv: KvConfig,
+    device: Device,
+    threads: Option<usize>,
 }
 
 /// The flags and the environment over the configuration. Looked at alone first, so that a value
@@ -261,7 +252,18 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
         }
         (None, None) => KvConfig::default(),
     };
-    Ok(Settings { sampling, max_tokens, stops: stops.clone(), kv })
+    let device = match (arguments.device, &defaults.device) {
+        (Some(device), _) => device,
+        (None, Some(text)) => text.parse().map_err(|reason| format!("device: {reason}"))?,
+        (None, None) => Device::best(),
+    };
+    let threads = arguments.threads.or(defaults.threads);
+    if let Some(threads) = threads
+        && !(1..=THREADS_MAX).contains(&threads)
+    {
+        return Err(format!("threads is {threads}; it goes from 1 to {THREADS_MAX}"));
+    }
+    Ok(Settings { sampling, max_tokens, stops: stops.clone(), kv, device, threads })
 }
 
 /// Differs from run to run, which is all that is asked of it.

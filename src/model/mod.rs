@@ -41,7 +41,8 @@ pub trait Model {
     /// Nothing is written when the batch is refused ([`Error::Batch`]).
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error>;
 
-    /// The KV of the first `tokens` tokens of a block, in the layout of [`Spec::block_bytes`].
+    /// The KV of the first `tokens` tokens of a block, [`Spec::block_bytes`] long. The order of the
+    /// bytes is that of the path: what the kernels export, the portable path cannot import.
     fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error>;
 
     /// Puts exported bytes back; the inverse of [`Model::export`], to the bit.

@@ -986,7 +986,7 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
                   |
                 2 | temprature = 1
                   | ^^^^^^^^^^
-                unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `stop`
+                unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `device`, `threads`, `stop`
             "#]],
         ),
         (
