@@ -231,7 +231,7 @@ impl Kv {
 
 /// Refuses a pool that the system would not give us: MLX does not survive being told so. Where
 /// the system promises more than it has, as macOS does, this finds nothing.
-fn check_memory(layers: usize, token_bytes: usize, slots: usize) -> Result<(), Error> {
+pub fn check_memory(layers: usize, token_bytes: usize, slots: usize) -> Result<(), Error> {
     let bytes = token_bytes.checked_mul(layers).and_then(|bytes| bytes.checked_mul(slots));
     match bytes.map(|bytes| Vec::<u8>::new().try_reserve_exact(bytes)) {
         Some(Ok(())) => Ok(()),

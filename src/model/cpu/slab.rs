@@ -9,7 +9,7 @@ use std::ops::Range;
 use kernels::kv::{Bits, Layout};
 
 use crate::model::decoder::Config;
-use crate::model::kv::{KvBits, KvConfig};
+use crate::model::kv::{KvBits, KvConfig, check_memory};
 use crate::model::{Error, LayerSpec};
 use crate::types::{BLOCK_TOKENS, BlockId};
 
@@ -23,16 +23,8 @@ impl Slab {
     pub fn new(kv: KvConfig, config: &Config, blocks: usize) -> Result<Slab, Error> {
         assert_eq!(kernels::kv::BLOCK_TOKENS, BLOCK_TOKENS);
         let layout = layout(kv, config)?;
-        let len = layout
-            .bytes()
-            .checked_mul(config.layers)
-            .and_then(|bytes| bytes.checked_mul(blocks))
-            .ok_or_else(|| Error::Setting(format!("a KV pool of {blocks} blocks is too large")))?;
-        let mut reserved: Vec<u8> = Vec::new();
-        reserved.try_reserve_exact(len).map_err(|_| {
-            Error::Setting(format!("a KV pool of {len} bytes does not fit the memory"))
-        })?;
-        drop(reserved);
+        check_memory(config.layers, layout.bytes().div_ceil(BLOCK_TOKENS), blocks * BLOCK_TOKENS)?;
+        let len = layout.bytes() * config.layers * blocks;
         // Zeroed memory comes from the system untouched.
         Ok(Slab { bytes: vec![0; len], layout, layers: config.layers })
     }
