@@ -1,4 +1,5 @@
-//! The portable path: the forward pass in plain MLX operations. Runs on Metal, CUDA and CPU.
+//! The portable path: the forward pass in plain MLX operations, in f32.
+//! Tested on CPU; nothing in it is particular to one of MLX's devices.
 
 use mlx_rs::{Array, Dtype};
 
