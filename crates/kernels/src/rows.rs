@@ -71,17 +71,17 @@ impl Kernel for RmsNorm<'_> {
     #[inline(always)]
     fn run<S: Lanes>(self, lanes: S) {
         let mut squares = lanes.splat(0.0);
-        each_vector(self.x.len(), |range| {
+        for range in vectors(self.x.len()) {
             let x = load(lanes, &self.x[range]);
             squares = lanes.fma(x, x, squares);
-        });
+        }
         let mean = lanes.sum(squares) / self.x.len() as f32;
         let factor = lanes.splat(1.0 / (mean + self.epsilon).sqrt());
-        each_vector(self.x.len(), |range| {
+        for range in vectors(self.x.len()) {
             let x = load(lanes, &self.x[range.clone()]);
             let weight = load(lanes, &self.weight[range.clone()]);
             store(lanes, &mut self.out[range], lanes.mul(lanes.mul(x, factor), weight));
-        });
+        }
     }
 }
 
@@ -103,7 +103,7 @@ impl Kernel for Gated<'_> {
 
     #[inline(always)]
     fn run<S: Lanes>(self, lanes: S) {
-        each_vector(self.gate.len(), |range| {
+        for range in vectors(self.gate.len()) {
             let gate = load(lanes, &self.gate[range.clone()]);
             let up = load(lanes, &self.up[range.clone()]);
             let activated = match self.activation {
@@ -111,7 +111,7 @@ impl Kernel for Gated<'_> {
                 Activation::GeluTanh => math::gelu_tanh(lanes, gate),
             };
             store(lanes, &mut self.out[range], lanes.mul(activated, up));
-        });
+        }
     }
 }
 
@@ -178,16 +178,11 @@ impl Kernel for Hadamard<'_> {
     }
 }
 
-/// The ranges of a row that make up its vectors; the last one may be short.
+/// The ranges of a row that make up its vectors; the last one may be short. An iterator, because a
+/// closure around the arithmetic would be compiled without the lanes' instructions.
 #[inline(always)]
-fn each_vector(len: usize, mut f: impl FnMut(std::ops::Range<usize>)) {
-    let whole = len / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        f(start..start + LANES);
-    }
-    if whole < len {
-        f(whole..len);
-    }
+fn vectors(len: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..len).step_by(LANES).map(move |start| start..len.min(start + LANES))
 }
 
 /// Up to 16 values, the others 0.
