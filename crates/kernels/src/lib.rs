@@ -8,6 +8,7 @@
 compile_error!("packed weights and caches are little-endian");
 
 pub mod isa;
+pub mod memory;
 pub mod pool;
 
 pub mod matmul;
@@ -17,6 +18,5 @@ pub mod kv;
 pub mod rows;
 pub mod strided;
 
-mod aligned;
 mod lanes;
 mod math;

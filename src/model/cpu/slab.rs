@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use kernels::kv::{Bits, Layout};
+use kernels::memory::Pages;
 
 use crate::model::decoder::Config;
 use crate::model::kv::{KvBits, KvConfig, check_memory};
@@ -14,7 +15,7 @@ use crate::model::{Error, LayerSpec};
 use crate::types::{BLOCK_TOKENS, BlockId};
 
 pub struct Slab {
-    bytes: Vec<u8>,
+    pages: Pages,
     layout: Layout,
     layers: usize,
 }
@@ -25,8 +26,8 @@ impl Slab {
         let layout = layout(kv, config)?;
         check_memory(config.layers, layout.bytes().div_ceil(BLOCK_TOKENS), blocks * BLOCK_TOKENS)?;
         let len = layout.bytes() * config.layers * blocks;
-        // Zeroed memory comes from the system untouched.
-        Ok(Slab { bytes: vec![0; len], layout, layers: config.layers })
+        let pages = Pages::zeroed(len).map_err(|error| Error::Setting(error.to_string()))?;
+        Ok(Slab { pages, layout, layers: config.layers })
     }
 
     pub fn layout(&self) -> Layout {
@@ -47,7 +48,7 @@ impl Slab {
 
     /// One layer's part of a block.
     pub fn part(&self, block: BlockId, layer: usize) -> &[u8] {
-        &self.bytes[self.range(block, layer)]
+        &self.pages.as_slice()[self.range(block, layer)]
     }
 
     /// One layer's parts of several blocks, all different, to be written at once.
@@ -57,7 +58,7 @@ impl Slab {
         let mut wanted = blocks.to_vec();
         wanted.sort_unstable();
         let mut parts = Vec::with_capacity(wanted.len());
-        let mut rest = &mut self.bytes[..];
+        let mut rest = self.pages.as_mut_slice();
         let mut passed = 0;
         for block in wanted {
             let skip = block.0 as usize - passed;
@@ -87,7 +88,7 @@ impl Slab {
         let runs = self.runs(tokens);
         for layer in 0..self.layers {
             let range = self.range(block, layer);
-            let part = &mut self.bytes[range];
+            let part = &mut self.pages.as_mut_slice()[range];
             for run in &runs {
                 let (head, tail) = rest.split_at(run.len());
                 part[run.clone()].copy_from_slice(head);

@@ -13,7 +13,7 @@ use half::{bf16, f16};
 
 use super::activations::Input;
 use super::{CHUNK, LANES};
-use crate::aligned::AlignedBytes;
+use crate::memory::{AlignedBytes, OutOfMemory};
 
 /// A matrix `[rows, columns]`, packed.
 pub struct Weights {
@@ -53,6 +53,8 @@ pub enum Error {
     Length { name: &'static str, rows: usize, columns: usize, len: usize, expected: usize },
     #[error("a {rows} by {columns} matrix is too large")]
     TooLarge { rows: usize, columns: usize },
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +154,7 @@ impl Weights {
     ) -> Result<Weights, Error> {
         let len = rows.div_ceil(LANES).checked_mul(tile_bytes);
         let len = len.filter(|&len| isize::try_from(len).is_ok());
-        let bytes = AlignedBytes::zeroed(len.ok_or(Error::TooLarge { rows, columns })?);
+        let bytes = AlignedBytes::zeroed(len.ok_or(Error::TooLarge { rows, columns })?)?;
         Ok(Weights { rows, columns, format, tile_bytes, bytes })
     }
 
