@@ -66,6 +66,17 @@ pub struct Tensors {
     pub biases: Range<usize>,
 }
 
+impl Tensors {
+    /// These ranges of a part.
+    fn of(self, part: &mut [u8]) -> HeadMut<'_> {
+        let (codes, rest) = part[self.codes.start..].split_at_mut(self.codes.len());
+        let rest = &mut rest[self.scales.start - self.codes.end..];
+        let (scales, rest) = rest.split_at_mut(self.scales.len());
+        let rest = &mut rest[self.biases.start - self.scales.end..];
+        HeadMut { codes, scales, biases: &mut rest[..self.biases.len()] }
+    }
+}
+
 impl Layout {
     /// Asserts that `head_dim` is a multiple of 32 up to [`HEAD_DIM_MAX`].
     pub fn new(kv_heads: usize, head_dim: usize, key_bits: Bits, value_bits: Bits) -> Layout {
@@ -126,6 +137,27 @@ impl Layout {
         Tensors { codes: start..codes, scales: codes..scales, biases: scales..scales + parameters }
     }
 
+    /// Where the K of one head lies.
+    pub(crate) fn key_head(self, head: usize) -> Tensors {
+        self.head(self.keys(), self.key_bits, head)
+    }
+
+    /// Where the V of one head lies.
+    pub(crate) fn value_head(self, head: usize) -> Tensors {
+        self.head(self.values(), self.value_bits, head)
+    }
+
+    fn head(self, tensors: Tensors, bits: Bits, head: usize) -> Tensors {
+        assert!(head < self.kv_heads, "head {head}");
+        let one = |tensor: Range<usize>| {
+            let bytes = tensor.len() / self.kv_heads;
+            tensor.start + head * bytes..tensor.start + (head + 1) * bytes
+        };
+        debug_assert_eq!(one(tensors.codes.clone()).len(), self.code_bytes(bits));
+        let Tensors { codes, scales, biases } = tensors;
+        Tensors { codes: one(codes), scales: one(scales), biases: one(biases) }
+    }
+
     /// Bytes of the codes of one head.
     pub(crate) fn code_bytes(self, bits: Bits) -> usize {
         BLOCK_TOKENS * self.head_dim * bits.count() / 8
@@ -155,15 +187,46 @@ pub fn append(
     assert!(slot < BLOCK_TOKENS, "slot {slot}");
     assert_eq!(keys.len(), layout.kv_heads * layout.head_dim);
     assert_eq!(values.len(), layout.kv_heads * layout.head_dim);
-    lanes::run(isa, Append { layout, block, slot, keys, values });
+    for head in 0..layout.kv_heads {
+        let x = head * layout.head_dim..(head + 1) * layout.head_dim;
+        append_key(isa, layout, layout.key_head(head).of(block), slot, &keys[x.clone()]);
+        append_value(isa, layout, layout.value_head(head).of(block), slot, &values[x]);
+    }
 }
 
-struct Append<'a> {
+/// One head's K or V of a block, to be written.
+pub(crate) struct HeadMut<'a> {
+    pub(crate) codes: &'a mut [u8],
+    pub(crate) scales: &'a mut [u8],
+    pub(crate) biases: &'a mut [u8],
+}
+
+/// [`append`] for the key of one head.
+pub(crate) fn append_key(isa: Isa, layout: Layout, part: HeadMut<'_>, slot: usize, x: &[f32]) {
+    assert!(slot < BLOCK_TOKENS, "slot {slot}");
+    assert_eq!(x.len(), layout.head_dim);
+    lanes::run(isa, AppendKey { layout, part, slot, x });
+}
+
+/// [`append`] for the value of one head.
+pub(crate) fn append_value(isa: Isa, layout: Layout, part: HeadMut<'_>, slot: usize, x: &[f32]) {
+    assert!(slot < BLOCK_TOKENS, "slot {slot}");
+    assert_eq!(x.len(), layout.head_dim);
+    lanes::run(isa, AppendValue { layout, part, slot, x });
+}
+
+struct AppendKey<'a> {
     layout: Layout,
-    block: &'a mut [u8],
+    part: HeadMut<'a>,
     slot: usize,
-    keys: &'a [f32],
-    values: &'a [f32],
+    x: &'a [f32],
+}
+
+struct AppendValue<'a> {
+    layout: Layout,
+    part: HeadMut<'a>,
+    slot: usize,
+    x: &'a [f32],
 }
 
 /// One head of one token, as it is stored.
@@ -174,114 +237,87 @@ struct Quantised {
     biases: [[u8; 2]; HEAD_DIM_MAX / 32],
 }
 
-impl Kernel for Append<'_> {
+impl Kernel for AppendKey<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Lanes>(self, lanes: S) {
-        let Append { layout, block, slot, keys, values } = self;
-        let head_dim = layout.head_dim;
-        for head in 0..layout.kv_heads {
-            let x = &keys[head * head_dim..][..head_dim];
-            write_key(lanes, layout, block, head, slot, x);
-            let x = &values[head * head_dim..][..head_dim];
-            write_value(lanes, layout, block, head, slot, x);
-        }
-    }
-}
-
-#[inline(always)]
-fn write_key<S: Lanes>(
-    lanes: S,
-    layout: Layout,
-    block: &mut [u8],
-    head: usize,
-    slot: usize,
-    x: &[f32],
-) {
-    let bits = layout.key_bits;
-    let tensors = layout.keys();
-    let code_bytes = layout.code_bytes(bits);
-    let codes = &mut block[tensors.codes][head * code_bytes..][..code_bytes];
-    match bits {
-        Bits::Sixteen => {
-            let (elements, _) = codes.as_chunks_mut::<2>();
-            let mut halves = [[0; 2]; HEAD_DIM_MAX];
-            round_to_f16(lanes, x, &mut halves);
-            for (dimension, half) in halves[..x.len()].iter().enumerate() {
-                elements[dimension * BLOCK_TOKENS + slot] = *half;
-            }
-        }
-        Bits::ThirtyTwo => {
-            let (elements, _) = codes.as_chunks_mut::<4>();
-            for (dimension, x) in x.iter().enumerate() {
-                elements[dimension * BLOCK_TOKENS + slot] = x.to_le_bytes();
-            }
-        }
-        Bits::Four | Bits::Eight => {
-            let quantised = quantise(lanes, x, layout.group(), bits);
-            if bits == Bits::Eight {
-                for (dimension, code) in quantised.codes[..x.len()].iter().enumerate() {
-                    codes[dimension * BLOCK_TOKENS + slot] = *code;
-                }
-            } else {
-                let (pairs, _) = quantised.codes[..x.len()].as_chunks::<2>();
-                for (pair, [low, high]) in pairs.iter().enumerate() {
-                    codes[pair * BLOCK_TOKENS + slot] = low | (high << 4);
+        let AppendKey { layout, part: HeadMut { codes, scales, biases }, slot, x } = self;
+        let bits = layout.key_bits;
+        match bits {
+            Bits::Sixteen => {
+                let (elements, _) = codes.as_chunks_mut::<2>();
+                let mut halves = [[0; 2]; HEAD_DIM_MAX];
+                round_to_f16(lanes, x, &mut halves);
+                for (dimension, half) in halves[..x.len()].iter().enumerate() {
+                    elements[dimension * BLOCK_TOKENS + slot] = *half;
                 }
             }
-            for group in 0..layout.groups() {
-                let at = (head * layout.groups() + group) * BLOCK_TOKENS + slot;
-                let scale = quantised.scales[group];
-                block[tensors.scales.clone()].as_chunks_mut::<2>().0[at] = scale;
-                let bias = quantised.biases[group];
-                block[tensors.biases.clone()].as_chunks_mut::<2>().0[at] = bias;
+            Bits::ThirtyTwo => {
+                let (elements, _) = codes.as_chunks_mut::<4>();
+                for (dimension, x) in x.iter().enumerate() {
+                    elements[dimension * BLOCK_TOKENS + slot] = x.to_le_bytes();
+                }
+            }
+            Bits::Four | Bits::Eight => {
+                let quantised = quantise(lanes, x, layout.group(), bits);
+                if bits == Bits::Eight {
+                    for (dimension, code) in quantised.codes[..x.len()].iter().enumerate() {
+                        codes[dimension * BLOCK_TOKENS + slot] = *code;
+                    }
+                } else {
+                    let (pairs, _) = quantised.codes[..x.len()].as_chunks::<2>();
+                    for (pair, [low, high]) in pairs.iter().enumerate() {
+                        codes[pair * BLOCK_TOKENS + slot] = low | (high << 4);
+                    }
+                }
+                for group in 0..layout.groups() {
+                    let at = group * BLOCK_TOKENS + slot;
+                    scales.as_chunks_mut::<2>().0[at] = quantised.scales[group];
+                    biases.as_chunks_mut::<2>().0[at] = quantised.biases[group];
+                }
             }
         }
     }
 }
 
-#[inline(always)]
-fn write_value<S: Lanes>(
-    lanes: S,
-    layout: Layout,
-    block: &mut [u8],
-    head: usize,
-    slot: usize,
-    x: &[f32],
-) {
-    let bits = layout.value_bits;
-    let tensors = layout.values();
-    let token_bytes = layout.code_bytes(bits) / BLOCK_TOKENS;
-    let codes = &mut block[tensors.codes];
-    let codes = &mut codes[(head * BLOCK_TOKENS + slot) * token_bytes..][..token_bytes];
-    match bits {
-        Bits::Sixteen => {
-            let mut halves = [[0; 2]; HEAD_DIM_MAX];
-            round_to_f16(lanes, x, &mut halves);
-            codes.copy_from_slice(halves[..x.len()].as_flattened());
-        }
-        Bits::ThirtyTwo => {
-            for (element, x) in codes.as_chunks_mut::<4>().0.iter_mut().zip(x) {
-                *element = x.to_le_bytes();
+impl Kernel for AppendValue<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Lanes>(self, lanes: S) {
+        let AppendValue { layout, part: HeadMut { codes, scales, biases }, slot, x } = self;
+        let bits = layout.value_bits;
+        let token_bytes = layout.code_bytes(bits) / BLOCK_TOKENS;
+        let codes = &mut codes[slot * token_bytes..][..token_bytes];
+        match bits {
+            Bits::Sixteen => {
+                let mut halves = [[0; 2]; HEAD_DIM_MAX];
+                round_to_f16(lanes, x, &mut halves);
+                codes.copy_from_slice(halves[..x.len()].as_flattened());
             }
-        }
-        Bits::Four | Bits::Eight => {
-            let quantised = quantise(lanes, x, layout.group(), bits);
-            if bits == Bits::Eight {
-                codes.copy_from_slice(&quantised.codes[..x.len()]);
-            } else {
-                let (low, high) = quantised.codes[..x.len()].split_at(x.len() / 2);
-                for (byte, (low, high)) in codes.iter_mut().zip(low.iter().zip(high)) {
-                    *byte = low | (high << 4);
+            Bits::ThirtyTwo => {
+                for (element, x) in codes.as_chunks_mut::<4>().0.iter_mut().zip(x) {
+                    *element = x.to_le_bytes();
                 }
             }
-            let groups = layout.groups();
-            let at = (head * BLOCK_TOKENS + slot) * groups * 2;
-            block[tensors.scales][at..][..groups * 2]
-                .copy_from_slice(quantised.scales[..groups].as_flattened());
-            block[tensors.biases][at..][..groups * 2]
-                .copy_from_slice(quantised.biases[..groups].as_flattened());
+            Bits::Four | Bits::Eight => {
+                let quantised = quantise(lanes, x, layout.group(), bits);
+                if bits == Bits::Eight {
+                    codes.copy_from_slice(&quantised.codes[..x.len()]);
+                } else {
+                    let (low, high) = quantised.codes[..x.len()].split_at(x.len() / 2);
+                    for (byte, (low, high)) in codes.iter_mut().zip(low.iter().zip(high)) {
+                        *byte = low | (high << 4);
+                    }
+                }
+                let groups = layout.groups();
+                let at = slot * groups * 2;
+                scales[at..][..groups * 2]
+                    .copy_from_slice(quantised.scales[..groups].as_flattened());
+                biases[at..][..groups * 2]
+                    .copy_from_slice(quantised.biases[..groups].as_flattened());
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod isa;
 pub mod memory;
 pub mod pool;
 
+pub mod decoder;
 pub mod matmul;
 
 pub mod attention;

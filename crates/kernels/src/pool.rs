@@ -1,8 +1,10 @@
 //! Runs one job at a time on kept threads.
 //!
-//! A job is a function of a task index; whoever is free takes the next index, the caller too. A
-//! thread that wakes late finds the job closed and is not waited for: on a busy machine the caller
-//! does the work itself rather than wait for the scheduler.
+//! A job is a list of phases, a phase a function of a task index. Whoever is free takes the next
+//! index, the caller too, and goes on to the next phase when all tasks of this one have returned:
+//! half a microsecond, where a job of its own costs several. A thread that wakes late joins the
+//! phase it finds, or finds the job closed, and is not waited for: on a busy machine the caller does
+//! the work itself rather than wait for the scheduler.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -17,9 +19,23 @@ use std::time::{Duration, Instant};
 /// The pauses between the steps of a forward pass are shorter than this, so a thread that serves a
 /// running model does not go to sleep; one that waits for a client does.
 const SPIN: Duration = Duration::from_micros(50);
+/// Where there are more threads than cores, the one to wait for may need this core; yielding costs
+/// as much as a small task.
+const SPIN_ALONE: Duration = Duration::from_micros(10);
+
+/// Phases of a job, at most.
+pub const PHASES_MAX: usize = 12;
 
 /// More threads than any machine has cores; a bound for a configured number.
 pub const THREADS_MAX: usize = 1024;
+
+/// A part of a job: `run` is called once for every index below `tasks`, in any order and on any of
+/// the threads, after all calls of the phase before have returned.
+#[derive(Clone, Copy)]
+pub struct Phase<'a> {
+    pub tasks: usize,
+    pub run: &'a (dyn Fn(usize) + Sync),
+}
 
 /// Threads that wait for work. Dropping it ends them.
 pub struct Pool {
@@ -51,17 +67,25 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `task` once for every index below `tasks`, in any order and on any of the threads,
-    /// and returns when all calls have returned. If a task panics, tasks not yet begun are skipped
-    /// and the panic goes on in the caller. A task must not call `run` itself.
+    /// Runs a job of one phase, see [`Pool::run_phases`].
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.run_phases(&[Phase { tasks, run: task }]);
+    }
+
+    /// Runs the phases one after another and returns when all calls have returned. If a task
+    /// panics, tasks not yet begun are skipped and the panic goes on in the caller. A task must not
+    /// run another job itself.
+    pub fn run_phases(&self, phases: &[Phase<'_>]) {
+        assert!(phases.len() <= PHASES_MAX, "{} phases", phases.len());
         assert!(!IN_TASK.get(), "a task of a pool cannot run another job");
         let _turn = lock(&self.turn);
-        if tasks <= 1 || self.workers.is_empty() {
+        if self.workers.is_empty() || phases.iter().all(|phase| phase.tasks <= 1) {
             let _in_task = InTask::enter();
-            (0..tasks).for_each(task);
+            for phase in phases {
+                (0..phase.tasks).for_each(phase.run);
+            }
         } else {
-            self.shared.run(tasks, task);
+            self.shared.run(phases);
         }
     }
 }
@@ -117,7 +141,9 @@ impl Drop for InTask {
 struct Shared {
     state: AtomicU64,
     job: UnsafeCell<Job>,
-    next_task: AtomicUsize,
+    /// Of each phase of the job.
+    counts: [Counts; PHASES_MAX],
+    failed: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     sleepers: AtomicUsize,
@@ -127,17 +153,28 @@ struct Shared {
     job_left: Condvar,
 }
 
+/// How far a phase is. On lines of their own: threads that wait read `done` all the time.
+#[derive(Default)]
+struct Counts {
+    next: OwnLine,
+    done: OwnLine,
+}
+
+#[derive(Default)]
+#[repr(align(64))]
+struct OwnLine(AtomicUsize);
+
+/// The phases of a job, as long as its caller waits.
 #[derive(Clone, Copy)]
 struct Job {
-    tasks: usize,
-    task: *const (dyn Fn(usize) + Sync),
+    phases: *const [Phase<'static>],
 }
 
 // SAFETY: `job` is the only part that is not `Sync`. It is written by `Shared::run` (callers take
 // turns) while `state` is closed and empty, and read by workers only after they have joined through
 // `state`, which synchronises with the write.
 unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `job` is to a `Sync` function and is only called while its owner waits.
+// SAFETY: the pointer in `job` is to `Sync` functions and is only followed while its owner waits.
 unsafe impl Send for Shared {}
 
 /// A state is an epoch, odd while a job is open, and the number of workers in the job.
@@ -160,8 +197,9 @@ impl Shared {
     fn new() -> Shared {
         Shared {
             state: AtomicU64::new(0),
-            job: UnsafeCell::new(Job { tasks: 0, task: &|_| () }),
-            next_task: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { phases: &[] }),
+            counts: Default::default(),
+            failed: AtomicBool::new(false),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
@@ -173,26 +211,29 @@ impl Shared {
     }
 
     /// The caller's side of one job.
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    fn run(&self, phases: &[Phase<'_>]) {
         let state = self.state.load(Ordering::Acquire);
         assert!(!is_open(state));
         assert!(workers_in(state) == 0);
-        // SAFETY: only the lifetime changes. The pointer is called by threads in the job, and this
-        // function does not return before the job is closed and all have left it.
-        let task: *const (dyn Fn(usize) + Sync) = unsafe {
-            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
-        };
-        let job = Job { tasks, task };
+        // SAFETY: only the lifetime changes. The functions are called by threads in the job, and
+        // this function does not return before the job is closed and all have left it.
+        let phases: *const [Phase<'static>] =
+            unsafe { std::mem::transmute::<&[Phase<'_>], &'static [Phase<'static>]>(phases) };
+        let job = Job { phases };
         // SAFETY: the job is closed and empty, as just asserted, and callers take turns.
         unsafe { *self.job.get() = job };
-        self.next_task.store(0, Ordering::Relaxed);
+        for counts in &self.counts[..phases.len()] {
+            counts.next.0.store(0, Ordering::Relaxed);
+            counts.done.0.store(0, Ordering::Relaxed);
+        }
+        self.failed.store(false, Ordering::Relaxed);
         // Sequentially consistent, as is the sleeper's count: either this thread sees the sleeper
         // or the sleeper sees the job.
         self.state.fetch_add(ONE_EPOCH, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             self.wake();
         }
-        self.take_tasks(job);
+        self.take_part(job);
         self.state.fetch_add(ONE_EPOCH, Ordering::SeqCst);
         self.wait_until_left();
         let panic = lock(&self.panic).take();
@@ -201,22 +242,41 @@ impl Shared {
         }
     }
 
-    fn take_tasks(&self, job: Job) {
+    fn take_part(&self, job: Job) {
         let _in_task = InTask::enter();
-        // SAFETY: this thread is in the job (or is its caller), so the function is alive.
-        let task = unsafe { &*job.task };
+        // SAFETY: this thread is in the job (or is its caller), so the phases are alive.
+        let phases = unsafe { &*job.phases };
         let result = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let index = self.next_task.fetch_add(1, Ordering::Relaxed);
-                if index >= job.tasks {
+            for (phase, counts) in phases.iter().zip(&self.counts) {
+                self.take_tasks(phase, counts);
+                if self.failed.load(Ordering::Acquire) {
                     break;
                 }
-                task(index);
             }
         }));
         if let Err(panic) = result {
-            self.next_task.store(job.tasks, Ordering::Relaxed);
+            self.failed.store(true, Ordering::Release);
             lock(&self.panic).get_or_insert(panic);
+        }
+    }
+
+    /// Returns when all tasks of the phase have returned, on whatever thread, or one has failed.
+    fn take_tasks(&self, phase: &Phase<'_>, counts: &Counts) {
+        let mut mine = 0;
+        while !self.failed.load(Ordering::Relaxed) {
+            let index = counts.next.0.fetch_add(1, Ordering::Relaxed);
+            if index >= phase.tasks {
+                break;
+            }
+            (phase.run)(index);
+            mine += 1;
+        }
+        // Each addition releases what its thread's tasks wrote; who sees the sum sees all of it.
+        let mut done = counts.done.0.fetch_add(mine, Ordering::AcqRel) + mine;
+        let mut waiting = Waiting::new();
+        while done < phase.tasks && !self.failed.load(Ordering::Relaxed) {
+            waiting.pause();
+            done = counts.done.0.load(Ordering::Acquire);
         }
     }
 
@@ -225,7 +285,7 @@ impl Shared {
         let mut done = 0;
         while let Some(epoch) = self.join_job_after(done) {
             // SAFETY: this worker has joined, so nobody writes the job before it leaves.
-            self.take_tasks(unsafe { *self.job.get() });
+            self.take_part(unsafe { *self.job.get() });
             done = epoch;
             let before = self.state.fetch_sub(ONE_WORKER, Ordering::SeqCst);
             let was_last = workers_in(before) == 1 && !is_open(before);
@@ -277,20 +337,12 @@ impl Shared {
 
     /// Returns once `ready` was seen true: spins at first, then sleeps on `signal`.
     fn spin_or_sleep(&self, signal: &Condvar, sleeper: &Sleeper, ready: impl Fn() -> bool) {
-        let start = Instant::now();
-        loop {
-            // The clock costs as much as a look at the state.
-            for _ in 0..32 {
-                if ready() {
-                    return;
-                }
-                std::hint::spin_loop();
+        let mut waiting = Waiting::new();
+        while waiting.so_far() < SPIN {
+            if ready() {
+                return;
             }
-            if start.elapsed() > SPIN {
-                break;
-            }
-            // Where there are more threads than cores, the one to wait for may need this core.
-            std::thread::yield_now();
+            waiting.pause();
         }
         let mut bed = lock(&self.bed);
         self.announce(sleeper, true);
@@ -319,6 +371,39 @@ impl Shared {
     }
 }
 
+/// A wait that is expected to be short.
+struct Waiting {
+    since: Option<Instant>,
+    pauses: u32,
+    so_far: Duration,
+}
+
+impl Waiting {
+    /// The clock costs as much as some pauses.
+    const PAUSES_PER_LOOK: u32 = 32;
+
+    fn new() -> Waiting {
+        Waiting { since: None, pauses: 0, so_far: Duration::ZERO }
+    }
+
+    /// Of a little while ago.
+    fn so_far(&self) -> Duration {
+        self.so_far
+    }
+
+    fn pause(&mut self) {
+        std::hint::spin_loop();
+        self.pauses += 1;
+        if !self.pauses.is_multiple_of(Waiting::PAUSES_PER_LOOK) {
+            return;
+        }
+        self.so_far = self.since.get_or_insert_with(Instant::now).elapsed();
+        if self.so_far > SPIN_ALONE {
+            std::thread::yield_now();
+        }
+    }
+}
+
 enum Sleeper {
     Worker,
     Caller,
@@ -336,17 +421,40 @@ pub(crate) struct SharedSlice<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it gives out nothing but `&mut [T]` on disjoint ranges (see `part`), and those may go to
-// other threads when `T` may.
-unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
+// SAFETY: as for `Sync` below.
+unsafe impl<T: Send + Sync> Send for SharedSlice<'_, T> {}
+// SAFETY: it gives out nothing but `&mut [T]` on disjoint ranges and `&[T]` where nobody writes (see
+// `part` and `read`), and those may go to other threads when `T` may.
+unsafe impl<T: Send + Sync> Sync for SharedSlice<'_, T> {}
+
+impl<T> Clone for SharedSlice<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SharedSlice<'_, T> {}
 
 impl<'a, T> SharedSlice<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> SharedSlice<'a, T> {
         SharedSlice { start: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// # Safety
-    /// No two parts that live at the same time overlap.
+    /// Nobody writes to the range meanwhile.
+    pub(crate) unsafe fn read(&self, range: Range<usize>) -> &[T] {
+        assert!(range.start <= range.end);
+        assert!(range.end <= self.len);
+        // SAFETY: as in `part`; the caller vouches that nobody writes to it.
+        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
+    }
+
+    /// # Safety
+    /// No two parts that live at the same time overlap, and nobody reads this one meanwhile.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end);
@@ -387,6 +495,31 @@ mod tests {
                 });
             }
             assert_eq!(total.into_inner(), (0..15000).sum());
+        }
+    }
+
+    #[test]
+    fn a_phase_begins_when_all_tasks_of_the_one_before_have_returned() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads);
+            for tasks in [[4, 0, 7], [1, 1, 1], [100, 1, 3], [0, 0, 0]] {
+                let done: Vec<AtomicUsize> = tasks.iter().map(|_| AtomicUsize::new(0)).collect();
+                let run = |phase: usize| {
+                    for before in 0..phase {
+                        assert_eq!(done[before].load(Ordering::Relaxed), tasks[before]);
+                    }
+                    done[phase].fetch_add(1, Ordering::Relaxed);
+                };
+                let runs: [&(dyn Fn(usize) + Sync); 3] = [&|_| run(0), &|_| run(1), &|_| run(2)];
+                let phases: Vec<Phase<'_>> =
+                    tasks.iter().zip(runs).map(|(&tasks, run)| Phase { tasks, run }).collect();
+                for _ in 0..200 {
+                    pool.run_phases(&phases);
+                    for (done, tasks) in done.iter().zip(tasks) {
+                        assert_eq!(done.swap(0, Ordering::Relaxed), tasks);
+                    }
+                }
+            }
         }
     }
 

@@ -5,13 +5,13 @@
 //! nothing but its own tokens: not on the batch, the chunks or the number of threads.
 
 mod layer;
-mod parallel;
 mod plan;
 mod slab;
 mod weights;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kernels::decoder::{Buffers, Head, Layer, Linear, Norm, Shape, Work};
 use kernels::isa::Isa;
 use kernels::pool::{Pool, physical_cores};
 use mlx_custom::{CpuKernel, Input, Kernel, OutputSpec, View, ViewMut, cpu_stream};
@@ -23,10 +23,9 @@ use super::decoder::Config;
 use super::kv::KvConfig;
 use super::{Batch, Error, Logits, Model, Spec};
 use crate::types::BlockId;
-use layer::{Buffers, Layer, Shape};
 use plan::Plan;
 use slab::Slab;
-use weights::{Linear, Loader, Norm};
+use weights::Loader;
 
 /// Enough rows that each weight is read from cache for most of them.
 const PREFILL_TOKENS: usize = 256;
@@ -74,7 +73,7 @@ impl Cpu {
             false => Some(loader.embedding("lm_head", config.vocabulary, config.hidden)?),
         };
         let layers = (0..config.layers)
-            .map(|index| Layer::load(index, config, &loader))
+            .map(|index| layer::load(index, config, &loader))
             .collect::<Result<_, _>>()?;
         let norm = loader.norm("model.norm", config.hidden, config.norm_epsilon)?;
         let slab = Slab::new(kv, config, pool_blocks)?;
@@ -88,7 +87,7 @@ impl Cpu {
         let shared = Shared {
             isa: Isa::best(),
             pool: Pool::new(threads.unwrap_or_else(physical_cores)),
-            shape: Shape::new(config, kv),
+            shape: layer::shape(config, kv, slab.layout()),
             rope: super::rope::Frequencies::new(&config.rope, config.head_dim)?,
             embedding,
             layers,
@@ -108,7 +107,10 @@ impl Model for Cpu {
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
         batch.check(&self.spec)?;
         let shared = &self.shared;
-        let plan = Arc::new(Plan::new(batch, &shared.rope));
+        let plan = {
+            let State { slab, .. } = &*shared.state();
+            Arc::new(Plan::new(batch, &shared.rope, &shared.shape, slab, shared.pool.threads()))
+        };
         let (tokens, hidden) = (plan.tokens.len(), shared.shape.hidden);
         let mut x = vec![0.0; tokens * hidden];
         for (token, x) in plan.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
@@ -182,13 +184,10 @@ impl CpuKernel for LayerStep {
         x.copy_from_slice(inputs[0].f32());
         let mut state = self.shared.state();
         let State { slab, buffers } = &mut *state;
-        let work = layer::Work {
-            isa: self.shared.isa,
-            pool: &self.shared.pool,
-            shape: &self.shared.shape,
-            plan: &self.plan,
-        };
-        self.shared.layers[self.index].run(&work, self.index, slab, buffers, x);
+        let Shared { isa, pool, shape, layers, .. } = &*self.shared;
+        let work = Work { isa: *isa, pool, shape, step: &self.plan.step };
+        let part = slab.part_offset(self.index);
+        layers[self.index].run(&work, slab.bytes_mut(), part, buffers, x);
     }
 }
 
@@ -205,19 +204,10 @@ impl CpuKernel for HeadStep {
     }
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
-        let Shared { isa, pool, shape, .. } = &*self.shared;
+        let Shared { isa, pool, norm, head, embedding, .. } = &*self.shared;
+        let head = Head { norm, linear: head.as_ref().unwrap_or(embedding) };
+        let buffers = &mut self.shared.state().buffers;
         let x = inputs[0].f32();
-        let mut state = self.shared.state();
-        let buffers = &mut state.buffers;
-        buffers.normed.resize(self.plan.wanted.len() * shape.hidden, 0.0);
-        for (&token, out) in
-            self.plan.wanted.iter().zip(buffers.normed.chunks_exact_mut(shape.hidden))
-        {
-            let row = &x[token * shape.hidden..][..shape.hidden];
-            self.shared.norm.apply(*isa, row, out);
-        }
-        let head = self.shared.head.as_ref().unwrap_or(&self.shared.embedding);
-        buffers.inputs.set();
-        head.apply(*isa, pool, &mut buffers.inputs, &buffers.normed, outputs[0].f32_mut());
+        head.run(*isa, pool, buffers, x, &self.plan.wanted, outputs[0].f32_mut());
     }
 }

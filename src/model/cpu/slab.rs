@@ -47,27 +47,23 @@ impl Slab {
     }
 
     /// One layer's part of a block.
-    pub fn part(&self, block: BlockId, layer: usize) -> &[u8] {
+    fn part(&self, block: BlockId, layer: usize) -> &[u8] {
         &self.pages.as_slice()[self.range(block, layer)]
     }
 
-    /// One layer's parts of several blocks, all different, to be written at once.
-    pub fn parts_mut(&mut self, blocks: &[BlockId], layer: usize) -> Vec<(BlockId, &mut [u8])> {
-        let block_bytes = self.block_bytes();
-        let range = self.range(BlockId(0), layer);
-        let mut wanted = blocks.to_vec();
-        wanted.sort_unstable();
-        let mut parts = Vec::with_capacity(wanted.len());
-        let mut rest = self.pages.as_mut_slice();
-        let mut passed = 0;
-        for block in wanted {
-            let skip = block.0 as usize - passed;
-            let (part, after) = rest[skip * block_bytes..].split_at_mut(block_bytes);
-            parts.push((block, &mut part[range.clone()]));
-            rest = after;
-            passed = block.0 as usize + 1;
-        }
-        parts
+    /// All blocks.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.pages.as_mut_slice()
+    }
+
+    /// Where a block begins.
+    pub fn offset(&self, block: BlockId) -> usize {
+        block.0 as usize * self.block_bytes()
+    }
+
+    /// Where a layer's part begins in each block.
+    pub fn part_offset(&self, layer: usize) -> usize {
+        layer * self.layout.bytes()
     }
 
     /// The first `tokens` tokens of a block: per layer each tensor of K, then of V, cut to them.
@@ -120,11 +116,12 @@ impl Slab {
     }
 
     fn range(&self, block: BlockId, layer: usize) -> Range<usize> {
-        let start = block.0 as usize * self.block_bytes() + layer * self.layout.bytes();
+        let start = self.offset(block) + self.part_offset(layer);
         start..start + self.layout.bytes()
     }
 
-    fn block_bytes(&self) -> usize {
+    /// What a block takes, all layers together.
+    pub fn block_bytes(&self) -> usize {
         self.layout.bytes() * self.layers
     }
 }

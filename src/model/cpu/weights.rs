@@ -1,9 +1,7 @@
 //! Weights in the form the kernels want, read from a checkpoint.
 
-use kernels::isa::Isa;
-use kernels::matmul::{self, Activations, Weights};
-use kernels::pool::Pool;
-use kernels::rows;
+use kernels::decoder::{Linear, Norm};
+use kernels::matmul::{self, Weights};
 
 use crate::model::Error;
 use crate::model::checkpoint::{Checkpoint, Dense, Matrix};
@@ -12,27 +10,6 @@ use crate::model::layers::Bias;
 /// Reads weights and packs them.
 pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
-}
-
-/// Root mean square normalisation of a row.
-pub struct Norm {
-    weight: Vec<f32>,
-    epsilon: f32,
-}
-
-/// `[columns] → [rows]`
-pub struct Linear {
-    pub weights: Weights,
-    bias: Option<Vec<f32>>,
-}
-
-/// One set of rows, prepared at most once for each kind of weights that they are multiplied with.
-#[derive(Default)]
-pub struct Inputs {
-    quantised: Option<Activations>,
-    floats: Option<Activations>,
-    quantised_is_set: bool,
-    floats_is_set: bool,
 }
 
 impl Loader<'_> {
@@ -76,42 +53,5 @@ impl Loader<'_> {
             ))
         })?;
         Ok(Linear { weights, bias })
-    }
-}
-
-impl Norm {
-    pub fn apply(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
-        rows::rms_norm(isa, x, &self.weight, self.epsilon, out);
-    }
-}
-
-impl Inputs {
-    /// What was prepared is of rows that have changed.
-    pub fn set(&mut self) {
-        self.quantised_is_set = false;
-        self.floats_is_set = false;
-    }
-}
-
-impl Linear {
-    /// `x [token, columns] → out [token, rows]`; every element is written.
-    pub fn apply(&self, isa: Isa, pool: &Pool, inputs: &mut Inputs, x: &[f32], out: &mut [f32]) {
-        let input = self.weights.input();
-        let (slot, is_set) = match input {
-            matmul::Input::Quantised => (&mut inputs.quantised, &mut inputs.quantised_is_set),
-            matmul::Input::Floats => (&mut inputs.floats, &mut inputs.floats_is_set),
-        };
-        let activations = slot.get_or_insert_with(Activations::new);
-        if !*is_set {
-            let columns = self.weights.columns();
-            activations.prepare(isa, pool, input, x, (x.len() / columns, columns));
-            *is_set = true;
-        }
-        matmul::multiply(isa, pool, &self.weights, activations, out);
-        if let Some(bias) = &self.bias {
-            for row in out.chunks_exact_mut(bias.len()) {
-                rows::add(isa, row, bias);
-            }
-        }
     }
 }

@@ -7,6 +7,8 @@
 //! Where a chunk holds an infinity or NaN, its `step` is NaN, and so is every output of that row.
 //! Where all its values are below 2^-110, they count as zero.
 
+use std::ops::Range;
+
 use super::{CHUNK, ROWS_MAX};
 use crate::isa::{Isa, Level};
 use crate::pool::{Pool, SharedSlice};
@@ -61,9 +63,9 @@ pub(super) struct Chunk(pub(super) [f32; CHUNK]);
 
 /// Up to 8 rows. The parts have `rows` items per chunk: `[chunk][row]`.
 #[derive(Clone, Copy)]
-pub(super) struct Block<'a> {
-    pub(super) first_row: usize,
-    pub(super) rows: usize,
+pub(crate) struct Block<'a> {
+    pub(crate) first_row: usize,
+    pub(crate) rows: usize,
     pub(super) quads: &'a [Quads],
     pub(super) factors: &'a [Factor],
     pub(super) floats: &'a [Chunk],
@@ -109,6 +111,23 @@ impl Activations {
         (rows, columns): (usize, usize),
     ) {
         assert!(x.len() == rows * columns);
+        let filling = self.fill(input, (rows, columns));
+        let fill_block = |block: usize| {
+            for row in block * ROWS_MAX..rows.min((block + 1) * ROWS_MAX) {
+                // SAFETY: no two tasks have the same row.
+                unsafe { filling.set(isa, row, 0, &x[row * columns..][..columns]) };
+            }
+        };
+        let blocks = rows.div_ceil(ROWS_MAX);
+        if rows < POOL_ROWS_MIN {
+            (0..blocks).for_each(fill_block);
+        } else {
+            pool.run(blocks, &fill_block);
+        }
+    }
+
+    /// Makes room for `[rows, columns]`, to be set by the tasks of a job.
+    pub(crate) fn fill(&mut self, input: Input, (rows, columns): (usize, usize)) -> Filling<'_> {
         assert!(input == Input::Floats || columns.is_multiple_of(CHUNK));
         (self.input, self.rows, self.columns) = (input, rows, columns);
         self.chunks = columns.div_ceil(CHUNK);
@@ -120,41 +139,14 @@ impl Activations {
             }
             Input::Floats => self.floats.resize(len, Chunk([0.0; CHUNK])),
         }
-        if len > 0 {
-            self.fill(isa, pool, x);
-        }
-    }
-
-    fn fill(&mut self, isa: Isa, pool: &Pool, x: &[f32]) {
-        let (input, columns, chunks, rows) = (self.input, self.columns, self.chunks, self.rows);
-        let quads = SharedSlice::new(&mut self.quads);
-        let factors = SharedSlice::new(&mut self.factors);
-        let floats = SharedSlice::new(&mut self.floats);
-        let fill_block = |block: usize| {
-            let first = block * ROWS_MAX;
-            let end = (first + ROWS_MAX).min(rows);
-            let x = &x[first * columns..end * columns];
-            let range = first * chunks..end * chunks;
-            match input {
-                Input::Quantised => {
-                    // SAFETY: no two tasks have the same block.
-                    let quads = unsafe { quads.part(range.clone()) };
-                    // SAFETY: likewise.
-                    let factors = unsafe { factors.part(range) };
-                    quantise(isa, x, end - first, quads, factors);
-                }
-                Input::Floats => {
-                    // SAFETY: likewise.
-                    let floats = unsafe { floats.part(range) };
-                    lay_out(x, end - first, columns, floats);
-                }
-            }
-        };
-        let blocks = rows.div_ceil(ROWS_MAX);
-        if rows < POOL_ROWS_MIN {
-            (0..blocks).for_each(fill_block);
-        } else {
-            pool.run(blocks, &fill_block);
+        Filling {
+            input,
+            rows,
+            columns,
+            chunks: self.chunks,
+            quads: SharedSlice::new(&mut self.quads),
+            factors: SharedSlice::new(&mut self.factors),
+            floats: SharedSlice::new(&mut self.floats),
         }
     }
 
@@ -172,17 +164,11 @@ impl Activations {
     }
 
     pub(super) fn row_bytes(&self) -> usize {
-        self.chunks
-            * match self.input {
-                Input::Quantised => size_of::<Quads>() + size_of::<Factor>(),
-                Input::Floats => size_of::<Chunk>(),
-            }
+        row_bytes(self.input, self.chunks)
     }
 
     pub(super) fn block(&self, index: usize) -> Block<'_> {
-        let first_row = index * ROWS_MAX;
-        let rows = ROWS_MAX.min(self.rows - first_row);
-        let range = first_row * self.chunks..(first_row + rows) * self.chunks;
+        let (first_row, rows, range) = block_range(index, self.rows, self.chunks);
         let block = Block { first_row, rows, quads: &[], factors: &[], floats: &[] };
         match self.input {
             Input::Quantised => {
@@ -194,25 +180,117 @@ impl Activations {
     }
 }
 
-/// From `[row][chunk]` to `[chunk][row]`; what the last chunk lacks is zero.
-fn lay_out(x: &[f32], rows: usize, columns: usize, out: &mut [Chunk]) {
-    for (row, x) in x.chunks_exact(columns).enumerate() {
-        for (x, out) in x.chunks(CHUNK).zip(out[row..].iter_mut().step_by(rows)) {
-            out.0[..x.len()].copy_from_slice(x);
-            out.0[x.len()..].fill(0.0);
+fn row_bytes(input: Input, chunks: usize) -> usize {
+    chunks
+        * match input {
+            Input::Quantised => size_of::<Quads>() + size_of::<Factor>(),
+            Input::Floats => size_of::<Chunk>(),
+        }
+}
+
+/// The first row of a block, how many it has, and where its items are.
+fn block_range(index: usize, rows: usize, chunks: usize) -> (usize, usize, Range<usize>) {
+    let first = index * ROWS_MAX;
+    let count = ROWS_MAX.min(rows - first);
+    (first, count, first * chunks..(first + count) * chunks)
+}
+
+/// Activations that the tasks of a job set row by row, and those of a later phase read.
+#[derive(Clone, Copy)]
+pub(crate) struct Filling<'a> {
+    input: Input,
+    rows: usize,
+    columns: usize,
+    chunks: usize,
+    quads: SharedSlice<'a, Quads>,
+    factors: SharedSlice<'a, Factor>,
+    floats: SharedSlice<'a, Chunk>,
+}
+
+impl Filling<'_> {
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn row_bytes(&self) -> usize {
+        row_bytes(self.input, self.chunks)
+    }
+
+    /// Sets the columns of a row from `32 * chunk` on: whole chunks, or to the end of the row.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these columns of the row meanwhile.
+    pub(crate) unsafe fn set(&self, isa: Isa, row: usize, chunk: usize, x: &[f32]) {
+        let end = chunk * CHUNK + x.len();
+        assert!(row < self.rows);
+        assert!(end == self.columns || end < self.columns && x.len().is_multiple_of(CHUNK));
+        let (first, count, range) = block_range(row / ROWS_MAX, self.rows, self.chunks);
+        let places = Places { first: range.start + chunk * count + row - first, step: count };
+        match self.input {
+            // SAFETY: the places are those of the caller's row and columns.
+            Input::Quantised => unsafe { quantise(isa, x, places, &self.quads, &self.factors) },
+            Input::Floats => {
+                for (index, x) in x.chunks(CHUNK).enumerate() {
+                    let at = places.at(index);
+                    // SAFETY: likewise.
+                    let Chunk(out) = &mut unsafe { self.floats.part(at..at + 1) }[0];
+                    out[..x.len()].copy_from_slice(x);
+                    out[x.len()..].fill(0.0);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// All of the block's rows have been set, and nobody writes to them meanwhile.
+    pub(crate) unsafe fn block(&self, index: usize) -> Block<'_> {
+        let (first_row, rows, range) = block_range(index, self.rows, self.chunks);
+        let block = Block { first_row, rows, quads: &[], factors: &[], floats: &[] };
+        match self.input {
+            Input::Quantised => {
+                // SAFETY: the caller's promise.
+                let quads = unsafe { self.quads.read(range.clone()) };
+                // SAFETY: likewise.
+                Block { quads, factors: unsafe { self.factors.read(range) }, ..block }
+            }
+            // SAFETY: likewise.
+            Input::Floats => Block { floats: unsafe { self.floats.read(range) }, ..block },
         }
     }
 }
 
-fn quantise(isa: Isa, x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+/// Where the chunks of a row lie in `[chunk][row]`.
+#[derive(Clone, Copy)]
+struct Places {
+    first: usize,
+    step: usize,
+}
+
+impl Places {
+    #[inline(always)]
+    fn at(self, index: usize) -> usize {
+        self.first + index * self.step
+    }
+}
+
+/// # Safety
+/// Nobody else reads or writes the places meanwhile.
+unsafe fn quantise(
+    isa: Isa,
+    x: &[f32],
+    places: Places,
+    quads: &SharedSlice<Quads>,
+    factors: &SharedSlice<Factor>,
+) {
     match isa.level() {
-        Level::Scalar => quantise_any(x, rows, quads, factors),
+        // SAFETY: the caller's promise.
+        Level::Scalar => unsafe { quantise_any(x, places, quads, factors) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: an `Isa` of this level exists on CPUs that have it only.
-        Level::Avx2 => unsafe { quantise_avx2(x, rows, quads, factors) },
+        // SAFETY: likewise; an `Isa` of this level exists on CPUs that have it only.
+        Level::Avx2 => unsafe { quantise_avx2(x, places, quads, factors) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx512 => unsafe { quantise_avx512(x, rows, quads, factors) },
+        Level::Avx512 => unsafe { quantise_avx512(x, places, quads, factors) },
         #[cfg(not(target_arch = "x86_64"))]
         Level::Avx2 | Level::Avx512 => unreachable!("not available on this architecture"),
     }
@@ -222,26 +300,44 @@ fn quantise(isa: Isa, x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn quantise_avx2(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
-    quantise_any(x, rows, quads, factors);
+unsafe fn quantise_avx2(
+    x: &[f32],
+    places: Places,
+    quads: &SharedSlice<Quads>,
+    factors: &SharedSlice<Factor>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { quantise_any(x, places, quads, factors) };
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn quantise_avx512(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
-    quantise_any(x, rows, quads, factors);
+unsafe fn quantise_avx512(
+    x: &[f32],
+    places: Places,
+    quads: &SharedSlice<Quads>,
+    factors: &SharedSlice<Factor>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { quantise_any(x, places, quads, factors) };
 }
 
 #[inline(always)]
-fn quantise_any(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+unsafe fn quantise_any(
+    x: &[f32],
+    places: Places,
+    quads: &SharedSlice<Quads>,
+    factors: &SharedSlice<Factor>,
+) {
     let (x, rest) = x.as_chunks::<CHUNK>();
     assert!(rest.is_empty());
-    let chunks = x.len() / rows;
-    for (row, x) in x.chunks_exact(chunks).enumerate() {
-        for (chunk, x) in x.iter().enumerate() {
-            let index = chunk * rows + row;
-            factors[index] = quantise_chunk(x, &mut quads[index]);
-        }
+    for (index, x) in x.iter().enumerate() {
+        let at = places.at(index);
+        // SAFETY: the caller's promise.
+        let quads = &mut unsafe { quads.part(at..at + 1) }[0];
+        // SAFETY: likewise.
+        let factor = &mut unsafe { factors.part(at..at + 1) }[0];
+        *factor = quantise_chunk(x, quads);
     }
 }
 

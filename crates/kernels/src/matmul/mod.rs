@@ -22,25 +22,29 @@ mod avx512;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use crate::isa::{Isa, Level};
 use crate::pool::{Pool, SharedSlice};
 
 pub use activations::{Activations, Input};
 pub use weights::{Affine, Error, Weights};
 
-use activations::Block;
+pub(crate) use activations::{Block, Filling};
 use weights::{Tile, TileFormat};
 
 /// Rows of weights that are packed together: the 32-bit lanes of a 512-bit register.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Columns that are quantised and summed together.
-const CHUNK: usize = 32;
+pub(crate) const CHUNK: usize = 32;
 /// Rows of activations that a kernel takes at once: with the 8 registers of one chunk's weights
 /// and two registers per row they still fit in 32.
-const ROWS_MAX: usize = 8;
+pub(crate) const ROWS_MAX: usize = 8;
 
 /// The results of one tile of weights and one block of activations.
-type Output = [[f32; LANES]; ROWS_MAX];
+pub(crate) type Output = [[f32; LANES]; ROWS_MAX];
+
+pub(crate) const ZERO: Output = [[0.0; LANES]; ROWS_MAX];
 
 /// Sets `out[m, weights.rows()]`, row-major, to the products of the rows of `x` with the rows of
 /// `weights`. Every element is written. `x` was prepared for `weights.input()`.
@@ -48,18 +52,36 @@ pub fn multiply(isa: Isa, pool: &Pool, weights: &Weights, x: &Activations, out: 
     assert!(x.input() == weights.input(), "activations prepared for another kind of weights");
     assert!(x.columns() == weights.columns());
     assert!(out.len() == x.rows() * weights.rows());
-    let plan = Plan::new(pool, weights, x);
+    let rows = (x.rows(), x.row_bytes());
+    let grid = Grid::of(pool.threads(), rows, weights.tiles(), weights.tile_bytes());
     let out = SharedSlice::new(out);
-    pool.run(plan.tasks(), &|task| plan.run(task, isa, weights, x, &out));
+    pool.run(grid.tasks(), &|task| {
+        let (blocks, tiles) = grid.task(task);
+        let mut results = ZERO;
+        for tile in tiles {
+            for block in blocks.clone() {
+                let block = x.block(block);
+                let columns = multiply_tile(isa, weights, tile, block, &mut results);
+                for (row, results) in results[..block.rows].iter().enumerate() {
+                    let start = (block.first_row + row) * weights.rows();
+                    // SAFETY: no two tasks have the same tile and block, so none has these rows
+                    // and columns of `out` but this one, which holds them for the next line only.
+                    let out = unsafe { out.part(start + columns.start..start + columns.end) };
+                    out.copy_from_slice(&results[..columns.len()]);
+                }
+            }
+        }
+    });
 }
 
-/// How the product is cut into tasks: bands of activations that stay in a core's L2 cache, and for
-/// each band some tiles of weights, each of which stays in L1 while the band streams past it.
-struct Plan {
+/// How a product is cut into tasks: bands of activations that stay in a core's L2 cache, and for
+/// each band some units of weights, each of which stays in L1 while the band streams past it.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid {
     blocks: usize,
-    tiles: usize,
+    units: usize,
     blocks_per_task: usize,
-    tiles_per_task: usize,
+    units_per_task: usize,
 }
 
 /// Half of the L2 cache of the smallest core worth tuning for.
@@ -67,57 +89,59 @@ const BAND_BYTES: usize = 512 * 1024;
 /// Enough that an unlucky thread, which begins a task as the others run out, is not waited for
 /// long; few enough that taking tasks costs nothing.
 const TASKS_PER_THREAD: usize = 8;
+/// Weights times blocks that a task reads at least: 2 µs, or taking tasks would cost as much.
+const TASK_BYTES_MIN: usize = 32 * 1024;
 
-impl Plan {
-    fn new(pool: &Pool, weights: &Weights, x: &Activations) -> Plan {
-        let tiles = weights.rows().div_ceil(LANES);
-        Plan {
-            blocks: x.rows().div_ceil(ROWS_MAX),
-            tiles,
-            blocks_per_task: (BAND_BYTES / (ROWS_MAX * x.row_bytes()).max(1)).max(1),
-            tiles_per_task: tiles.div_ceil(pool.threads() * TASKS_PER_THREAD).max(1),
+impl Grid {
+    /// `units` are tiles of weights, or several that are taken together, of `unit_bytes`.
+    pub(crate) fn new(threads: usize, rows: &Filling, units: usize, unit_bytes: usize) -> Grid {
+        Grid::of(threads, (rows.rows(), rows.row_bytes()), units, unit_bytes)
+    }
+
+    fn of(threads: usize, rows: (usize, usize), units: usize, unit_bytes: usize) -> Grid {
+        let (rows, row_bytes) = rows;
+        let blocks = rows.div_ceil(ROWS_MAX);
+        let worthwhile = TASK_BYTES_MIN / (unit_bytes * blocks).max(1);
+        Grid {
+            blocks,
+            units,
+            blocks_per_task: (BAND_BYTES / (ROWS_MAX * row_bytes).max(1)).max(1),
+            units_per_task: units.div_ceil(threads * TASKS_PER_THREAD).max(worthwhile).max(1),
         }
     }
 
-    fn tasks(&self) -> usize {
-        self.blocks.div_ceil(self.blocks_per_task) * self.tiles.div_ceil(self.tiles_per_task)
+    pub(crate) fn tasks(&self) -> usize {
+        self.blocks.div_ceil(self.blocks_per_task) * self.units.div_ceil(self.units_per_task)
     }
 
-    fn run(
-        &self,
-        task: usize,
-        isa: Isa,
-        weights: &Weights,
-        x: &Activations,
-        out: &SharedSlice<f32>,
-    ) {
-        let tasks_per_band = self.tiles.div_ceil(self.tiles_per_task);
-        let first_block = task / tasks_per_band * self.blocks_per_task;
-        let first_tile = task % tasks_per_band * self.tiles_per_task;
-        let end_block = (first_block + self.blocks_per_task).min(self.blocks);
-        let end_tile = (first_tile + self.tiles_per_task).min(self.tiles);
-        let mut results = [[0.0; LANES]; ROWS_MAX];
-        for tile in first_tile..end_tile {
-            let column = tile * LANES;
-            let width = LANES.min(weights.rows() - column);
-            let tile = weights.tile(tile);
-            for block in first_block..end_block {
-                let block = x.block(block);
-                multiply_tile(isa, tile, block, &mut results);
-                for (row, results) in results[..block.rows].iter().enumerate() {
-                    let start = (block.first_row + row) * weights.rows() + column;
-                    // SAFETY: no two tasks have the same tile and block, so none has these rows
-                    // and columns of `out` but this one, which holds them for the next line only.
-                    let out = unsafe { out.part(start..start + width) };
-                    out.copy_from_slice(&results[..width]);
-                }
-            }
-        }
+    /// The blocks and the units of a task.
+    pub(crate) fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let tasks_per_band = self.units.div_ceil(self.units_per_task);
+        let block = task / tasks_per_band * self.blocks_per_task;
+        let unit = task % tasks_per_band * self.units_per_task;
+        (
+            block..(block + self.blocks_per_task).min(self.blocks),
+            unit..(unit + self.units_per_task).min(self.units),
+        )
     }
 }
 
+/// Sets the first `block.rows` rows of `out` to the products with one tile's rows of weights, and
+/// returns which these are: all 16 columns of `out`, or the first of them.
+pub(crate) fn multiply_tile(
+    isa: Isa,
+    weights: &Weights,
+    tile: usize,
+    block: Block,
+    out: &mut Output,
+) -> Range<usize> {
+    let first = tile * LANES;
+    tile_kernel(isa, weights.tile(tile), block, out);
+    first..weights.rows().min(first + LANES)
+}
+
 /// Sets the first `block.rows` rows of `out`.
-fn multiply_tile(isa: Isa, tile: Tile, block: Block, out: &mut Output) {
+fn tile_kernel(isa: Isa, tile: Tile, block: Block, out: &mut Output) {
     match isa.level() {
         Level::Scalar => scalar::multiply_tile(tile, block, out),
         #[cfg(target_arch = "x86_64")]

@@ -209,6 +209,14 @@ impl Weights {
         }
     }
 
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    pub(crate) fn tile_bytes(&self) -> usize {
+        self.tile_bytes
+    }
+
     /// # Panics
     /// When there are not so many tiles.
     pub(super) fn tile(&self, index: usize) -> Tile<'_> {
