@@ -62,7 +62,7 @@ pub struct Arguments {
     /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: 8]
     #[arg(long, value_name = "BITS", env = "SEMANTIC_KV_BITS")]
     kv_bits: Option<KvConfig>,
-    /// What computes: cpu (this program's kernels) or portable (plain MLX) [default: the fastest]
+    /// What computes: cpu (this program's kernels), portable (plain MLX) or auto [default: auto]
     #[arg(long, env = "SEMANTIC_DEVICE")]
     device: Option<Device>,
     /// Threads of the CPU kernels [default: all physical cores]
@@ -255,7 +255,7 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
     let device = match (arguments.device, &defaults.device) {
         (Some(device), _) => device,
         (None, Some(text)) => text.parse().map_err(|reason| format!("device: {reason}"))?,
-        (None, None) => Device::best(),
+        (None, None) => Device::Auto,
     };
     let threads = arguments.threads.or(defaults.threads);
     if let Some(threads) = threads

@@ -33,6 +33,10 @@ pub enum Error {
     #[error("{0}")]
     Setting(String),
 
+    /// The CPU kernels have no form for this model; plain MLX operations do.
+    #[error("the CPU kernels cannot run this model: {0}; --device portable can")]
+    NoKernel(String),
+
     /// The caller broke a rule of [`super::Batch`]; nothing was computed.
     #[error("bad batch: {0}")]
     Batch(String),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use kernels::isa::Isa;
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
@@ -39,22 +40,16 @@ pub struct LoadOptions {
 }
 
 /// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// This project's CPU kernels.
+    /// The kernels, where the processor has vector instructions for them and they can run the
+    /// model; else plain MLX operations.
+    #[default]
+    Auto,
+    /// This project's CPU kernels; an error where they cannot run the model.
     Cpu,
     /// Plain MLX operations, on the GPU where MLX has one.
     Portable,
-}
-
-impl Device {
-    /// The fastest on this machine: the kernels where they have vector instructions to use.
-    pub fn best() -> Device {
-        match kernels::isa::Isa::best() == kernels::isa::Isa::SCALAR {
-            true => Device::Portable,
-            false => Device::Cpu,
-        }
-    }
 }
 
 impl FromStr for Device {
@@ -62,9 +57,10 @@ impl FromStr for Device {
 
     fn from_str(text: &str) -> Result<Device, String> {
         match text {
+            "auto" => Ok(Device::Auto),
             "cpu" => Ok(Device::Cpu),
             "portable" => Ok(Device::Portable),
-            _ => Err(format!("{text:?} is not one of cpu, portable")),
+            _ => Err(format!("{text:?} is not one of auto, cpu, portable")),
         }
     }
 }
@@ -116,18 +112,34 @@ impl ModelFiles {
 
     /// Reads the weights.
     pub fn load(&self, options: LoadOptions) -> Result<Box<dyn Model>, Error> {
-        let LoadOptions { kv, pool_blocks, device, threads } = options;
-        match device {
-            Device::Cpu => {
-                let checkpoint = &self.checkpoint;
-                let model = Cpu::load(&self.config, checkpoint, kv, pool_blocks, threads)?;
-                Ok(Box::new(model))
+        match options.device {
+            Device::Cpu => self.load_cpu(options),
+            Device::Portable => self.load_portable(options),
+            Device::Auto if Isa::best() == Isa::SCALAR => {
+                tracing::warn!(
+                    "this processor has neither AVX2 nor AVX-512: plain MLX runs the model"
+                );
+                self.load_portable(options)
             }
-            Device::Portable => {
-                let loader = Loader { checkpoint: &self.checkpoint };
-                Ok(Box::new(Portable::load(&self.config, &loader, kv, pool_blocks)?))
-            }
+            Device::Auto => match self.load_cpu(options) {
+                Err(Error::NoKernel(reason)) => {
+                    tracing::warn!("plain MLX runs the model, as the CPU kernels cannot: {reason}");
+                    self.load_portable(options)
+                }
+                result => result,
+            },
         }
+    }
+
+    fn load_cpu(&self, options: LoadOptions) -> Result<Box<dyn Model>, Error> {
+        let LoadOptions { kv, pool_blocks, threads, .. } = options;
+        Ok(Box::new(Cpu::load(&self.config, &self.checkpoint, kv, pool_blocks, threads)?))
+    }
+
+    fn load_portable(&self, options: LoadOptions) -> Result<Box<dyn Model>, Error> {
+        let LoadOptions { kv, pool_blocks, .. } = options;
+        let loader = Loader { checkpoint: &self.checkpoint };
+        Ok(Box::new(Portable::load(&self.config, &loader, kv, pool_blocks)?))
     }
 
     fn open_folder(path: &Path) -> Result<ModelFiles, Error> {

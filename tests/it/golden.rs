@@ -7,6 +7,7 @@ use semantic::model::{
 };
 use semantic::types::{BlockId, TokenId};
 
+use crate::support::cli::copy_folder;
 use crate::support::golden::{self, Golden};
 use crate::support::greedy::{Answer, greedy};
 use crate::support::model::smollm2;
@@ -42,6 +43,36 @@ impl Tolerance {
             Tolerance::Absolute { tie_nats, .. } => tie_nats,
         }
     }
+}
+
+/// Heads of 16 have no kernel, only an MLX operation.
+#[test]
+fn a_model_without_kernels_runs_on_plain_mlx_unless_the_kernels_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(&golden::data("tiny/llama-f32"), folder.path());
+    let config = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text
+        .replace("\"head_dim\": 32", "\"head_dim\": 16")
+        .replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 8")
+        .replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4");
+    std::fs::write(&config, text).unwrap();
+
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let kv = KvConfig::plain(KvBits::ThirtyTwo);
+    let load = |device| files.load(LoadOptions { kv, pool_blocks: 1, device, threads: None });
+    let logits = |mut model: Box<dyn Model>| {
+        let tokens = [TokenId(5), TokenId(6), TokenId(7)];
+        let row = Row { tokens: &tokens, start: 0, blocks: &[BlockId(0)], logits: Wanted::Last };
+        model.step(&Batch { rows: vec![row] }).unwrap()[0].last().to_vec()
+    };
+    assert_eq!(logits(load(Device::Auto).unwrap()), logits(load(Device::Portable).unwrap()));
+    let error = load(Device::Cpu).map(|_| ()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the CPU kernels cannot run this model: its heads are of 16, not of a multiple of 32 up to \
+         256; --device portable can"
+    );
 }
 
 const DEVICES: [Device; 2] = [Device::Cpu, Device::Portable];

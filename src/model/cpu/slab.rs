@@ -145,9 +145,8 @@ fn tensors(tensors: kernels::kv::Tensors) -> Vec<Range<usize>> {
 fn layout(kv: KvConfig, config: &Config) -> Result<Layout, Error> {
     let head_dim = config.head_dim;
     if !head_dim.is_multiple_of(32) || head_dim > kernels::kv::HEAD_DIM_MAX {
-        return Err(Error::Setting(format!(
-            "the CPU kernels need heads of a multiple of 32 up to {}; this model's are {head_dim}: \
-             use --device portable",
+        return Err(Error::NoKernel(format!(
+            "its heads are of {head_dim}, not of a multiple of 32 up to {}",
             kernels::kv::HEAD_DIM_MAX
         )));
     }

@@ -47,10 +47,9 @@ impl Loader<'_> {
                 biases: &affine.biases,
             }),
         };
-        let weights = packed.map_err(|error| {
-            Error::Setting(format!(
-                "the CPU kernels cannot take {module}: {error}; use --device portable"
-            ))
+        let weights = packed.map_err(|error| match error {
+            matmul::Error::OutOfMemory(error) => Error::Setting(format!("{module}: {error}")),
+            error => Error::NoKernel(format!("{module} has {error}")),
         })?;
         Ok(Linear { weights, bias })
     }
