@@ -111,13 +111,13 @@ pub struct Layer {
     pub key_norm: Option<Norm>,
     pub output: Linear,
     /// Of what attention adds to the residual.
-    pub attention_post_norm: Option<Norm>,
+    pub attention_output_norm: Option<Norm>,
     pub mlp_norm: Norm,
     pub gate: Linear,
     pub up: Linear,
     pub down: Linear,
     /// Of what the MLP adds to the residual.
-    pub mlp_post_norm: Option<Norm>,
+    pub mlp_output_norm: Option<Norm>,
     pub activation: Activation,
     /// Which of the step's [`Angles`] turn its heads.
     pub angles: usize,
@@ -185,7 +185,7 @@ impl Layer {
             phase(rows, &|task| run.normalise_for_gate(task)),
             phase(run.gate_tasks(), &|task| run.gate(task)),
             phase(run.down.tasks(), &|task| run.down.run(work.isa, task)),
-            phase(if self.mlp_post_norm.is_some() { rows } else { 0 }, &|task| {
+            phase(if self.mlp_output_norm.is_some() { rows } else { 0 }, &|task| {
                 run.add_mlp(task);
             }),
         ]);
@@ -248,9 +248,10 @@ impl<'a> Run<'a> {
         layer.check(shape);
         step.check(shape, blocks.len(), part);
         let b = buffers;
-        let has_post_norm = layer.attention_post_norm.is_some() || layer.mlp_post_norm.is_some();
+        let has_output_norm =
+            layer.attention_output_norm.is_some() || layer.mlp_output_norm.is_some();
         let x = SharedSlice::new(x);
-        let added = shared(&mut b.added, if has_post_norm { tokens * shape.hidden } else { 0 });
+        let added = shared(&mut b.added, if has_output_norm { tokens * shape.hidden } else { 0 });
         let queries = shared(&mut b.queries, tokens * shape.query_width());
         let keys = shared(&mut b.keys, tokens * shape.kv_width());
         let values = shared(&mut b.values, tokens * shape.kv_width());
@@ -265,8 +266,8 @@ impl<'a> Run<'a> {
             Some(_) => (added, false),
         };
         let outs = [queries, keys, values].map(|out| (out, false));
-        let output = [residual(&layer.attention_post_norm)];
-        let down = [residual(&layer.mlp_post_norm)];
+        let output = [residual(&layer.attention_output_norm)];
+        let down = [residual(&layer.mlp_output_norm)];
         Run {
             isa,
             layer,
@@ -297,12 +298,12 @@ impl<'a> Run<'a> {
     }
 
     fn normalise_for_gate(&self, task: usize) {
-        let post_norm = self.layer.attention_post_norm.as_ref();
+        let post_norm = self.layer.attention_output_norm.as_ref();
         self.normalise(task, post_norm, Some((&self.layer.mlp_norm, &self.for_gate)));
     }
 
     fn add_mlp(&self, task: usize) {
-        self.normalise(task, self.layer.mlp_post_norm.as_ref(), None);
+        self.normalise(task, self.layer.mlp_output_norm.as_ref(), None);
     }
 
     /// Adds what was left in `added`, through its norm, to some rows of `x`; then leaves these,

@@ -114,21 +114,21 @@ impl Run<'_> {
     /// Some chunks of the gated rows, from the products with both matrices to the next one's input.
     pub(super) fn gate(&self, task: usize) {
         let (blocks, chunks) = self.gate_grid().task(task);
-        let mut activated = [[0.0; CHUNK]; ROWS_MAX];
+        let [mut gate, mut up, mut activated] = [[[0.0; CHUNK]; ROWS_MAX]; 3];
+        let activate = match self.layer.activation {
+            Activation::Silu => rows::swiglu,
+            Activation::GeluTanh => rows::geglu_tanh,
+        };
         for chunk in chunks {
+            let width = CHUNK.min(self.shape.intermediate - chunk * CHUNK);
             for block in blocks.clone() {
-                let gate = self.chunk(&self.layer.gate, chunk, block);
-                let up = self.chunk(&self.layer.up, chunk, block);
+                self.chunk(&self.layer.gate, chunk, block, &mut gate);
+                self.chunk(&self.layer.up, chunk, block, &mut up);
                 let first = block * ROWS_MAX;
                 let rows = ROWS_MAX.min(self.step.tokens() - first);
                 let len = rows * CHUNK;
-                let activate = match self.layer.activation {
-                    Activation::Silu => rows::swiglu,
-                    Activation::GeluTanh => rows::geglu_tanh,
-                };
                 let out = &mut activated.as_flattened_mut()[..len];
                 activate(self.isa, &gate.as_flattened()[..len], &up.as_flattened()[..len], out);
-                let width = CHUNK.min(self.shape.intermediate - chunk * CHUNK);
                 for (row, activated) in activated[..rows].iter().enumerate() {
                     // SAFETY: no other task of the phase has this block and chunk.
                     unsafe {
@@ -139,9 +139,8 @@ impl Run<'_> {
         }
     }
 
-    /// 32 columns of a block's product with a matrix, 0 where it has fewer.
-    fn chunk(&self, linear: &Linear, chunk: usize, block: usize) -> Chunk {
-        let mut out = [[0.0; CHUNK]; ROWS_MAX];
+    /// Sets 32 columns of a block's product with a matrix, or as many as it has.
+    fn chunk(&self, linear: &Linear, chunk: usize, block: usize, out: &mut Chunk) {
         let mut results = matmul::ZERO;
         // SAFETY: the phase before set all of it.
         let block = unsafe { self.for_gate.block(linear, block) };
@@ -156,7 +155,6 @@ impl Run<'_> {
                 out[at..at + columns.len()].copy_from_slice(results);
             }
         }
-        out
     }
 }
 
