@@ -314,14 +314,14 @@ fn a_configuration_that_makes_no_sense() {
         "model_type",
         json!("frobnicator"),
         expect![[r#"
-        error: ./model/config.json: model type "frobnicator" is not supported; supported: llama, mistral, qwen2, qwen3
+        error: ./model/config.json: model type "frobnicator" is not supported; supported: llama, mistral, qwen2, qwen3, gemma3, gemma3_text
     "#]],
     );
     check(
         "model_type",
         Json::Null,
         expect![[r#"
-        error: ./model/config.json: model type "" is not supported; supported: llama, mistral, qwen2, qwen3
+        error: ./model/config.json: model type "" is not supported; supported: llama, mistral, qwen2, qwen3, gemma3, gemma3_text
     "#]],
     );
     check(
@@ -756,7 +756,7 @@ fn a_damaged_gguf() {
     check_gguf(
         architecture,
         expect![[r#"
-        error: model.gguf: model type "gemma" is not supported; supported: llama, mistral, qwen2, qwen3
+        error: model.gguf: model type "gemma" is not supported; supported: llama, mistral, qwen2, qwen3, gemma3, gemma3_text
     "#]],
     );
     check_gguf(

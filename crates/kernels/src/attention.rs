@@ -106,8 +106,9 @@ pub fn attend_blocks(
     lanes::run(isa, AttendBlocks { attention, position, query, blocks, partials, scratch });
 }
 
-/// Makes one row's result from the partial results of all its blocks, `0..=position / 256`, in
-/// order: the same bits as [`attend`].
+/// Makes one row's result from the partial results of all blocks that it sees,
+/// [`Attention::blocks_seen`], in order: the same bits as [`attend`]. Blocks that it does not see
+/// may be among them.
 pub fn merge(isa: Isa, attention: &Attention<'_>, partials: &[f32], out: &mut [f32]) {
     assert_eq!(out.len(), attention.row_width());
     assert!(partials.len().is_multiple_of(partial_len(attention)));
@@ -115,6 +116,11 @@ pub fn merge(isa: Isa, attention: &Attention<'_>, partials: &[f32], out: &mut [f
 }
 
 impl Attention<'_> {
+    /// The blocks with keys that a row at `position` sees.
+    pub fn blocks_seen(&self, position: usize) -> std::ops::Range<usize> {
+        self.first_key(position) / BLOCK_TOKENS..position / BLOCK_TOKENS + 1
+    }
+
     /// Asserts all that the kernels rely on to stay within the slices.
     fn check(&self, positions: &[usize], queries: Rows<'_>) {
         assert!(self.kv_head < self.layout.kv_heads(), "kv_head {}", self.kv_head);
@@ -126,7 +132,7 @@ impl Attention<'_> {
         for &position in positions {
             let last = position / BLOCK_TOKENS;
             assert!(last < self.blocks.len(), "position {position} has no block");
-            for block in &self.blocks[self.first_key(position) / BLOCK_TOKENS..=last] {
+            for block in &self.blocks[self.blocks_seen(position)] {
                 assert_eq!(block.len(), self.layout.bytes());
             }
         }

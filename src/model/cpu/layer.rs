@@ -14,8 +14,9 @@ use super::plan::{Plan, RowPlan};
 use super::slab::Slab;
 use super::weights::{Inputs, Linear, Loader, Norm};
 use crate::model::Error;
-use crate::model::decoder::Config;
+use crate::model::decoder::{Config, LayerConfig};
 use crate::model::kv::KvConfig;
+use crate::model::layers::Activation;
 use crate::types::BlockId;
 
 /// Rows of one sequence that attend in one piece: enough to share what is read of the KV, few
@@ -31,6 +32,7 @@ pub struct Shape {
     group_heads: usize,
     intermediate: usize,
     scale: f32,
+    activation: Activation,
     rotates_keys: bool,
     rotates_values: bool,
 }
@@ -56,10 +58,14 @@ pub struct Buffers {
     up: Vec<f32>,
     activated: Vec<f32>,
     partials: Vec<f32>,
+    /// What goes out of half a layer, normalised.
+    out: Vec<f32>,
 }
 
 pub struct Layer {
+    config: LayerConfig,
     attention_norm: Norm,
+    attention_output_norm: Option<Norm>,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -67,6 +73,7 @@ pub struct Layer {
     query_norm: Option<Norm>,
     key_norm: Option<Norm>,
     mlp_norm: Norm,
+    mlp_output_norm: Option<Norm>,
     gate: Linear,
     up: Linear,
     down: Linear,
@@ -85,7 +92,8 @@ impl Shape {
             kv_heads: config.kv_heads,
             group_heads: config.query_heads / config.kv_heads,
             intermediate: config.intermediate,
-            scale: (config.head_dim as f32).powf(-0.5),
+            scale: config.attention_scale,
+            activation: config.activation,
             rotates_keys: kv.key.rotated,
             rotates_values: kv.value.rotated,
         }
@@ -103,25 +111,29 @@ impl Shape {
 impl Layer {
     pub fn load(index: usize, config: &Config, loader: &Loader<'_>) -> Result<Layer, Error> {
         let name = |module: &str| format!("model.layers.{index}.{module}");
-        let norm = |module: &str| loader.norm(&name(module), config.hidden, config.norm_epsilon);
+        let norm = |module: &str| loader.norm(&name(module), config.hidden, config.norm);
         let head_norm = |module: &str| match config.qk_norm {
             false => Ok(None),
-            true => loader.norm(&name(module), config.head_dim, config.norm_epsilon).map(Some),
+            true => loader.norm(&name(module), config.head_dim, config.norm).map(Some),
         };
         let linear =
             |module: &str, rows, columns, bias| loader.linear(&name(module), rows, columns, bias);
         let (hidden, intermediate) = (config.hidden, config.intermediate);
         let queries = config.query_heads * config.head_dim;
         let keys = config.kv_heads * config.head_dim;
+        let norms = config.layer_norms;
         Ok(Layer {
-            attention_norm: norm("input_layernorm")?,
+            config: config.layers[index],
+            attention_norm: norm(norms.attention)?,
+            attention_output_norm: norms.attention_output.map(norm).transpose()?,
             query: linear("self_attn.q_proj", queries, hidden, config.qkv_bias)?,
             key: linear("self_attn.k_proj", keys, hidden, config.qkv_bias)?,
             value: linear("self_attn.v_proj", keys, hidden, config.qkv_bias)?,
             output: linear("self_attn.o_proj", hidden, queries, config.output_bias)?,
             query_norm: head_norm("self_attn.q_norm")?,
             key_norm: head_norm("self_attn.k_norm")?,
-            mlp_norm: norm("post_attention_layernorm")?,
+            mlp_norm: norm(norms.mlp)?,
+            mlp_output_norm: norms.mlp_output.map(norm).transpose()?,
             gate: linear("mlp.gate_proj", intermediate, hidden, config.mlp_bias)?,
             up: linear("mlp.up_proj", intermediate, hidden, config.mlp_bias)?,
             down: linear("mlp.down_proj", hidden, intermediate, config.mlp_bias)?,
@@ -153,7 +165,8 @@ impl Layer {
         self.place_heads(work, &mut b.queries, &mut b.keys, &mut b.values);
         append(work, index, slab, &b.keys, &b.values);
         b.attended.resize(tokens * shape.query_width(), 0.0);
-        attend(work, index, slab, &b.queries, &mut b.attended, &mut b.partials);
+        let keys = Keys { slab, layer: index, window: self.config.window };
+        attend(work, keys, &b.queries, &mut b.attended, &mut b.partials);
         if shape.rotates_values {
             each(pool, b.attended.chunks_exact_mut(shape.head_dim), |head| {
                 rows::hadamard(isa, head);
@@ -162,7 +175,7 @@ impl Layer {
         b.inputs.set();
         b.normed.resize(tokens * shape.hidden, 0.0);
         self.output.apply(isa, pool, &mut b.inputs, &b.attended, &mut b.normed);
-        add(work, x, &b.normed);
+        add(work, x, normalised(work, &self.attention_output_norm, &b.normed, &mut b.out));
 
         normalise(work, &self.mlp_norm, x, &mut b.normed);
         b.inputs.set();
@@ -173,7 +186,7 @@ impl Layer {
         activate(work, &b.gate, &b.up, &mut b.activated);
         b.inputs.set();
         self.down.apply(isa, pool, &mut b.inputs, &b.activated, &mut b.normed);
-        add(work, x, &b.normed);
+        add(work, x, normalised(work, &self.mlp_output_norm, &b.normed, &mut b.out));
     }
 
     /// Norms of queries and keys, RoPE, and the cache's rotation, in place.
@@ -186,9 +199,10 @@ impl Layer {
     ) {
         let Work { isa, pool, shape, plan } = *work;
         let half = shape.head_dim / 2;
+        let angles = &plan.angles[self.config.rope];
         let turn = |heads: &mut [f32], norm: &Option<Norm>, token: usize| {
-            let angles = token * half..(token + 1) * half;
-            let (cos, sin) = (&plan.cos[angles.clone()], &plan.sin[angles]);
+            let range = token * half..(token + 1) * half;
+            let (cos, sin) = (&angles.cos[range.clone()], &angles.sin[range]);
             for head in heads.chunks_exact_mut(shape.head_dim) {
                 if let Some(norm) = norm {
                     let mut normed = [0.0; kv::HEAD_DIM_MAX];
@@ -250,16 +264,25 @@ fn append(work: &Work<'_>, layer: usize, slab: &mut Slab, keys: &[f32], values: 
     });
 }
 
+/// What a layer's rows attend to.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    slab: &'a Slab,
+    layer: usize,
+    /// A row sees only so many keys, its own included.
+    window: Option<usize>,
+}
+
 /// Attention of every row over its own blocks.
 fn attend(
     work: &Work<'_>,
-    layer: usize,
-    slab: &Slab,
+    keys: Keys<'_>,
     queries: &[f32],
     out: &mut [f32],
     partials: &mut Vec<f32>,
 ) {
     let Work { isa, pool, shape, plan } = *work;
+    let Keys { slab, layer, window } = keys;
     let width = shape.query_width();
     let head_width = shape.group_heads * shape.head_dim;
     let tables: Vec<Vec<&[u8]>> = plan
@@ -272,18 +295,20 @@ fn attend(
         kv_head,
         group_heads: shape.group_heads,
         scale: shape.scale,
-        window: None,
+        window,
         softcap: None,
         blocks: &tables[row],
     };
-    let splits = |row: &RowPlan| row.len == 1 && row.blocks.len() > 1;
+    let splits = |index: usize, row: &RowPlan| {
+        row.len == 1 && attention(index, 0).blocks_seen(plan.positions[row.first]).len() > 1
+    };
     let mut rest = &mut out[..];
     let mut tiles = Vec::new();
     let mut single_rows = Vec::new();
     for (index, row) in plan.rows.iter().enumerate() {
         let (mine, others) = rest.split_at_mut(row.len * width);
         rest = others;
-        if splits(row) {
+        if splits(index, row) {
             single_rows.push((index, mine));
             continue;
         }
@@ -332,8 +357,9 @@ fn attend_by_blocks<'a>(
         let from = plan.rows[index].first * shape.query_width() + kv_head * head_width;
         &queries[from..from + head_width]
     };
-    let lens: Vec<usize> =
-        rows.iter().map(|(index, _)| plan.rows[*index].blocks.len() * partial_len).collect();
+    let position = |index: usize| plan.positions[plan.rows[index].first];
+    let seen = |index: usize| attention(index, 0).blocks_seen(position(index));
+    let lens: Vec<usize> = rows.iter().map(|(index, _)| seen(*index).len() * partial_len).collect();
     partials.resize(lens.iter().sum::<usize>() * shape.kv_heads, 0.0);
     let mut pieces = Vec::new();
     let mut rest = &mut partials[..];
@@ -341,18 +367,17 @@ fn attend_by_blocks<'a>(
         for kv_head in 0..shape.kv_heads {
             let (mine, others) = rest.split_at_mut(*len);
             rest = others;
-            for (block, partial) in mine.chunks_exact_mut(partial_len).enumerate() {
+            for (block, partial) in seen(*index).zip(mine.chunks_exact_mut(partial_len)) {
                 pieces.push((*index, kv_head, block, partial));
             }
         }
     }
     each(pool, pieces, |(index, kv_head, block, partial)| {
-        let position = plan.positions[plan.rows[index].first];
         SCRATCH.with_borrow_mut(|scratch| {
             attention::attend_blocks(
                 isa,
                 &attention(index, kv_head),
-                position,
+                position(index),
                 query(index, kv_head),
                 block..block + 1,
                 partial,
@@ -381,6 +406,22 @@ fn normalise(work: &Work<'_>, norm: &Norm, x: &[f32], out: &mut Vec<f32>) {
     });
 }
 
+/// `norm(y)`, in `out`; or `y` itself in a layer without that norm.
+fn normalised<'a>(
+    work: &Work<'_>,
+    norm: &Option<Norm>,
+    y: &'a [f32],
+    out: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    match norm {
+        None => y,
+        Some(norm) => {
+            normalise(work, norm, y, out);
+            out
+        }
+    }
+}
+
 /// `x += y`
 fn add(work: &Work<'_>, x: &mut [f32], y: &[f32]) {
     let Work { isa, pool, shape, .. } = *work;
@@ -388,12 +429,16 @@ fn add(work: &Work<'_>, x: &mut [f32], y: &[f32]) {
     each(pool, x.chunks_mut(piece).zip(y.chunks(piece)), |(x, y)| rows::add(isa, x, y));
 }
 
-/// `out = silu(gate) * up`
+/// `out = activation(gate) * up`
 fn activate(work: &Work<'_>, gate: &[f32], up: &[f32], out: &mut Vec<f32>) {
     let Work { isa, pool, shape, .. } = *work;
     out.resize(up.len(), 0.0);
     let row_count = up.len() / shape.intermediate;
     let piece = rows_per_piece(pool, row_count, shape.intermediate) * shape.intermediate;
     let pieces = gate.chunks(piece).zip(up.chunks(piece)).zip(out.chunks_mut(piece));
-    each(pool, pieces, |((gate, up), out)| rows::swiglu(isa, gate, up, out));
+    let gated = match shape.activation {
+        Activation::Silu => rows::swiglu,
+        Activation::GeluTanh => rows::geglu_tanh,
+    };
+    each(pool, pieces, |((gate, up), out)| gated(isa, gate, up, out));
 }

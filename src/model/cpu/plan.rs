@@ -12,7 +12,13 @@ pub struct Plan {
     pub rows: Vec<RowPlan>,
     /// The tokens whose logits are wanted, in the order of the rows.
     pub wanted: Vec<usize>,
-    /// The cosines of each token's angles, `[token, head_dim / 2]`.
+    /// By RoPE rule.
+    pub angles: Vec<Angles>,
+}
+
+/// The tokens' angles by one RoPE rule.
+pub struct Angles {
+    /// The cosines, `[token, head_dim / 2]`.
     pub cos: Vec<f32>,
     /// The sines, likewise.
     pub sin: Vec<f32>,
@@ -28,14 +34,13 @@ pub struct RowPlan {
 }
 
 impl Plan {
-    pub fn new(batch: &Batch<'_>, rope: &Frequencies) -> Plan {
+    pub fn new(batch: &Batch<'_>, ropes: &[Frequencies]) -> Plan {
         let mut plan = Plan {
             tokens: Vec::new(),
             positions: Vec::new(),
             rows: Vec::new(),
             wanted: Vec::new(),
-            cos: Vec::new(),
-            sin: Vec::new(),
+            angles: Vec::new(),
         };
         for row in &batch.rows {
             let first = plan.tokens.len();
@@ -52,13 +57,7 @@ impl Plan {
                 Wanted::All => plan.wanted.extend(first..plan.tokens.len()),
             }
         }
-        let half = rope.len();
-        plan.cos.resize(plan.tokens.len() * half, 0.0);
-        plan.sin.resize(plan.tokens.len() * half, 0.0);
-        let angles = plan.cos.chunks_exact_mut(half).zip(plan.sin.chunks_exact_mut(half));
-        for (&position, (cos, sin)) in plan.positions.iter().zip(angles) {
-            rope.angles(position, cos, sin);
-        }
+        plan.angles = ropes.iter().map(|rope| Angles::new(&plan.positions, rope)).collect();
         plan
     }
 
@@ -66,5 +65,18 @@ impl Plan {
     pub fn place(&self, row: &RowPlan, token: usize) -> (BlockId, usize) {
         let position = self.positions[token];
         (row.blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS)
+    }
+}
+
+impl Angles {
+    fn new(positions: &[usize], rope: &Frequencies) -> Angles {
+        let half = rope.len();
+        let len = positions.len() * half;
+        let mut angles = Angles { cos: vec![0.0; len], sin: vec![0.0; len] };
+        let pairs = angles.cos.chunks_exact_mut(half).zip(angles.sin.chunks_exact_mut(half));
+        for (&position, (cos, sin)) in positions.iter().zip(pairs) {
+            rope.angles(position, cos, sin);
+        }
+        angles
     }
 }
