@@ -30,3 +30,33 @@ fn config(fields: &Fields<'_>) -> Result<Config, Error> {
         ..decoder
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    /// The windows of a two-layer model with these fields.
+    fn windows(field: &str, value: Json) -> Vec<Option<usize>> {
+        let mut json = json!({
+            "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96,
+            "num_attention_heads": 2, "vocab_size": 288, "sliding_window": 4096,
+        });
+        json[field] = value;
+        let map = json.as_object().expect("an object");
+        let config = config(&Fields { path: Path::new("config.json"), map }).expect("complete");
+        config.layers.iter().map(|layer| layer.window).collect()
+    }
+
+    #[test]
+    fn a_window_is_that_of_all_layers_unless_they_are_listed() {
+        let window = Some(4096);
+        assert_eq!(windows("rope_theta", json!(1e4)), [window, window]);
+        assert_eq!(windows("sliding_window", Json::Null), [None, None]);
+        let types = json!(["full_attention", "sliding_attention"]);
+        assert_eq!(windows("layer_types", types), [None, window]);
+    }
+}
