@@ -80,8 +80,11 @@ impl Fields<'_> {
         slides: impl Fn(usize) -> bool,
     ) -> Result<Vec<LayerConfig>, Error> {
         let types = self.layer_types(count)?;
-        let layer = |index: usize| match types.as_ref().map_or(slides(index), |types| types[index])
-        {
+        let slides = |index: usize| match &types {
+            None => slides(index),
+            Some(types) => types[index],
+        };
+        let layer = |index: usize| match slides(index) {
             false => Ok(LayerConfig::GLOBAL),
             true => {
                 let window = Some(self.required("sliding_window")?);

@@ -68,6 +68,10 @@ pub fn config(gguf: &Gguf) -> Result<Map<String, Json>, Error> {
             config.insert(name.to_owned(), json!(n));
         }
     }
+    let pattern = format!("{architecture}.attention.sliding_window_pattern");
+    if !matches!(gguf.value(&pattern), None | Some(Value::Integer(_))) {
+        return Err(invalid(format!("{pattern} is not a number, which is not supported")));
+    }
     let floats = [
         ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
         ("rope_theta", "rope.freq_base"),
