@@ -6,7 +6,7 @@ use mlx_rs::{Array, ops};
 use super::kv::{self, Kv, KvConfig, Run};
 use super::layers;
 use super::rope::Rope;
-use super::{Batch, Error};
+use super::{Batch, Error, Row};
 
 /// What the layers of one step share: the rows, and the KV they read and write.
 pub struct Attention<'a> {
@@ -26,6 +26,16 @@ pub struct Projections {
     pub values: Array,
 }
 
+/// How one layer attends.
+#[derive(Clone, Copy)]
+pub struct Rule<'a> {
+    pub rope: &'a Rope,
+    /// Scores are multiplied by this.
+    pub scale: f32,
+    /// A token sees only so many, itself included.
+    pub window: Option<usize>,
+}
+
 impl<'a> Attention<'a> {
     pub fn new(batch: &'a Batch<'a>, kv: &'a mut Kv, config: KvConfig) -> Attention<'a> {
         let mut token = 0;
@@ -42,36 +52,30 @@ impl<'a> Attention<'a> {
         &mut self,
         layer: usize,
         projections: &Projections,
-        rope: &Rope,
-        scale: f32,
+        rule: Rule<'_>,
     ) -> Result<Array, Error> {
-        let (queries, keys) = self.rotate_by_position(projections, rope)?;
+        let (queries, keys) = self.rotate_by_position(projections, rule.rope)?;
         self.kv.append(layer, &self.writes, &keys, &projections.values)?;
         let mut outputs = Vec::new();
         for (row, queries) in self.batch.rows.iter().zip(&queries) {
-            let (keys, values) = self.kv.read(layer, row, queries.dtype())?;
+            let first = first_key(row.start, rule.window);
+            let (keys, values) = self.kv.read(layer, row, first, queries.dtype())?;
             let queries = match self.config.key.rotated {
                 false => queries.clone(),
                 true => kv::rotate(queries)?,
             };
-            let output = match row.tokens.len() {
-                1 => fast::scaled_dot_product_attention(
-                    &queries,
-                    &keys,
-                    &values,
-                    scale,
-                    no_mask(),
-                    None,
-                )?,
-                _ => fast::scaled_dot_product_attention(
-                    &queries,
-                    &keys,
-                    &values,
-                    scale,
-                    Some(ScaledDotProductAttentionMask::Causal),
-                    None,
-                )?,
+            let window_mask;
+            let mask = match (row.tokens.len(), rule.window) {
+                (1, _) => None,
+                (_, Some(window)) if row.end() - first > window => {
+                    window_mask = mask(row, first, window);
+                    Some(ScaledDotProductAttentionMask::Array(&window_mask))
+                }
+                _ => Some(ScaledDotProductAttentionMask::Causal),
             };
+            let scale = rule.scale;
+            let output =
+                fast::scaled_dot_product_attention(&queries, &keys, &values, scale, mask, None)?;
             let output = match self.config.value.rotated {
                 false => output,
                 true => kv::rotate(&output)?,
@@ -108,8 +112,20 @@ impl<'a> Attention<'a> {
     }
 }
 
-fn no_mask<'a>() -> Option<ScaledDotProductAttentionMask<'a>> {
-    None
+/// The first position that a token at `position` sees.
+fn first_key(position: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+/// Which of the positions `first .. row.end()` each new token sees: `[token, position]`.
+fn mask(row: &Row<'_>, first: usize, window: usize) -> Array {
+    let seen: Vec<bool> = (row.start..row.end())
+        .flat_map(|query| {
+            let from = first_key(query, Some(window));
+            (first..row.end()).map(move |key| (from..=query).contains(&key))
+        })
+        .collect();
+    Array::from_slice(&seen, &[row.tokens.len() as i32, (row.end() - first) as i32])
 }
 
 fn join(mut pieces: Vec<Array>) -> Result<Array, Error> {

@@ -15,12 +15,17 @@ pub use folder::Folder;
 /// Where the weights come from.
 pub enum Checkpoint {
     Folder(Folder),
-    Gguf {
-        gguf: Gguf,
-        /// llama.cpp's converter interleaves the two halves of each head's q and k rows for
-        /// Llama models; the number of heads is needed to undo it.
-        interleaved: Option<Interleaved>,
-    },
+    Gguf { gguf: Gguf, dialect: Dialect },
+}
+
+/// How the GGUF files of an architecture differ from those of others.
+#[derive(Clone, Copy, Default)]
+pub struct Dialect {
+    /// llama.cpp's converter interleaves the two halves of each head's q and k rows for
+    /// Llama models; the number of heads is needed to undo it.
+    pub interleaved: Option<Interleaved>,
+    /// Modules of a layer with another name than usual: Hugging Face's and the file's.
+    pub modules: &'static [(&'static str, &'static str)],
 }
 
 /// The head counts of a model whose q and k rows are interleaved.
@@ -63,13 +68,13 @@ impl Checkpoint {
     pub fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, Error> {
         match self {
             Checkpoint::Folder(folder) => folder.dense(name, &[length]).map(Dense::into_f32),
-            Checkpoint::Gguf { gguf, interleaved } => {
-                let matrix = gguf_tensor(gguf, name, &[length])?;
+            Checkpoint::Gguf { gguf, dialect } => {
+                let matrix = gguf_tensor(gguf, dialect, name, &[length])?;
                 let mut values = match matrix {
                     Matrix::Dense(dense) => dense.into_f32(),
                     Matrix::Affine(affine) => affine.dequantised(),
                 };
-                if let Some(heads) = heads_of(name, *interleaved) {
+                if let Some(heads) = heads_of(name, dialect.interleaved) {
                     values = uninterleave(&values, 1, heads);
                 }
                 Ok(values)
@@ -81,10 +86,10 @@ impl Checkpoint {
     pub fn matrix(&self, module: &str, rows: usize, columns: usize) -> Result<Matrix, Error> {
         match self {
             Checkpoint::Folder(folder) => folder.matrix(module, rows, columns),
-            Checkpoint::Gguf { gguf, interleaved } => {
+            Checkpoint::Gguf { gguf, dialect } => {
                 let name = format!("{module}.weight");
-                let matrix = gguf_tensor(gguf, &name, &[rows, columns])?;
-                Ok(match heads_of(&name, *interleaved) {
+                let matrix = gguf_tensor(gguf, dialect, &name, &[rows, columns])?;
+                Ok(match heads_of(&name, dialect.interleaved) {
                     None => matrix,
                     Some(heads) => matrix.uninterleave(rows, heads),
                 })
@@ -93,10 +98,15 @@ impl Checkpoint {
     }
 }
 
-fn gguf_tensor(gguf: &Gguf, name: &str, shape: &[usize]) -> Result<Matrix, Error> {
+fn gguf_tensor(
+    gguf: &Gguf,
+    dialect: &Dialect,
+    name: &str,
+    shape: &[usize],
+) -> Result<Matrix, Error> {
     let path = || gguf.path().to_owned();
     let missing = || Error::MissingTensor { path: path(), tensor: name.to_owned() };
-    let gguf_name = names::tensor_name(name).ok_or_else(missing)?;
+    let gguf_name = names::tensor_name(name, dialect.modules).ok_or_else(missing)?;
     let tensor = gguf
         .tensor(&gguf_name)
         .ok_or_else(|| Error::MissingTensor { path: path(), tensor: gguf_name.clone() })?;

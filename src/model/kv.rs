@@ -176,10 +176,16 @@ impl Kv {
         self.layers[layer].value.append(runs, values)
     }
 
-    /// K and V of a row's sequence as they read back, `[1, kv_head, token, head_dim]` each;
-    /// rotated parts are still rotated.
-    pub fn read(&self, layer: usize, row: &Row<'_>, out: Dtype) -> Result<(Array, Array), Error> {
-        let runs = read_runs(row);
+    /// K and V of a row's sequence from position `first` on as they read back,
+    /// `[1, kv_head, token, head_dim]` each; rotated parts are still rotated.
+    pub fn read(
+        &self,
+        layer: usize,
+        row: &Row<'_>,
+        first: usize,
+        out: Dtype,
+    ) -> Result<(Array, Array), Error> {
+        let runs = read_runs(row, first);
         let layer = &self.layers[layer];
         Ok((layer.key.read(&runs, out)?, layer.value.read(&runs, out)?))
     }
@@ -370,9 +376,9 @@ pub fn write_runs(row: &Row<'_>, token: usize) -> Vec<Run> {
     runs(row.blocks, row.start, row.end(), token)
 }
 
-/// Where all tokens of a row's sequence lie once its new ones are written.
-fn read_runs(row: &Row<'_>) -> Vec<Run> {
-    runs(row.blocks, 0, row.end(), 0)
+/// Where the tokens of a row's sequence lie from `first` on, once its new ones are written.
+fn read_runs(row: &Row<'_>, first: usize) -> Vec<Run> {
+    runs(row.blocks, first, row.end(), 0)
 }
 
 /// Positions `from .. to` as runs of slots, neighbouring blocks joined.

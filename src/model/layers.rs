@@ -15,9 +15,10 @@ pub struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    pub fn norm(&self, module: &str, length: usize, epsilon: f32) -> Result<RmsNorm, Error> {
-        let weight = self.checkpoint.vector(&format!("{module}.weight"), length)?;
-        Ok(RmsNorm { weight: self.array(Dense::F32(weight), &[length])?, epsilon })
+    pub fn norm(&self, module: &str, length: usize, config: NormConfig) -> Result<RmsNorm, Error> {
+        let weight = config.weight(self.checkpoint.vector(&format!("{module}.weight"), length)?);
+        let weight = self.array(Dense::F32(weight), &[length])?;
+        Ok(RmsNorm { weight, epsilon: config.epsilon })
     }
 
     /// `[columns] → [rows]`
@@ -85,6 +86,24 @@ pub fn dimensions(shape: &[usize]) -> Result<Vec<i32>, Error> {
 pub enum Bias {
     None,
     Added,
+}
+
+/// What the norms of a model have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    pub epsilon: f32,
+    /// Added to the weights of the file: Gemma's have been trained around 0 instead of 1.
+    pub offset: f32,
+}
+
+impl NormConfig {
+    /// What to multiply with, given what the file has.
+    pub fn weight(self, stored: Vec<f32>) -> Vec<f32> {
+        match self.offset {
+            0.0 => stored,
+            offset => stored.into_iter().map(|weight| offset + weight).collect(),
+        }
+    }
 }
 
 /// Root mean square normalisation over the last axis (Zhang and Sennrich, 2019).
@@ -162,10 +181,31 @@ impl Embedding {
     }
 }
 
-/// `silu(gate) * up`, the activation of SwiGLU (Shazeer, 2020).
-pub fn swiglu(gate: &Array, up: &Array) -> Result<Array, Error> {
-    let silu = ops::multiply(gate, ops::sigmoid(gate)?)?;
-    Ok(ops::multiply(silu, up)?)
+/// What a gated MLP applies to its gate (Shazeer, 2020).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Silu,
+    /// GELU by its approximation with tanh.
+    GeluTanh,
+}
+
+/// `activation(gate) * up`: SwiGLU or GeGLU.
+pub fn gated(activation: Activation, gate: &Array, up: &Array) -> Result<Array, Error> {
+    let activated = match activation {
+        Activation::Silu => ops::multiply(gate, ops::sigmoid(gate)?)?,
+        Activation::GeluTanh => gelu_tanh(gate)?,
+    };
+    Ok(ops::multiply(activated, up)?)
+}
+
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, in operations that MLX need not
+/// compile at run time.
+fn gelu_tanh(x: &Array) -> Result<Array, Error> {
+    const FACTOR: f32 = 0.797_884_6;
+    let cubic = ops::multiply(ops::square(x)?, Array::from_f32(0.044715 * FACTOR))?;
+    let inner = ops::multiply(x, ops::add(cubic, Array::from_f32(FACTOR))?)?;
+    let gate = ops::add(ops::tanh(inner)?, Array::from_f32(1.0))?;
+    Ok(ops::multiply(ops::multiply(x, Array::from_f32(0.5))?, gate)?)
 }
 
 /// Rows `from .. to` of the first axis.
@@ -181,6 +221,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::model::checkpoint::Dialect;
     use crate::model::gguf::Gguf;
 
     /// Scales and biases for which `scale * code + bias` is exact, so that fused or separate
@@ -202,7 +243,7 @@ mod tests {
     fn mlx_unpacks_codes_of_any_width_as_we_do() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gguf/types.gguf");
         let gguf = Gguf::open(&path).expect("the file is fine");
-        let checkpoint = Checkpoint::Gguf { gguf, interleaved: None };
+        let checkpoint = Checkpoint::Gguf { gguf, dialect: Dialect::default() };
         let loader = Loader { checkpoint: &checkpoint };
         for bits in [2, 3, 4, 5, 6, 8] {
             let affine = affine(bits);

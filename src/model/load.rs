@@ -7,7 +7,7 @@ use kernels::isa::Isa;
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
-use super::checkpoint::{Checkpoint, Folder, Interleaved};
+use super::checkpoint::{Checkpoint, Dialect, Folder, Interleaved};
 use super::cpu::Cpu;
 use super::decoder::Config;
 use super::gguf::{Gguf, names};
@@ -93,7 +93,7 @@ impl ModelFiles {
         ModelSummary {
             context_tokens: self.config.context_tokens,
             vocabulary: self.config.vocabulary,
-            layers: self.config.layers,
+            layers: self.config.layers.len(),
         }
     }
 
@@ -152,7 +152,7 @@ impl ModelFiles {
         if let Some(bytes) = read_optional(&generation_path)? {
             end_tokens.extend(self::end_tokens(&parse_object(&generation_path, &bytes)?));
         }
-        let checkpoint = Checkpoint::Folder(Folder::open(path, &map)?);
+        let checkpoint = Checkpoint::Folder(Folder::open(path, &map, architecture.folder_prefix)?);
         Ok(ModelFiles { path: path.to_owned(), checkpoint, config, end_tokens })
     }
 
@@ -168,7 +168,8 @@ impl ModelFiles {
         let interleaved = architecture
             .interleaved_in_gguf
             .then_some(Interleaved { query_heads: config.query_heads, kv_heads: config.kv_heads });
-        let checkpoint = Checkpoint::Gguf { gguf, interleaved };
+        let dialect = Dialect { interleaved, modules: architecture.gguf_modules };
+        let checkpoint = Checkpoint::Gguf { gguf, dialect };
         Ok(ModelFiles { path: path.to_owned(), checkpoint, config, end_tokens: Vec::new() })
     }
 }

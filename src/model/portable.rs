@@ -32,7 +32,8 @@ impl Portable {
         // The weights first: once they have the shapes that the configuration promises, its
         // dimensions can be trusted with the size of an allocation.
         let decoder = Decoder::load(config, loader)?;
-        let kv = Kv::new(kv_config, config.layers, config.kv_heads, config.head_dim, pool_blocks)?;
+        let kv =
+            Kv::new(kv_config, config.layers.len(), config.kv_heads, config.head_dim, pool_blocks)?;
         let spec = Spec {
             vocabulary: config.vocabulary,
             context_tokens: config.context_tokens,
@@ -121,7 +122,8 @@ mod tests {
         let map: serde_json::Map<_, _> = serde_json::from_slice(&json).unwrap();
         let architecture = arch::find(map["model_type"].as_str().unwrap()).ok().unwrap();
         let config = (architecture.config)(&Fields { path: &path, map: &map }).unwrap();
-        let checkpoint = Checkpoint::Folder(Folder::open(&path, &map).unwrap());
+        let checkpoint =
+            Checkpoint::Folder(Folder::open(&path, &map, architecture.folder_prefix).unwrap());
         let loader = Loader { checkpoint: &checkpoint };
         Portable::load(&config, &loader, kv.parse().unwrap(), 8).unwrap()
     }

@@ -44,7 +44,10 @@ def greedy(model, prompt, count):
         last = forward(model, [ids[-1]], cache)[-1]
 
 
-def random_prompts(rng, vocabulary, lengths=(1, 5, 37, 150)):
+LENGTHS = (1, 5, 37, 150)
+
+
+def random_prompts(rng, vocabulary, lengths=LENGTHS):
     return [rng.integers(0, vocabulary, length).tolist() for length in lengths]
 
 

@@ -37,15 +37,20 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-PRE = {"llama": "smollm", "qwen2": "qwen2", "qwen3": "qwen2"}
+GEMMA_NAMES = NAMES | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+PRE = {"llama": "smollm", "qwen2": "qwen2", "qwen3": "qwen2", "gemma3": "smollm"}
 
 
-def gguf_name(path):
+def gguf_name(path, names=NAMES):
     module, kind = path.rsplit(".", 1)
     if module.startswith("model.layers."):
         _, _, layer, module = module.split(".", 3)
-        return f"blk.{layer}.{NAMES[module]}.{kind}"
-    return f"{NAMES[module]}.{kind}"
+        return f"blk.{layer}.{names[module]}.{kind}"
+    return f"{names[module]}.{kind}"
 
 
 def permute(weight, heads):
@@ -151,9 +156,27 @@ def equal_to_tiny():
     kinds = {"llama-f16": Type.F16, "qwen2": Type.F16, "qwen3": Type.BF16}
     for name, kind in kinds.items():
         write_model(name, *load_tiny(name), lambda _path: kind)
+    gemma3()
     config, weights = load_tiny("llama3-rope")
     factors = ("rope_freqs.weight", rope_factors(config))
     write_model("llama3-rope", config, weights, lambda _path: Type.BF16, "llama-bpe", [factors])
+
+
+def gemma3():
+    """llama.cpp's converter adds to the norms what Gemma does."""
+    config, weights = load_tiny("gemma3")
+    assert config["sliding_window_pattern"] == 2
+    writer = gguf.GGUFWriter(OUT / "gemma3.gguf", "gemma3")
+    write_metadata(writer, config | {"model_type": "gemma3"}, PRE["gemma3"])
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_uint32("gemma3.attention.sliding_window_pattern", 2)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(config["rope_scaling"]["factor"])
+    for path, weight in sorted(weights.items()):
+        if path.endswith("norm.weight"):
+            weight = weight + 1
+        add(writer, gguf_name(path, GEMMA_NAMES), weight, Type.BF16)
+    finish(writer)
 
 
 def legacy_kind(path):

@@ -73,6 +73,59 @@ LLAMA3 = LLAMA | UNTIED | {
         "original_max_position_embeddings": 64,
     },
 }
+# Layers see a window or everything in turn; sqrt(96) is not a bf16, so its rounding shows.
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "architectures": ["Gemma3ForCausalLM"],
+    "hidden_size": 96,
+    "num_hidden_layers": 3,
+    "intermediate_size": 96,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 288,
+    "max_position_embeddings": 1024,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    "sliding_window": 16,
+    "sliding_window_pattern": 2,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "bos_token_id": 0,
+    "eos_token_id": [1, 3],
+}
+# A window that is longer than a block of 256 tokens, and no multiple of it.
+GEMMA3_WIDE = GEMMA3 | {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "query_pre_attn_scalar": 24,  # not head_dim, which GGUF files could not say
+    "rope_scaling": None,
+    "sliding_window": 300,
+}
+# As mlx-community has the larger models: the text model is a part, and much is left out.
+GEMMA3_NESTED = {
+    "model_type": "gemma3",
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "vocab_size": 288,
+    "eos_token_id": [1, 3],
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": 64,
+        "num_hidden_layers": 6,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window": 64,
+    },
+}
 BIAS = LLAMA | ONE_KV | {"attention_bias": True, "mlp_bias": True}
 
 
@@ -110,13 +163,23 @@ MODELS = {
     "qwen3-q4-g64": (QWEN3 | WIDE | ONE_KV, mx.float32, q(4, 64), 14),
     "qwen3-q8-g64": (QWEN3 | WIDE | UNTIED, mx.float16, q(8, 64), 815),
     "llama-mixed": (LLAMA | WIDE, mx.float32, q(4, 64, mixed), 16),
+    "gemma3": (GEMMA3, mx.bfloat16, None, 217),
+    "gemma3-wide-window": (GEMMA3_WIDE, mx.bfloat16, None, 3418),
+    "gemma3-q4-g32": (GEMMA3_NESTED, mx.bfloat16, q(4, 32), 5319),
 }
 SHARDED = "llama-f16"
 WITH_TOKENIZER = "llama-f16"
+# Past the window in the prompt, and past it only in the answer.
+LENGTHS = {"gemma3-wide-window": (1, 37, 290, 600)}
 
 
-def random_weight(rng, path, shape):
+def random_weight(rng, path, shape, gemma):
     """Wide enough that greedy text varies and the best token leads by a clear margin."""
+    if gemma and path.endswith(("post_attention_layernorm.weight", "post_feedforward_layernorm.weight")):
+        # Large beside the embedding, which is multiplied by sqrt(hidden).
+        return rng.uniform(12, 36, shape)
+    if gemma and path.endswith("norm.weight"):
+        return rng.uniform(-0.5, 0.5, shape)  # 1 is added
     if path.endswith("norm.weight"):
         return rng.uniform(0.5, 1.5, shape)
     if path.endswith(".bias"):
@@ -133,8 +196,12 @@ def build(config, dtype, quantisation, seed):
     model_class, arguments = utils._get_classes(config)
     model = model_class(arguments.from_dict(config))
     rng = np.random.default_rng(seed)
+    gemma = config["model_type"].startswith("gemma")
+    if gemma:
+        # mlx-lm ties its head where the weights have none, whatever the config says.
+        getattr(model, "language_model", model).sanitize({})
     weights = {
-        path: mx.array(random_weight(rng, path, value.shape).astype(np.float32)).astype(dtype)
+        path: mx.array(random_weight(rng, path, value.shape, gemma).astype(np.float32)).astype(dtype)
         for path, value in sorted(tree_flatten(model.parameters()))
     }
     model.update(tree_unflatten(list(weights.items())))
@@ -194,7 +261,9 @@ def main():
             save_tokenizer(folder)
         # The golden is of what a reader will load, not of what was in memory.
         model, config = utils.load_model(folder)
-        prompts = golden.random_prompts(np.random.default_rng(seed + 1000), config["vocab_size"])
+        prompts = golden.random_prompts(
+            np.random.default_rng(seed + 1000), config["vocab_size"], LENGTHS.get(name, golden.LENGTHS)
+        )
         records, tensors = golden.write(
             folder, golden.upcast(model), source(dtype, quantisation), prompts
         )

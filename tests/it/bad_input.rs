@@ -114,14 +114,14 @@ fn a_model_that_is_not_there() {
             "smolm2-135m",
             expect![[r#"
             error: unknown model "smolm2-135m"
-            hint: did you mean smollm2-135m or smollm2-1.7b? known names: smollm2-135m, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, qwen3-4b, mistral-7b, qwen3-8b; or give a path or org/name
+            hint: did you mean smollm2-135m or smollm2-1.7b? known names: smollm2-135m, gemma-3-1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, gemma-3-4b, qwen3-4b, mistral-7b, qwen3-8b; or give a path or org/name
         "#]],
         ),
         (
             "xyzzy",
             expect![[r#"
             error: unknown model "xyzzy"
-            hint: known names: smollm2-135m, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, qwen3-4b, mistral-7b, qwen3-8b; or give a path or org/name
+            hint: known names: smollm2-135m, gemma-3-1b, llama-3.2-1b, smollm2-1.7b, llama-3.2-3b, gemma-3-4b, qwen3-4b, mistral-7b, qwen3-8b; or give a path or org/name
         "#]],
         ),
         (
@@ -314,14 +314,14 @@ fn a_configuration_that_makes_no_sense() {
         "model_type",
         json!("frobnicator"),
         expect![[r#"
-        error: ./model/config.json: model type "frobnicator" is not supported; supported: llama, mistral, qwen2, qwen3
+        error: ./model/config.json: model type "frobnicator" is not supported; supported: llama, mistral, qwen2, qwen3, gemma3, gemma3_text
     "#]],
     );
     check(
         "model_type",
         Json::Null,
         expect![[r#"
-        error: ./model/config.json: model type "" is not supported; supported: llama, mistral, qwen2, qwen3
+        error: ./model/config.json: model type "" is not supported; supported: llama, mistral, qwen2, qwen3, gemma3, gemma3_text
     "#]],
     );
     check(
@@ -756,7 +756,7 @@ fn a_damaged_gguf() {
     check_gguf(
         architecture,
         expect![[r#"
-        error: model.gguf: model type "gemma" is not supported; supported: llama, mistral, qwen2, qwen3
+        error: model.gguf: model type "gemma" is not supported; supported: llama, mistral, qwen2, qwen3, gemma3, gemma3_text
     "#]],
     );
     check_gguf(

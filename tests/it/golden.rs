@@ -93,7 +93,7 @@ fn load(path: &Path, device: Device) -> Box<dyn Model> {
 fn check_logits(what: &str, model: &mut dyn Model, golden: &Golden, tolerance: Tolerance) {
     assert!(!golden.logits.is_empty(), "{what}: golden.safetensors is not there");
     assert_eq!(golden.positions.len(), golden.logits.len(), "{what}");
-    let blocks = [BlockId(3)];
+    let blocks = [BlockId(3), BlockId(0), BlockId(6)];
     let row = Row { tokens: &golden.ids, start: 0, blocks: &blocks, logits: Wanted::All };
     let logits = &model.step(&Batch { rows: vec![row] }).expect("the batch is fine")[0];
     for (&position, expected) in golden.positions.iter().zip(&golden.logits) {
@@ -200,9 +200,17 @@ fn tiny_qwens_answer_as_mlx_lm_does() {
 }
 
 #[test]
+fn tiny_gemmas_answer_as_mlx_lm_does() {
+    for name in ["gemma3", "gemma3-wide-window"] {
+        check_tiny(name, DENSE);
+    }
+    check_tiny("gemma3-q4-g32", QUANTISED);
+}
+
+#[test]
 fn gguf_files_answer_as_their_weights_do_elsewhere() {
     // The same weights as the folder of that name, permuted and renamed as llama.cpp has them.
-    for name in ["llama-f16", "llama3-rope", "qwen2", "qwen3"] {
+    for name in ["llama-f16", "llama3-rope", "qwen2", "qwen3", "gemma3"] {
         let file = golden::data(&format!("gguf/{name}.gguf"));
         check(&file, &golden::data(&format!("tiny/{name}")), DENSE);
     }

@@ -90,9 +90,17 @@ fn batch_chunks_and_threads_change_no_bit_of_a_tiny_model() {
         ("llama3-rope", "4r"),
         ("qwen2-q4-g64", "8/4r"),
         ("qwen3-q8-g64", "32"),
+        ("gemma3", "8"),
+        ("gemma3-q4-g32", "8/4r"),
     ] {
         check(&golden::data(&format!("tiny/{name}")), kv, lengths);
     }
+}
+
+#[test]
+fn batch_chunks_and_threads_change_no_bit_where_a_window_is_longer_than_a_block() {
+    let lengths = [700, 1, 301, 556, 257, 33, 513, 300];
+    check(&golden::data("tiny/gemma3-wide-window"), "16", lengths);
 }
 
 #[test]

@@ -76,7 +76,16 @@ fn an_exported_sequence_goes_on_elsewhere_as_if_it_had_never_left() {
 #[test]
 fn every_architecture_and_head_size_is_exported_and_restored() {
     for device in DEVICES {
-        for name in ["llama-bias", "mistral", "qwen2", "qwen3", "qwen3-q4-g64"] {
+        for name in [
+            "llama-bias",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "qwen3-q4-g64",
+            "gemma3",
+            "gemma3-wide-window",
+            "gemma3-q4-g32",
+        ] {
             let (mut here, mut there) = (model(device, name, "8/4r"), model(device, name, "8/4r"));
             let (old, new) = (table([2, 5]), table([7, 0]));
             let tokens = ids(1, 301);

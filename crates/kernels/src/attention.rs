@@ -102,12 +102,18 @@ pub fn attend_blocks(
     attention.check(&[position], Rows::new(query, query.len(), query.len()));
     assert!(blocks.end <= position / BLOCK_TOKENS + 1);
     assert_eq!(partials.len(), blocks.len() * partial_len(attention));
+    let seen = attention.blocks_seen(position);
+    if blocks.end <= seen.start {
+        let nothing = partials.chunks_exact_mut(attention.layout.head_dim() + 2);
+        return nothing.for_each(leave_nothing);
+    }
     let scratch = &mut *scratch.0;
     lanes::run(isa, AttendBlocks { attention, position, query, blocks, partials, scratch });
 }
 
-/// Makes one row's result from the partial results of all its blocks, `0..=position / 256`, in
-/// order: the same bits as [`attend`].
+/// Makes one row's result from the partial results of all blocks that it sees,
+/// [`Attention::blocks_seen`], in order: the same bits as [`attend`]. Blocks that it does not see
+/// may be among them.
 pub fn merge(isa: Isa, attention: &Attention<'_>, partials: &[f32], out: &mut [f32]) {
     assert_eq!(out.len(), attention.row_width());
     assert!(partials.len().is_multiple_of(partial_len(attention)));
@@ -115,6 +121,11 @@ pub fn merge(isa: Isa, attention: &Attention<'_>, partials: &[f32], out: &mut [f
 }
 
 impl Attention<'_> {
+    /// The blocks with keys that a row at `position` sees.
+    pub fn blocks_seen(&self, position: usize) -> std::ops::Range<usize> {
+        self.first_key(position) / BLOCK_TOKENS..position / BLOCK_TOKENS + 1
+    }
+
     /// Asserts all that the kernels rely on to stay within the slices.
     fn check(&self, positions: &[usize], queries: Rows<'_>) {
         assert!(self.kv_head < self.layout.kv_heads(), "kv_head {}", self.kv_head);
@@ -126,7 +137,7 @@ impl Attention<'_> {
         for &position in positions {
             let last = position / BLOCK_TOKENS;
             assert!(last < self.blocks.len(), "position {position} has no block");
-            for block in &self.blocks[self.first_key(position) / BLOCK_TOKENS..=last] {
+            for block in &self.blocks[self.blocks_seen(position)] {
                 assert_eq!(block.len(), self.layout.bytes());
             }
         }
@@ -283,15 +294,18 @@ impl Kernel for AttendBlocks<'_> {
                             partial[..2].copy_from_slice(&[softmax.largest, softmax.sum]);
                             partial[2..].copy_from_slice(values);
                         }
-                        None => {
-                            partial.fill(0.0);
-                            partial[0] = f32::NEG_INFINITY;
-                        }
+                        None => leave_nothing(partial),
                     }
                 }
             }
         }
     }
+}
+
+/// The partial result of a query that sees nothing of a block.
+fn leave_nothing(partial: &mut [f32]) {
+    partial.fill(0.0);
+    partial[0] = f32::NEG_INFINITY;
 }
 
 struct Merge<'a> {

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value as Json};
 
 use crate::model::Error;
-use crate::model::decoder::Config;
-use crate::model::layers::Bias;
+use crate::model::decoder::{Config, LayerConfig, LayerNorms};
+use crate::model::layers::{Activation, Bias, NormConfig};
 use crate::model::rope::{RopeConfig, RopeScaling};
 
 /// No model has a dimension above this; a larger one is a broken file, and would overflow.
@@ -47,24 +47,82 @@ impl Fields<'_> {
             }
             _ => (),
         }
-        let norm_epsilon = self.number("rms_norm_eps")?.unwrap_or(1e-5) as f32;
+        let epsilon = self.number("rms_norm_eps")?.unwrap_or(1e-5) as f32;
         Ok(Config {
             hidden,
-            layers,
+            layers: vec![LayerConfig::GLOBAL; layers],
             intermediate: self.required("intermediate_size")?,
             query_heads,
             kv_heads,
             head_dim,
             vocabulary: self.required("vocab_size")?,
             context_tokens: self.dimension("max_position_embeddings")?.unwrap_or(2048),
-            norm_epsilon,
-            rope: self.rope(default_theta)?,
+            norm: NormConfig { epsilon, offset: 0.0 },
+            layer_norms: LayerNorms::INPUTS,
+            ropes: vec![self.rope(default_theta)?],
+            attention_scale: (head_dim as f32).powf(-0.5),
+            embedding_scale: None,
+            activation: Activation::Silu,
             tied: self.boolean("tie_word_embeddings")?.unwrap_or(true),
             qkv_bias: Bias::None,
             output_bias: Bias::None,
             mlp_bias: Bias::None,
             qk_norm: false,
         })
+    }
+
+    /// How each of `count` layers attends. Those that slide see `sliding_window` tokens and turn
+    /// by `sliding_rope`; `layer_types` says which they are or, if it is not there, `slides`.
+    pub fn layers(
+        &self,
+        count: usize,
+        sliding_rope: usize,
+        slides: impl Fn(usize) -> bool,
+    ) -> Result<Vec<LayerConfig>, Error> {
+        let types = self.layer_types(count)?;
+        let slides = |index: usize| match &types {
+            None => slides(index),
+            Some(types) => types[index],
+        };
+        let layer = |index: usize| match slides(index) {
+            false => Ok(LayerConfig::GLOBAL),
+            true => {
+                let window = Some(self.required("sliding_window")?);
+                Ok(LayerConfig { window, rope: sliding_rope })
+            }
+        };
+        (0..count).map(layer).collect()
+    }
+
+    /// Whether each layer slides, if the configuration lists it.
+    fn layer_types(&self, count: usize) -> Result<Option<Vec<bool>>, Error> {
+        let types = match self.map.get("layer_types") {
+            None | Some(Json::Null) => return Ok(None),
+            Some(types) => types.as_array().filter(|types| types.len() == count),
+        };
+        let types = types.ok_or_else(|| {
+            self.invalid(format!(
+                "layer_types is not a list of one type for each of {count} layers"
+            ))
+        })?;
+        let slides = |kind: &Json| match kind.as_str() {
+            Some("sliding_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => Err(self.invalid(format!(
+                "layer_types has {kind}; supported: full_attention, sliding_attention"
+            ))),
+        };
+        types.iter().map(slides).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// An error for a setting that changes the answer and that we do not have.
+    pub fn refuse(&self, key: &str) -> Result<(), Error> {
+        match self.map.get(key) {
+            None | Some(Json::Null | Json::Bool(false)) => Ok(()),
+            Some(value) => Err(self.invalid(format!(
+                "{key} is {value}, which is not supported for this architecture"
+            ))),
+        }
     }
 
     /// An error for a model with sliding-window attention, which would answer wrongly without it.
@@ -141,12 +199,12 @@ impl Fields<'_> {
         })
     }
 
-    fn required(&self, key: &str) -> Result<usize, Error> {
+    pub fn required(&self, key: &str) -> Result<usize, Error> {
         self.dimension(key)?.ok_or_else(|| self.invalid(format!("{key} is missing")))
     }
 
     /// A positive integer within reason.
-    fn dimension(&self, key: &str) -> Result<Option<usize>, Error> {
+    pub fn dimension(&self, key: &str) -> Result<Option<usize>, Error> {
         match self.map.get(key) {
             None | Some(Json::Null) => Ok(None),
             Some(value) => match value.as_u64().map(|n| n as usize) {
@@ -158,7 +216,7 @@ impl Fields<'_> {
         }
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+    pub fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         match self.map.get(key) {
             None | Some(Json::Null) => Ok(None),
             Some(value) => match value.as_f64() {
@@ -168,7 +226,7 @@ impl Fields<'_> {
         }
     }
 
-    fn invalid(&self, reason: String) -> Error {
+    pub fn invalid(&self, reason: String) -> Error {
         Error::Invalid { path: self.path.to_owned(), reason }
     }
 }

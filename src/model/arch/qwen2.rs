@@ -7,8 +7,7 @@ use crate::model::Error;
 use crate::model::decoder::Config;
 use crate::model::layers::Bias;
 
-pub const QWEN2: Architecture =
-    Architecture { model_type: "qwen2", interleaved_in_gguf: false, config };
+pub const QWEN2: Architecture = Architecture { model_type: "qwen2", ..Architecture::new(config) };
 
 fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     if fields.boolean("use_sliding_window")?.unwrap_or(false) {

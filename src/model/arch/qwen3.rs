@@ -6,8 +6,7 @@ use super::{Architecture, Fields};
 use crate::model::Error;
 use crate::model::decoder::Config;
 
-pub const QWEN3: Architecture =
-    Architecture { model_type: "qwen3", interleaved_in_gguf: false, config };
+pub const QWEN3: Architecture = Architecture { model_type: "qwen3", ..Architecture::new(config) };
 
 fn config(fields: &Fields<'_>) -> Result<Config, Error> {
     if fields.boolean("use_sliding_window")?.unwrap_or(false) {

@@ -22,6 +22,8 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// All tensors of all files of a folder.
 pub struct Folder {
     path: PathBuf,
+    /// Before the name of every tensor, where a model is a part of a larger one.
+    prefix: &'static str,
     files: Vec<(PathBuf, File)>,
     tensors: HashMap<String, Place>,
     quantization: Quantization,
@@ -45,9 +47,14 @@ struct Quantization {
 
 impl Folder {
     /// Reads the headers of all `*.safetensors` files in `path`; `config` is its `config.json`.
-    pub fn open(path: &Path, config: &Map<String, Json>) -> Result<Folder, Error> {
+    pub fn open(
+        path: &Path,
+        config: &Map<String, Json>,
+        prefix: &'static str,
+    ) -> Result<Folder, Error> {
         let mut folder = Folder {
             path: path.to_owned(),
+            prefix,
             files: Vec::new(),
             tensors: HashMap::new(),
             quantization: Quantization::parse(config)
@@ -65,6 +72,10 @@ impl Folder {
 
     /// An unquantised tensor of the given shape.
     pub fn dense(&self, name: &str, shape: &[usize]) -> Result<Dense, Error> {
+        self.dense_named(&format!("{}{name}", self.prefix), shape)
+    }
+
+    fn dense_named(&self, name: &str, shape: &[usize]) -> Result<Dense, Error> {
         let place = self.place(name, shape)?;
         let raw = self.read(name, place)?;
         dense(place.dtype, &raw).ok_or_else(|| {
@@ -74,12 +85,13 @@ impl Folder {
 
     /// The weight of `module`: quantised if it has scales beside it, else dense.
     pub fn matrix(&self, module: &str, rows: usize, columns: usize) -> Result<Matrix, Error> {
+        let module = format!("{}{module}", self.prefix);
         let weight = format!("{module}.weight");
         let scales = format!("{module}.scales");
         if !self.contains(&scales) {
-            return self.dense(&weight, &[rows, columns]).map(Matrix::Dense);
+            return self.dense_named(&weight, &[rows, columns]).map(Matrix::Dense);
         }
-        let (bits, group) = self.quantization.of(module).ok_or_else(|| {
+        let (bits, group) = self.quantization.of(&module).ok_or_else(|| {
             self.tensor_error(&scales, "config.json has no quantization entry".to_owned())
         })?;
         if !matches!(bits, 2 | 3 | 4 | 5 | 6 | 8) || !matches!(group, 32 | 64 | 128) {
@@ -101,8 +113,8 @@ impl Folder {
             bits,
             group,
             codes: self.read(&weight, place)?,
-            scales: self.dense(&scales, &groups)?.into_f32(),
-            biases: self.dense(&format!("{module}.biases"), &groups)?.into_f32(),
+            scales: self.dense_named(&scales, &groups)?.into_f32(),
+            biases: self.dense_named(&format!("{module}.biases"), &groups)?.into_f32(),
         }))
     }
 

@@ -21,8 +21,9 @@ use super::batch::{check_block, check_length};
 use super::checkpoint::Checkpoint;
 use super::decoder::Config;
 use super::kv::KvConfig;
+use super::rope::Frequencies;
 use super::{Batch, Error, Logits, Model, Spec};
-use crate::types::BlockId;
+use crate::types::{BlockId, TokenId};
 use plan::Plan;
 use slab::Slab;
 use weights::Loader;
@@ -40,8 +41,10 @@ struct Shared {
     isa: Isa,
     pool: Pool,
     shape: Shape,
-    rope: super::rope::Frequencies,
+    ropes: Vec<Frequencies>,
     embedding: Linear,
+    /// Embeddings are multiplied by this on their way in.
+    embedding_scale: Option<f32>,
     layers: Vec<Layer>,
     norm: Norm,
     /// `None` if the embedding is the head too.
@@ -72,24 +75,29 @@ impl Cpu {
             true => None,
             false => Some(loader.embedding("lm_head", config.vocabulary, config.hidden)?),
         };
-        let layers = (0..config.layers)
+        let layers = (0..config.layers.len())
             .map(|index| layer::load(index, config, &loader))
             .collect::<Result<_, _>>()?;
-        let norm = loader.norm("model.norm", config.hidden, config.norm_epsilon)?;
+        let norm = loader.norm("model.norm", config.hidden, config.norm)?;
         let slab = Slab::new(kv, config, pool_blocks)?;
         let spec = Spec {
             vocabulary: config.vocabulary,
             context_tokens: config.context_tokens,
             pool_blocks,
             prefill_tokens: PREFILL_TOKENS,
-            layers: vec![slab.layer_spec(); config.layers],
+            layers: vec![slab.layer_spec(); config.layers.len()],
         };
         let shared = Shared {
             isa: Isa::best(),
             pool: Pool::new(threads.unwrap_or_else(physical_cores)),
             shape: layer::shape(config, kv, slab.layout()),
-            rope: super::rope::Frequencies::new(&config.rope, config.head_dim)?,
+            ropes: config
+                .ropes
+                .iter()
+                .map(|rope| Frequencies::new(rope, config.head_dim))
+                .collect::<Result<_, _>>()?,
             embedding,
+            embedding_scale: config.embedding_scale,
             layers,
             norm,
             head,
@@ -109,12 +117,12 @@ impl Model for Cpu {
         let shared = &self.shared;
         let plan = {
             let State { slab, .. } = &*shared.state();
-            Arc::new(Plan::new(batch, &shared.rope, &shared.shape, slab, shared.pool.threads()))
+            Arc::new(Plan::new(batch, &shared.ropes, &shared.shape, slab, shared.pool.threads()))
         };
         let (tokens, hidden) = (plan.tokens.len(), shared.shape.hidden);
         let mut x = vec![0.0; tokens * hidden];
         for (token, x) in plan.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
-            shared.embedding.weights.row(token.0 as usize, x);
+            shared.embed(*token, x);
         }
         let stream = cpu_stream();
         let shape = [tokens as i32, hidden as i32];
@@ -160,6 +168,16 @@ fn mlx_error(error: mlx_custom::Error) -> Error {
 }
 
 impl Shared {
+    /// What goes into the first layer for a token, `[hidden]`.
+    fn embed(&self, token: TokenId, x: &mut [f32]) {
+        self.embedding.weights.row(token.0 as usize, x);
+        if let Some(scale) = self.embedding_scale {
+            for x in x {
+                *x *= scale;
+            }
+        }
+    }
+
     /// Held by one operation at a time. A panic in one fails its step; what it left in its rows'
     /// blocks is overwritten or never read, so the next step may go on.
     fn state(&self) -> MutexGuard<'_, State> {

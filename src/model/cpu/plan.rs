@@ -18,7 +18,7 @@ pub struct Plan {
 impl Plan {
     pub fn new(
         batch: &Batch<'_>,
-        rope: &Frequencies,
+        ropes: &[Frequencies],
         shape: &Shape,
         slab: &Slab,
         threads: usize,
@@ -41,9 +41,9 @@ impl Plan {
                 blocks: blocks.iter().map(|&block| slab.offset(block)).collect(),
             });
         }
-        let positions = batch.rows.iter().flat_map(|row| row.start..row.end());
-        let angles = angles(rope, positions, tokens.len());
-        let step = Step::new(sequences, vec![angles], slab.block_bytes(), shape, threads);
+        let positions = || batch.rows.iter().flat_map(|row| row.start..row.end());
+        let angles = ropes.iter().map(|rope| angles(rope, positions(), tokens.len())).collect();
+        let step = Step::new(sequences, angles, slab.block_bytes(), shape, threads);
         Plan { tokens, step, wanted }
     }
 }

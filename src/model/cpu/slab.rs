@@ -24,10 +24,11 @@ impl Slab {
     pub fn new(kv: KvConfig, config: &Config, blocks: usize) -> Result<Slab, Error> {
         assert_eq!(kernels::kv::BLOCK_TOKENS, BLOCK_TOKENS);
         let layout = layout(kv, config)?;
-        check_memory(config.layers, layout.bytes().div_ceil(BLOCK_TOKENS), blocks * BLOCK_TOKENS)?;
-        let len = layout.bytes() * config.layers * blocks;
+        let layers = config.layers.len();
+        check_memory(layers, layout.bytes().div_ceil(BLOCK_TOKENS), blocks * BLOCK_TOKENS)?;
+        let len = layout.bytes() * layers * blocks;
         let pages = Pages::zeroed(len).map_err(|error| Error::Setting(error.to_string()))?;
-        Ok(Slab { pages, layout, layers: config.layers })
+        Ok(Slab { pages, layout, layers })
     }
 
     pub fn layout(&self) -> Layout {

@@ -5,7 +5,7 @@ use kernels::matmul::{self, Weights};
 
 use crate::model::Error;
 use crate::model::checkpoint::{Checkpoint, Dense, Matrix};
-use crate::model::layers::Bias;
+use crate::model::layers::{Bias, NormConfig};
 
 /// Reads weights and packs them.
 pub struct Loader<'a> {
@@ -13,9 +13,9 @@ pub struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    pub fn norm(&self, module: &str, length: usize, epsilon: f32) -> Result<Norm, Error> {
-        let weight = self.checkpoint.vector(&format!("{module}.weight"), length)?;
-        Ok(Norm { weight, epsilon })
+    pub fn norm(&self, module: &str, length: usize, config: NormConfig) -> Result<Norm, Error> {
+        let stored = self.checkpoint.vector(&format!("{module}.weight"), length)?;
+        Ok(Norm { weight: config.weight(stored), epsilon: config.epsilon })
     }
 
     pub fn embedding(&self, module: &str, rows: usize, columns: usize) -> Result<Linear, Error> {

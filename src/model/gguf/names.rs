@@ -7,8 +7,9 @@ use super::{Gguf, Value};
 use crate::model::Error;
 use crate::types::{GgufVocabulary, TokenId};
 
-/// The GGUF name of a tensor, given the one it has in a Hugging Face folder.
-pub fn tensor_name(name: &str) -> Option<String> {
+/// The GGUF name of a tensor, given the one it has in a Hugging Face folder. `special` are the
+/// modules of a layer that this architecture calls otherwise.
+pub fn tensor_name(name: &str, special: &[(&str, &str)]) -> Option<String> {
     let whole = match name {
         "model.embed_tokens.weight" => Some("token_embd.weight"),
         "model.norm.weight" => Some("output_norm.weight"),
@@ -20,6 +21,9 @@ pub fn tensor_name(name: &str) -> Option<String> {
     }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let (module, kind) = part.rsplit_once('.')?;
+    if let Some((_, module)) = special.iter().find(|(theirs, _)| *theirs == module) {
+        return Some(format!("blk.{layer}.{module}.{kind}"));
+    }
     let module = match module {
         "input_layernorm" => "attn_norm",
         "self_attn.q_proj" => "attn_q",
@@ -28,7 +32,8 @@ pub fn tensor_name(name: &str) -> Option<String> {
         "self_attn.o_proj" => "attn_output",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
-        "post_attention_layernorm" => "ffn_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
@@ -56,19 +61,31 @@ pub fn config(gguf: &Gguf) -> Result<Map<String, Json>, Error> {
         ("max_position_embeddings", "context_length"),
         ("head_dim", "attention.key_length"),
         ("sliding_window", "attention.sliding_window"),
+        ("sliding_window_pattern", "attention.sliding_window_pattern"),
     ];
     for (name, key) in integers {
         if let Some(n) = integer(key) {
             config.insert(name.to_owned(), json!(n));
         }
     }
-    for (name, key) in
-        [("rms_norm_eps", "attention.layer_norm_rms_epsilon"), ("rope_theta", "rope.freq_base")]
-    {
+    let pattern = format!("{architecture}.attention.sliding_window_pattern");
+    if !matches!(gguf.value(&pattern), None | Some(Value::Integer(_))) {
+        return Err(invalid(format!("{pattern} is not a number, which is not supported")));
+    }
+    let floats = [
+        ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+        ("rope_theta", "rope.freq_base"),
+        ("rope_local_base_freq", "rope.freq_base_swa"),
+        ("attn_logit_softcapping", "attn_logit_softcapping"),
+        ("final_logit_softcapping", "final_logit_softcapping"),
+    ];
+    for (name, key) in floats {
         if let Some(x) = float(key) {
             config.insert(name.to_owned(), json!(x));
         }
     }
+    // llama.cpp's converter has already added what an architecture adds to its norms' weights.
+    config.insert("norm_weight_offset".to_owned(), json!(0));
     if let Some(head_dim) = integer("rope.dimension_count") {
         // Where the file names no head size, RoPE covers all of the head.
         config.entry("head_dim").or_insert(json!(head_dim));
@@ -161,7 +178,12 @@ mod tests {
             ("model.layers.3.router.weight", None),
         ];
         for (theirs, ours) in pairs {
-            assert_eq!(tensor_name(theirs).as_deref(), ours);
+            assert_eq!(tensor_name(theirs, &[]).as_deref(), ours);
         }
+        let special = [("post_attention_layernorm", "post_attention_norm")];
+        let theirs = "model.layers.1.post_attention_layernorm.weight";
+        assert_eq!(tensor_name(theirs, &[]).as_deref(), Some("blk.1.ffn_norm.weight"));
+        let ours = tensor_name(theirs, &special);
+        assert_eq!(ours.as_deref(), Some("blk.1.post_attention_norm.weight"));
     }
 }

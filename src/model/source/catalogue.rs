@@ -95,6 +95,20 @@ pub const CATALOGUE: &[Entry] = &[
         ],
     },
     Entry {
+        name: "gemma-3-1b",
+        about: "Gemma 3 1B: quick, many languages",
+        parameters_m: 1_000,
+        // Its rows do not divide into a K-quant's blocks, so a Q4_K_M file holds types we refuse.
+        quantisation: "Q8_0",
+        size_bytes: 1_070_000_000,
+        memory_bytes: 1_700_000_000,
+        sources: &[Source::Hub(hub(
+            "bartowski",
+            "google_gemma-3-1b-it-GGUF",
+            "google_gemma-3-1b-it-Q8_0.gguf",
+        ))],
+    },
+    Entry {
         name: "llama-3.2-1b",
         about: "Llama 3.2 1B Instruct: quick, short answers",
         parameters_m: 1_236,
@@ -131,6 +145,19 @@ pub const CATALOGUE: &[Entry] = &[
             "bartowski",
             "Llama-3.2-3B-Instruct-GGUF",
             "Llama-3.2-3B-Instruct-Q4_K_M.gguf",
+        ))],
+    },
+    Entry {
+        name: "gemma-3-4b",
+        about: "Gemma 3 4B, its text model: many languages, long contexts",
+        parameters_m: 3_880,
+        quantisation: "Q4_K_M",
+        size_bytes: 2_490_000_000,
+        memory_bytes: 3_900_000_000,
+        sources: &[Source::Hub(hub(
+            "bartowski",
+            "google_gemma-3-4b-it-GGUF",
+            "google_gemma-3-4b-it-Q4_K_M.gguf",
         ))],
     },
     Entry {

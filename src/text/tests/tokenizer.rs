@@ -43,6 +43,14 @@ struct SentencePiece {
     gguf: Vocabulary,
     hugging_face: Vec<Encoding>,
     sentencepiece: Vec<Encoding>,
+    gemma: Gemma,
+}
+
+#[derive(Deserialize)]
+struct Gemma {
+    /// What its `tokenizer.json` has instead.
+    steps: Map<String, Value>,
+    texts: Vec<Encoding>,
 }
 
 fn byte_level() -> ByteLevel {
@@ -100,6 +108,24 @@ fn a_tokenizer_json_gives_the_ids_of_hugging_face() {
     check(&tokenizer(folder(BYTE_LEVEL_JSON, None)), &expected);
     let expected = sentence_piece().hugging_face;
     check(&tokenizer(folder(SENTENCE_PIECE_JSON, None)), &expected);
+}
+
+#[test]
+fn a_tokenizer_json_in_the_form_of_gemma_gives_the_ids_of_hugging_face() {
+    let mut json: Value = fixture(SENTENCE_PIECE_JSON);
+    let Gemma { steps, texts } = sentence_piece().gemma;
+    assert_eq!(steps.len(), 3);
+    for (name, step) in steps {
+        json[name] = step;
+    }
+    let end = "<end_of_turn>";
+    let json = json.to_string().replace("<|im_end|>", end);
+    let tokenizer = tokenizer(folder(&json, None));
+    let plain: Vec<Encoding> =
+        texts.into_iter().filter(|case| !case.text.contains("<|im_end|>")).collect();
+    check(&tokenizer, &plain);
+    let found = tokenizer.encode(end, Special::Parse).expect("encodes");
+    assert!(found.len() == 1 && tokenizer.end_tokens().contains(&found[0]));
 }
 
 #[test]

@@ -239,7 +239,20 @@ def make_sentence_piece():
     )
     write("sentence_piece.tokenizer.json", json.loads(tokenizer.to_str()))
     data = {"gguf": gguf, "hugging_face": hugging_face, "sentencepiece": own}
+    data["gemma"] = as_gemma(tokenizer)
     write("sentence_piece.json", data)
+
+
+def as_gemma(tokenizer):
+    """The steps around the model as Gemma's tokenizer.json has them, and what comes out."""
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    steps = json.loads(tokenizer.to_str())
+    names = ["normalizer", "pre_tokenizer", "decoder"]
+    return {"steps": {name: steps[name] for name in names}, "texts": encodings(tokenizer)}
 
 
 WEATHER = {
