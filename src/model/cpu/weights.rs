@@ -6,7 +6,7 @@ use kernels::pool::Pool;
 use kernels::rows;
 
 use crate::model::Error;
-use crate::model::checkpoint::{Checkpoint, Dense, Matrix};
+use crate::model::checkpoint::{Affine, Checkpoint, Dense, Matrix, Plain, Scales};
 use crate::model::layers::Bias;
 
 /// Reads weights and packs them.
@@ -60,15 +60,10 @@ impl Loader<'_> {
             Matrix::Dense(Dense::F32(values)) => Weights::dense_f32(rows, columns, &values),
             Matrix::Dense(Dense::F16(values)) => Weights::dense_f16(rows, columns, &values),
             Matrix::Dense(Dense::Bf16(values)) => Weights::dense_bf16(rows, columns, &values),
-            Matrix::Affine(affine) => Weights::affine(matmul::Affine {
-                rows,
-                columns,
-                bits: affine.bits,
-                group: affine.group,
-                codes: &affine.codes,
-                scales: &affine.scales,
-                biases: &affine.biases,
-            }),
+            Matrix::Affine(Affine { columns, bits, codes, scales }) => {
+                let scales = borrowed(&scales);
+                Weights::affine(matmul::Affine { rows, columns, bits, codes: &codes, scales })
+            }
         };
         let weights = packed.map_err(|error| {
             Error::Setting(format!(
@@ -76,6 +71,19 @@ impl Loader<'_> {
             ))
         })?;
         Ok(Linear { weights, bias })
+    }
+}
+
+/// The kernels take every form that a file has as it is.
+fn borrowed(scales: &Scales) -> matmul::Scales<'_> {
+    match scales {
+        Scales::Plain(Plain { group, scales, biases }) => {
+            matmul::Scales::Plain { group: *group, scales, biases }
+        }
+        Scales::TwoLevel { d, dmin, scales, minimums } => {
+            matmul::Scales::TwoLevel { d, dmin, scales, minimums }
+        }
+        Scales::TwoLevelHalves { d, scales } => matmul::Scales::TwoLevelHalves { d, scales },
     }
 }
 

@@ -31,6 +31,7 @@ pub struct Activations {
     /// it from beginning to end.
     quads: Vec<Quads>,
     factors: Vec<Factor>,
+    half_sums: Vec<HalfSums>,
     floats: Vec<Chunk>,
 }
 
@@ -55,6 +56,9 @@ pub(super) struct Factor {
     pub(super) sum: f32,
 }
 
+/// The sums of a chunk's first 16 integers and of the others, for weights whose scales are for 16.
+pub(super) type HalfSums = [i32; 2];
+
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Chunk(pub(super) [f32; CHUNK]);
@@ -66,7 +70,17 @@ pub(super) struct Block<'a> {
     pub(super) rows: usize,
     pub(super) quads: &'a [Quads],
     pub(super) factors: &'a [Factor],
+    pub(super) half_sums: &'a [HalfSums],
     pub(super) floats: &'a [Chunk],
+}
+
+impl Block<'_> {
+    /// What it has of one chunk, for quantised weights.
+    pub(super) fn chunk(self, index: usize) -> Self {
+        let range = index * self.rows..(index + 1) * self.rows;
+        let (quads, factors) = (&self.quads[range.clone()], &self.factors[range.clone()]);
+        Block { quads, factors, half_sums: &self.half_sums[range], ..self }
+    }
 }
 
 /// Below this many rows the pool is not worth waking for.
@@ -94,6 +108,7 @@ impl Activations {
             chunks: 0,
             quads: Vec::new(),
             factors: Vec::new(),
+            half_sums: Vec::new(),
             floats: Vec::new(),
         }
     }
@@ -117,6 +132,7 @@ impl Activations {
             Input::Quantised => {
                 self.quads.resize(len, Quads::ZERO);
                 self.factors.resize(len, Factor { step: 0.0, sum: 0.0 });
+                self.half_sums.resize(len, [0; 2]);
             }
             Input::Floats => self.floats.resize(len, Chunk([0.0; CHUNK])),
         }
@@ -129,6 +145,7 @@ impl Activations {
         let (input, columns, chunks, rows) = (self.input, self.columns, self.chunks, self.rows);
         let quads = SharedSlice::new(&mut self.quads);
         let factors = SharedSlice::new(&mut self.factors);
+        let half_sums = SharedSlice::new(&mut self.half_sums);
         let floats = SharedSlice::new(&mut self.floats);
         let fill_block = |block: usize| {
             let first = block * ROWS_MAX;
@@ -140,8 +157,10 @@ impl Activations {
                     // SAFETY: no two tasks have the same block.
                     let quads = unsafe { quads.part(range.clone()) };
                     // SAFETY: likewise.
-                    let factors = unsafe { factors.part(range) };
-                    quantise(isa, x, end - first, quads, factors);
+                    let factors = unsafe { factors.part(range.clone()) };
+                    // SAFETY: likewise.
+                    let half_sums = unsafe { half_sums.part(range) };
+                    quantise(isa, x, end - first, Quantised { quads, factors, half_sums });
                 }
                 Input::Floats => {
                     // SAFETY: likewise.
@@ -171,6 +190,7 @@ impl Activations {
         self.input
     }
 
+    /// What most weights read of a row: few have their scales for 16 columns.
     pub(super) fn row_bytes(&self) -> usize {
         self.chunks
             * match self.input {
@@ -183,11 +203,12 @@ impl Activations {
         let first_row = index * ROWS_MAX;
         let rows = ROWS_MAX.min(self.rows - first_row);
         let range = first_row * self.chunks..(first_row + rows) * self.chunks;
-        let block = Block { first_row, rows, quads: &[], factors: &[], floats: &[] };
+        let block =
+            Block { first_row, rows, quads: &[], factors: &[], half_sums: &[], floats: &[] };
         match self.input {
             Input::Quantised => {
-                let (quads, factors) = (&self.quads[range.clone()], &self.factors[range]);
-                Block { quads, factors, ..block }
+                let (quads, factors) = (&self.quads[range.clone()], &self.factors[range.clone()]);
+                Block { quads, factors, half_sums: &self.half_sums[range], ..block }
             }
             Input::Floats => Block { floats: &self.floats[range], ..block },
         }
@@ -204,15 +225,22 @@ fn lay_out(x: &[f32], rows: usize, columns: usize, out: &mut [Chunk]) {
     }
 }
 
-fn quantise(isa: Isa, x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+/// Where the quantised values of some rows go.
+struct Quantised<'a> {
+    quads: &'a mut [Quads],
+    factors: &'a mut [Factor],
+    half_sums: &'a mut [HalfSums],
+}
+
+fn quantise(isa: Isa, x: &[f32], rows: usize, out: Quantised) {
     match isa.level() {
-        Level::Scalar => quantise_any(x, rows, quads, factors),
+        Level::Scalar => quantise_any(x, rows, out),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` of this level exists on CPUs that have it only.
-        Level::Avx2 => unsafe { quantise_avx2(x, rows, quads, factors) },
+        Level::Avx2 => unsafe { quantise_avx2(x, rows, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx512 => unsafe { quantise_avx512(x, rows, quads, factors) },
+        Level::Avx512 => unsafe { quantise_avx512(x, rows, out) },
         #[cfg(not(target_arch = "x86_64"))]
         Level::Avx2 | Level::Avx512 => unreachable!("not available on this architecture"),
     }
@@ -222,31 +250,31 @@ fn quantise(isa: Isa, x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn quantise_avx2(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
-    quantise_any(x, rows, quads, factors);
+fn quantise_avx2(x: &[f32], rows: usize, out: Quantised) {
+    quantise_any(x, rows, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn quantise_avx512(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
-    quantise_any(x, rows, quads, factors);
+fn quantise_avx512(x: &[f32], rows: usize, out: Quantised) {
+    quantise_any(x, rows, out);
 }
 
 #[inline(always)]
-fn quantise_any(x: &[f32], rows: usize, quads: &mut [Quads], factors: &mut [Factor]) {
+fn quantise_any(x: &[f32], rows: usize, out: Quantised) {
     let (x, rest) = x.as_chunks::<CHUNK>();
     assert!(rest.is_empty());
     let chunks = x.len() / rows;
     for (row, x) in x.chunks_exact(chunks).enumerate() {
         for (chunk, x) in x.iter().enumerate() {
             let index = chunk * rows + row;
-            factors[index] = quantise_chunk(x, &mut quads[index]);
+            (out.factors[index], out.half_sums[index]) = quantise_chunk(x, &mut out.quads[index]);
         }
     }
 }
 
 #[inline(always)]
-fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> Factor {
+fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> (Factor, HalfSums) {
     // As integers, magnitudes are in the same order, and infinity and NaN are above all others.
     let mut magnitude = 0;
     for x in x {
@@ -255,20 +283,23 @@ fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> Factor {
     let magnitude = f32::from_bits(magnitude);
     if !magnitude.is_finite() {
         *quads = Quads::ZERO;
-        return Factor { step: f32::NAN, sum: f32::NAN };
+        return (Factor { step: f32::NAN, sum: f32::NAN }, [0; 2]);
     }
     let (step, inverse) =
         if magnitude < MAGNITUDE_MIN { (0.0, 0.0) } else { (magnitude / Q_MAX, Q_MAX / magnitude) };
     let high = quads.high.as_flattened_mut();
     let low = quads.low.as_flattened_mut();
-    let mut sum = 0;
-    for (i, x) in x.iter().enumerate() {
-        // At most `Q_MAX` in magnitude: the rounding of `inverse` moves it by thousandths.
-        let q = (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-        let q_high = (q + 64) >> 7;
-        high[i] = q_high as u8;
-        low[i] = (q - (q_high << 7)) as u8;
-        sum += q;
+    let mut sums = [0; 2];
+    for (half, sum) in sums.iter_mut().enumerate() {
+        for i in half * CHUNK / 2..(half + 1) * CHUNK / 2 {
+            // At most `Q_MAX` in magnitude: the rounding of `inverse` moves it by thousandths.
+            let q = (x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+            let q_high = (q + 64) >> 7;
+            high[i] = q_high as u8;
+            low[i] = (q - (q_high << 7)) as u8;
+            *sum += q;
+        }
     }
-    Factor { step, sum: step * sum as f32 }
+    let sum = sums[0] + sums[1];
+    (Factor { step, sum: step * sum as f32 }, sums)
 }
