@@ -3,6 +3,7 @@
 //! A tensor is read when it is asked for, checked against the shape that the architecture
 //! expects, and handed over as host memory; only then does MLX see it.
 
+mod affine;
 mod folder;
 
 use half::{bf16, f16};
@@ -10,6 +11,7 @@ use half::{bf16, f16};
 use super::Error;
 use super::gguf::quant::Unpacked;
 use super::gguf::{Gguf, names, quant};
+pub use affine::{Affine, GROUP, Plain, SUPERBLOCK, Scales};
 pub use folder::Folder;
 
 /// Where the weights come from.
@@ -47,20 +49,6 @@ pub enum Dense {
     F32(Vec<f32>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
-}
-
-/// MLX's affine quantisation: `value = scale * code + bias`, per `group` values of a row.
-#[derive(Clone, Debug)]
-pub struct Affine {
-    pub columns: usize,
-    pub bits: usize,
-    pub group: usize,
-    /// Row by row a little-endian stream of `bits`-wide codes.
-    pub codes: Vec<u8>,
-    /// `[rows, columns / group]`
-    pub scales: Vec<f32>,
-    /// `[rows, columns / group]`
-    pub biases: Vec<f32>,
 }
 
 impl Checkpoint {
@@ -165,8 +153,23 @@ impl Matrix {
             Matrix::Dense(Dense::Bf16(v)) => Matrix::Dense(Dense::Bf16(all(&v, rows, heads))),
             Matrix::Affine(affine) => Matrix::Affine(Affine {
                 codes: all(&affine.codes, rows, heads),
-                scales: all(&affine.scales, rows, heads),
-                biases: all(&affine.biases, rows, heads),
+                scales: match affine.scales {
+                    Scales::Plain(Plain { group, scales, biases }) => Scales::Plain(Plain {
+                        group,
+                        scales: all(&scales, rows, heads),
+                        biases: all(&biases, rows, heads),
+                    }),
+                    Scales::TwoLevel { d, dmin, scales, minimums } => Scales::TwoLevel {
+                        d: all(&d, rows, heads),
+                        dmin: all(&dmin, rows, heads),
+                        scales: all(&scales, rows, heads),
+                        minimums: all(&minimums, rows, heads),
+                    },
+                    Scales::TwoLevelHalves { d, scales } => Scales::TwoLevelHalves {
+                        d: all(&d, rows, heads),
+                        scales: all(&scales, rows, heads),
+                    },
+                },
                 ..affine
             }),
         }
@@ -180,25 +183,6 @@ impl Dense {
             Dense::F16(values) => values.into_iter().map(f16::to_f32).collect(),
             Dense::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
         }
-    }
-}
-
-impl Affine {
-    /// The values, row-major: the plain meaning of the format, for small tensors and tests.
-    pub fn dequantised(&self) -> Vec<f32> {
-        let codes_per_row = self.columns * self.bits / 8;
-        let mut values = Vec::new();
-        for (row, codes) in self.codes.chunks_exact(codes_per_row).enumerate() {
-            for column in 0..self.columns {
-                let at = column * self.bits;
-                let wide = u16::from(codes[at / 8])
-                    | u16::from(codes.get(at / 8 + 1).copied().unwrap_or(0)) << 8;
-                let code = (wide >> (at % 8)) & ((1 << self.bits) - 1);
-                let group = row * (self.columns / self.group) + column / self.group;
-                values.push(self.scales[group] * f32::from(code) + self.biases[group]);
-            }
-        }
-        values
     }
 }
 

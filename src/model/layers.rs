@@ -4,7 +4,7 @@ use mlx_rs::ops::indexing::TryIndexOp;
 use mlx_rs::{Array, fast, ops};
 
 use super::Error;
-use super::checkpoint::{Affine, Checkpoint, Dense, Matrix};
+use super::checkpoint::{Affine, Checkpoint, Dense, Matrix, Plain};
 
 /// Reads weights from a checkpoint into MLX arrays.
 ///
@@ -51,7 +51,8 @@ impl Loader<'_> {
     }
 
     fn affine(&self, affine: Affine, rows: usize) -> Result<Weight, Error> {
-        let Affine { columns, bits, group, codes, scales, biases } = affine;
+        let columns = affine.columns;
+        let (bits, codes, Plain { group, scales, biases }) = affine.into_plain();
         let words: Vec<u32> =
             codes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         drop(codes);
@@ -221,7 +222,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::checkpoint::Dialect;
+    use crate::model::checkpoint::{Dialect, Scales};
     use crate::model::gguf::Gguf;
 
     /// Scales and biases for which `scale * code + bias` is exact, so that fused or separate
@@ -232,10 +233,12 @@ mod tests {
         Affine {
             columns,
             bits,
-            group,
             codes: (0..rows * columns * bits / 8).map(|i| (i * 167 + i / 7 * 59) as u8).collect(),
-            scales: (0..groups).map(|i| [0.25, -2.0, 0.5, 8.0][i % 4]).collect(),
-            biases: (0..groups).map(|i| i as f32 - 7.5).collect(),
+            scales: Scales::Plain(Plain {
+                group,
+                scales: (0..groups).map(|i| [0.25, -2.0, 0.5, 8.0][i % 4]).collect(),
+                biases: (0..groups).map(|i| i as f32 - 7.5).collect(),
+            }),
         }
     }
 

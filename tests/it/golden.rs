@@ -26,7 +26,8 @@ enum Tolerance {
 
 const DENSE: Tolerance = Tolerance::Share(1e-4);
 const QUANTISED: Tolerance = Tolerance::Share(1e-3);
-/// Q6_K has a scale per 16 weights, MLX one per 32: tests/data/README.md has the measurement.
+/// Q6_K has a scale per 16 weights, MLX one per 32, and so the portable path is off by what
+/// tests/data/README.md has measured. The kernels take it as it is.
 const REPACKED: Tolerance = Tolerance::Absolute { logit: 0.25, tie_nats: 0.05 };
 
 impl Tolerance {
@@ -221,9 +222,12 @@ fn gguf_files_answer_as_their_weights_do_elsewhere() {
 }
 
 #[test]
-fn a_gguf_file_with_q6_k_answers_nearly_as_its_weights_do_elsewhere() {
+fn a_gguf_file_with_q6_k_answers_as_its_weights_do_elsewhere_and_nearly_so_on_the_portable_path() {
     let file = golden::data("gguf/qwen3-q4-k-m.gguf");
-    check(&file, &golden::data("gguf/qwen3-q4-k-m"), REPACKED);
+    let goldens = golden::read(&golden::data("gguf/qwen3-q4-k-m"));
+    assert!(!goldens.is_empty());
+    check_on(Device::Cpu, &file, &goldens, QUANTISED);
+    check_on(Device::Portable, &file, &goldens, REPACKED);
 }
 
 /// The real default model: prompts in one ragged batch, whole prefills.

@@ -34,14 +34,14 @@ fn the_default_model_takes_about_twice_its_file_at_most() {
 }
 
 #[test]
-fn a_q4_k_m_file_takes_at_most_1_6_times_its_size() {
-    // Q4_K goes from 4.5 bits per weight to 6, Q6_K from 6.6 to 10: 1.37 times the file. The program
-    // itself is 0.15 of a file as small as this one.
+fn a_q4_k_m_file_takes_at_most_1_2_times_its_size() {
+    // Q4_K goes from 4.5 bits per weight to 4.6, Q6_K from 6.56 to 6.63: 1.02 times the file. The
+    // program itself is 0.15 of a file as small as this one.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("q4-k-m.gguf");
     write_q4_k_m(&path).unwrap();
     let ratio = peak_over_file(&path);
-    assert!(ratio <= 1.6, "{ratio}");
+    assert!(ratio <= 1.2, "{ratio}");
 }
 
 // About 145 MB, nearly all of it in the layers and no matrix more than 2 % of it, as in real models.

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value as Json};
 
-use super::{Affine, Dense, Matrix};
+use super::{Affine, Dense, Matrix, Plain, Scales};
 use crate::model::Error;
 
 /// The `safetensors` format's own bound on its header.
@@ -111,10 +111,12 @@ impl Folder {
         Ok(Matrix::Affine(Affine {
             columns,
             bits,
-            group,
             codes: self.read(&weight, place)?,
-            scales: self.dense_named(&scales, &groups)?.into_f32(),
-            biases: self.dense_named(&format!("{module}.biases"), &groups)?.into_f32(),
+            scales: Scales::Plain(Plain {
+                group,
+                scales: self.dense_named(&scales, &groups)?.into_f32(),
+                biases: self.dense_named(&format!("{module}.biases"), &groups)?.into_f32(),
+            }),
         }))
     }
 

@@ -4,7 +4,7 @@ use kernels::decoder::{Linear, Norm};
 use kernels::matmul::{self, Weights};
 
 use crate::model::Error;
-use crate::model::checkpoint::{Checkpoint, Dense, Matrix};
+use crate::model::checkpoint::{Affine, Checkpoint, Dense, Matrix, Plain, Scales};
 use crate::model::layers::{Bias, NormConfig};
 
 /// Reads weights and packs them.
@@ -37,20 +37,28 @@ impl Loader<'_> {
             Matrix::Dense(Dense::F32(values)) => Weights::dense_f32(rows, columns, &values),
             Matrix::Dense(Dense::F16(values)) => Weights::dense_f16(rows, columns, &values),
             Matrix::Dense(Dense::Bf16(values)) => Weights::dense_bf16(rows, columns, &values),
-            Matrix::Affine(affine) => Weights::affine(matmul::Affine {
-                rows,
-                columns,
-                bits: affine.bits,
-                group: affine.group,
-                codes: &affine.codes,
-                scales: &affine.scales,
-                biases: &affine.biases,
-            }),
+            Matrix::Affine(Affine { columns, bits, codes, scales }) => {
+                let scales = borrowed(&scales);
+                Weights::affine(matmul::Affine { rows, columns, bits, codes: &codes, scales })
+            }
         };
         let weights = packed.map_err(|error| match error {
             matmul::Error::OutOfMemory(error) => Error::Setting(format!("{module}: {error}")),
             error => Error::NoKernel(format!("{module} has {error}")),
         })?;
         Ok(Linear { weights, bias })
+    }
+}
+
+/// The kernels take every form that a file has as it is.
+fn borrowed(scales: &Scales) -> matmul::Scales<'_> {
+    match scales {
+        Scales::Plain(Plain { group, scales, biases }) => {
+            matmul::Scales::Plain { group: *group, scales, biases }
+        }
+        Scales::TwoLevel { d, dmin, scales, minimums } => {
+            matmul::Scales::TwoLevel { d, dmin, scales, minimums }
+        }
+        Scales::TwoLevelHalves { d, scales } => matmul::Scales::TwoLevelHalves { d, scales },
     }
 }

@@ -1,16 +1,12 @@
-//! GGUF's block formats, rewritten as MLX's affine quantisation: `value = scale * code + bias`.
+//! GGUF's block formats, rewritten as codes with scales: `value = scale * code + bias`.
 //!
-//! Q4_0, Q4_1, Q8_0, Q4_K and Q5_K are affine per 32 weights, so the rewriting is exact (scales
-//! and biases are kept in f32: an f16 times a 6-bit integer fits its mantissa). Q6_K has a scale
-//! per 16 weights and becomes 8-bit codes in groups of 32, off by at most half a step: 1/510 of
-//! the group's range. Block layouts: ggml's `ggml-common.h` and `ggml-quants.c`.
+//! Q4_0, Q4_1 and Q8_0 have a scale for 32 weights. Q4_K, Q5_K and Q6_K have scales of two levels,
+//! which are kept: written out in f32 they would take 1.5 bits more per weight. All of it is exact.
+//! Block layouts: ggml's `ggml-common.h` and `ggml-quants.c`.
 
 use half::{bf16, f16};
 
-use crate::model::checkpoint::{Affine, Dense};
-
-/// Weights that share a scale and a bias after the rewriting.
-pub const GROUP: usize = 32;
+use crate::model::checkpoint::{Affine, Dense, GROUP, Plain, SUPERBLOCK, Scales};
 
 /// The block formats we can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,74 +112,120 @@ pub fn unpack(kind: QuantType, raw: &[u8], columns: usize) -> Unpacked {
         QuantType::Bf16 => Unpacked::Dense(Dense::Bf16(
             raw.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes)).collect(),
         )),
-        QuantType::Q4_0 => affine::<18>(raw, columns, 4, q4_0),
-        QuantType::Q4_1 => affine::<20>(raw, columns, 4, q4_1),
-        QuantType::Q8_0 => affine::<34>(raw, columns, 8, q8_0),
-        QuantType::Q4K => affine::<144>(raw, columns, 4, q4_k),
-        QuantType::Q5K => affine::<176>(raw, columns, 5, q5_k),
-        QuantType::Q6K => affine::<210>(raw, columns, 8, q6_k),
+        QuantType::Q4_0 => plain::<18>(raw, columns, 4, q4_0),
+        QuantType::Q4_1 => plain::<20>(raw, columns, 4, q4_1),
+        QuantType::Q8_0 => plain::<34>(raw, columns, 8, q8_0),
+        QuantType::Q4K => two_level::<144>(raw, columns, 4, q4_k),
+        QuantType::Q5K => two_level::<176>(raw, columns, 5, q5_k),
+        QuantType::Q6K => two_level_halves(raw, columns),
     }
 }
 
-/// One group of 32 after another.
-struct Groups {
+/// Packed as MLX has them: a little-endian stream of `bits`-wide codes.
+struct Codes {
     bits: usize,
-    codes: Vec<u8>,
-    scales: Vec<f32>,
-    biases: Vec<f32>,
+    stream: Vec<u8>,
 }
 
-impl Groups {
-    /// Appends a group, packed as MLX has it: a little-endian stream of `bits`-wide codes.
-    fn push(&mut self, scale: f32, bias: f32, codes: &[u8; GROUP]) {
-        self.scales.push(scale);
-        self.biases.push(bias);
+impl Codes {
+    fn of(bits: usize, groups: usize) -> Codes {
+        Codes { bits, stream: Vec::with_capacity(groups * GROUP * bits / 8) }
+    }
+
+    fn push(&mut self, codes: &[u8; GROUP]) {
         match self.bits {
-            8 => self.codes.extend_from_slice(codes),
-            4 => self.codes.extend(codes.as_chunks::<2>().0.iter().map(|[a, b]| a | (b << 4))),
+            8 => self.stream.extend_from_slice(codes),
+            4 => self.stream.extend(codes.as_chunks::<2>().0.iter().map(|[a, b]| a | (b << 4))),
             bits => {
                 for eight in codes.as_chunks::<8>().0 {
                     let stream = eight
                         .iter()
                         .enumerate()
                         .fold(0u64, |stream, (i, &code)| stream | u64::from(code) << (i * bits));
-                    self.codes.extend_from_slice(&stream.to_le_bytes()[..bits]);
+                    self.stream.extend_from_slice(&stream.to_le_bytes()[..bits]);
                 }
             }
         }
     }
+
+    fn with(self, columns: usize, scales: Scales) -> Unpacked {
+        Unpacked::Affine(Affine { columns, bits: self.bits, codes: self.stream, scales })
+    }
 }
 
-fn affine<const BLOCK_BYTES: usize>(
+/// Blocks of 32 values, of which `convert` makes a scale, a bias and the codes.
+fn plain<const BLOCK_BYTES: usize>(
     raw: &[u8],
     columns: usize,
     bits: usize,
-    convert: fn(&[u8; BLOCK_BYTES], &mut Groups),
+    convert: fn(&[u8; BLOCK_BYTES]) -> (f32, f32, [u8; GROUP]),
 ) -> Unpacked {
-    let (blocks, rest) = raw.as_chunks::<BLOCK_BYTES>();
-    assert!(rest.is_empty());
-    let groups = blocks.len() * if BLOCK_BYTES < 64 { 1 } else { 256 / GROUP };
-    let mut out = Groups {
-        bits,
-        codes: Vec::with_capacity(groups * GROUP * bits / 8),
-        scales: Vec::with_capacity(groups),
-        biases: Vec::with_capacity(groups),
-    };
+    let blocks = blocks(raw);
+    let mut codes = Codes::of(bits, blocks.len());
+    let mut scales = Vec::with_capacity(blocks.len());
+    let mut biases = Vec::with_capacity(blocks.len());
     for block in blocks {
-        convert(block, &mut out);
+        let (scale, bias, group) = convert(block);
+        codes.push(&group);
+        scales.push(scale);
+        biases.push(bias);
     }
-    Unpacked::Affine(Affine {
-        columns,
-        bits,
-        group: GROUP,
-        codes: out.codes,
-        scales: out.scales,
-        biases: out.biases,
-    })
+    codes.with(columns, Scales::Plain(Plain { group: GROUP, scales, biases }))
 }
 
-fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+/// Blocks of 256 values with 12 bytes of scales and minimums; `codes_of` finds a block's codes from
+/// `32 * run` on.
+fn two_level<const BLOCK_BYTES: usize>(
+    raw: &[u8],
+    columns: usize,
+    bits: usize,
+    codes_of: fn(&[u8; BLOCK_BYTES], usize) -> [u8; GROUP],
+) -> Unpacked {
+    let blocks = blocks(raw);
+    let groups = blocks.len() * RUNS;
+    let mut codes = Codes::of(bits, groups);
+    let (mut d, mut dmin) = (Vec::with_capacity(blocks.len()), Vec::with_capacity(blocks.len()));
+    let (mut scales, mut minimums) = (Vec::with_capacity(groups), Vec::with_capacity(groups));
+    for block in blocks {
+        d.push(half_at(block, 0));
+        dmin.push(half_at(block, 2));
+        for run in 0..RUNS {
+            let (scale, minimum) = scale_and_minimum(&block[4..16], run);
+            scales.push(scale);
+            minimums.push(minimum);
+            codes.push(&codes_of(block, run));
+        }
+    }
+    codes.with(columns, Scales::TwoLevel { d, dmin, scales, minimums })
+}
+
+/// Q6_K: blocks of 256 values with a signed scale for 16.
+fn two_level_halves(raw: &[u8], columns: usize) -> Unpacked {
+    let blocks = blocks(raw);
+    let mut codes = Codes::of(6, blocks.len() * RUNS);
+    let mut d = Vec::with_capacity(blocks.len());
+    let mut scales = Vec::with_capacity(blocks.len() * 2 * RUNS);
+    for block in blocks {
+        d.push(half_at(block, 208));
+        scales.extend(block[192..208].iter().map(|byte| byte.cast_signed()));
+        for run in 0..RUNS {
+            codes.push(&q6_k(block, run));
+        }
+    }
+    codes.with(columns, Scales::TwoLevelHalves { d, scales })
+}
+
+/// Runs of 32 values in a block of a K-quant.
+const RUNS: usize = SUPERBLOCK / GROUP;
+
+fn blocks<const BLOCK_BYTES: usize>(raw: &[u8]) -> &[[u8; BLOCK_BYTES]] {
+    let (blocks, rest) = raw.as_chunks();
+    assert!(rest.is_empty());
+    blocks
+}
+
+fn half_at(block: &[u8], at: usize) -> f16 {
+    f16::from_le_bytes([block[at], block[at + 1]])
 }
 
 /// The low nibbles of 16 bytes are the first 16 values, the high nibbles the others.
@@ -191,20 +233,19 @@ fn split_nibbles(bytes: &[u8]) -> [u8; GROUP] {
     std::array::from_fn(|i| if i < 16 { bytes[i] & 0xf } else { bytes[i - 16] >> 4 })
 }
 
-fn q4_0(block: &[u8; 18], out: &mut Groups) {
-    let d = half_at(block, 0);
-    out.push(d, -8.0 * d, &split_nibbles(&block[2..]));
+fn q4_0(block: &[u8; 18]) -> (f32, f32, [u8; GROUP]) {
+    let d = half_at(block, 0).to_f32();
+    (d, -8.0 * d, split_nibbles(&block[2..]))
 }
 
-fn q4_1(block: &[u8; 20], out: &mut Groups) {
-    out.push(half_at(block, 0), half_at(block, 2), &split_nibbles(&block[4..]));
+fn q4_1(block: &[u8; 20]) -> (f32, f32, [u8; GROUP]) {
+    (half_at(block, 0).to_f32(), half_at(block, 2).to_f32(), split_nibbles(&block[4..]))
 }
 
-fn q8_0(block: &[u8; 34], out: &mut Groups) {
-    let d = half_at(block, 0);
+fn q8_0(block: &[u8; 34]) -> (f32, f32, [u8; GROUP]) {
+    let d = half_at(block, 0).to_f32();
     // Signed codes become unsigned: q + 128, which flips the sign bit.
-    let codes = std::array::from_fn(|i| block[2 + i] ^ 0x80);
-    out.push(d, -128.0 * d, &codes);
+    (d, -128.0 * d, std::array::from_fn(|i| block[2 + i] ^ 0x80))
 }
 
 /// The 6-bit scale and minimum of sub-block `j` of a K-quant, out of its 12 packed bytes.
@@ -218,54 +259,24 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
     }
 }
 
-fn q4_k(block: &[u8; 144], out: &mut Groups) {
-    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
-    let (scales, quants) = (&block[4..16], &block[16..]);
-    for j in 0..8 {
-        let (scale, minimum) = scale_and_minimum(scales, j);
-        let bytes = &quants[j / 2 * 32..][..32];
-        let codes = std::array::from_fn(|i| (bytes[i] >> (j % 2 * 4)) & 0xf);
-        out.push(d * f32::from(scale), -dmin * f32::from(minimum), &codes);
-    }
+fn q4_k(block: &[u8; 144], run: usize) -> [u8; GROUP] {
+    let bytes = &block[16..][run / 2 * 32..][..32];
+    std::array::from_fn(|i| (bytes[i] >> (run % 2 * 4)) & 0xf)
 }
 
-fn q5_k(block: &[u8; 176], out: &mut Groups) {
-    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
-    let (scales, high, quants) = (&block[4..16], &block[16..48], &block[48..]);
-    for j in 0..8 {
-        let (scale, minimum) = scale_and_minimum(scales, j);
-        let bytes = &quants[j / 2 * 32..][..32];
-        let codes = std::array::from_fn(|i| {
-            ((bytes[i] >> (j % 2 * 4)) & 0xf) | (((high[i] >> j) & 1) << 4)
-        });
-        out.push(d * f32::from(scale), -dmin * f32::from(minimum), &codes);
-    }
+fn q5_k(block: &[u8; 176], run: usize) -> [u8; GROUP] {
+    let (high, bytes) = (&block[16..48], &block[48..][run / 2 * 32..][..32]);
+    std::array::from_fn(|i| ((bytes[i] >> (run % 2 * 4)) & 0xf) | (((high[i] >> run) & 1) << 4))
 }
 
-fn q6_k(block: &[u8; 210], out: &mut Groups) {
-    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
-    let d = half_at(block, 208);
-    // Two halves of 128 values; in each, four runs of 32 share the bytes of `high`.
-    for run in 0..8 {
-        let (half, quarter) = (run / 4, run % 4);
-        let low = &low[half * 64 + quarter % 2 * 32..][..32];
-        let high = &high[half * 32..][..32];
-        let values: [f32; GROUP] = std::array::from_fn(|i| {
-            let code =
-                ((low[i] >> (quarter / 2 * 4)) & 0xf) | (((high[i] >> (quarter * 2)) & 3) << 4);
-            let scale = scales[run * 2 + i / 16] as i8;
-            d * f32::from(scale) * f32::from(code as i8 - 32)
-        });
-        let minimum = values.iter().copied().fold(f32::INFINITY, f32::min);
-        let maximum = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let step = (maximum - minimum) / 255.0;
-        let codes = values.map(|value| match step {
-            // All values are equal: the bias says it all.
-            0.0 => 0,
-            _ => ((value - minimum) / step).round() as u8,
-        });
-        out.push(step, minimum, &codes);
-    }
+/// Two halves of 128 values; in each, four runs share the bytes of `high`.
+fn q6_k(block: &[u8; 210], run: usize) -> [u8; GROUP] {
+    let (half, quarter) = (run / 4, run % 4);
+    let low = &block[..128][half * 64 + quarter % 2 * 32..][..32];
+    let high = &block[128..192][half * 32..][..32];
+    std::array::from_fn(|i| {
+        ((low[i] >> (quarter / 2 * 4)) & 0xf) | (((high[i] >> (quarter * 2)) & 3) << 4)
+    })
 }
 
 #[cfg(test)]
@@ -299,24 +310,41 @@ mod tests {
     }
 
     #[test]
-    fn every_type_but_q6_k_means_what_gguf_py_says_to_the_bit() {
-        let names = QuantType::names().into_iter().filter(|name| *name != "Q6_K");
-        for name in names.map(str::to_lowercase) {
+    fn every_type_means_what_gguf_py_says_to_the_bit() {
+        for name in QuantType::names().into_iter().map(str::to_lowercase) {
             let found = match unpacked(&name) {
                 Unpacked::Dense(dense) => dense.into_f32(),
                 Unpacked::Affine(affine) => affine.dequantised(),
             };
-            let expected = expected(&name);
-            assert_eq!(found.len(), 4 * 512);
-            let difference = found.iter().zip(&expected).position(|(a, b)| a != b);
-            assert_eq!(difference, None, "{name}");
+            check_equal(&name, &found);
         }
     }
 
     #[test]
-    fn q6_k_is_off_by_half_a_step_of_its_group_at_most() {
-        let Unpacked::Affine(affine) = unpacked("q6_k") else { panic!("q6_k is not dense") };
-        let (found, expected) = (affine.dequantised(), expected("q6_k"));
+    fn what_mlx_gets_means_the_same_but_for_q6_k() {
+        for name in ["q4_0", "q4_1", "q8_0", "q4_k", "q5_k"] {
+            check_equal(name, &as_mlx_has_it(name));
+        }
+    }
+
+    #[track_caller]
+    fn check_equal(name: &str, found: &[f32]) {
+        let expected = expected(name);
+        assert_eq!(found.len(), 4 * 512);
+        let difference = found.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(difference, None, "{name}");
+    }
+
+    fn as_mlx_has_it(name: &str) -> Vec<f32> {
+        let Unpacked::Affine(affine) = unpacked(name) else { panic!("{name} is not dense") };
+        let columns = affine.columns;
+        let (bits, codes, plain) = affine.into_plain();
+        Affine { columns, bits, codes, scales: Scales::Plain(plain) }.dequantised()
+    }
+
+    #[test]
+    fn mlx_gets_q6_k_off_by_half_a_step_of_its_group_at_most() {
+        let (found, expected) = (as_mlx_has_it("q6_k"), expected("q6_k"));
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.chunks(GROUP).zip(expected.chunks(GROUP)) {
             let most = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);

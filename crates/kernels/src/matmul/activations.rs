@@ -33,6 +33,7 @@ pub struct Activations {
     /// it from beginning to end.
     quads: Vec<Quads>,
     factors: Vec<Factor>,
+    half_sums: Vec<HalfSums>,
     floats: Vec<Chunk>,
 }
 
@@ -57,6 +58,9 @@ pub(super) struct Factor {
     pub(super) sum: f32,
 }
 
+/// The sums of a chunk's first 16 integers and of the others, for weights whose scales are for 16.
+pub(super) type HalfSums = [i32; 2];
+
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Chunk(pub(super) [f32; CHUNK]);
@@ -68,7 +72,21 @@ pub(crate) struct Block<'a> {
     pub(crate) rows: usize,
     pub(super) quads: &'a [Quads],
     pub(super) factors: &'a [Factor],
+    pub(super) half_sums: &'a [HalfSums],
     pub(super) floats: &'a [Chunk],
+}
+
+impl Block<'_> {
+    fn empty(first_row: usize, rows: usize) -> Self {
+        Block { first_row, rows, quads: &[], factors: &[], half_sums: &[], floats: &[] }
+    }
+
+    /// What it has of one chunk, for quantised weights.
+    pub(super) fn chunk(self, index: usize) -> Self {
+        let range = index * self.rows..(index + 1) * self.rows;
+        let (quads, factors) = (&self.quads[range.clone()], &self.factors[range.clone()]);
+        Block { quads, factors, half_sums: &self.half_sums[range], ..self }
+    }
 }
 
 /// Below this many rows the pool is not worth waking for.
@@ -96,6 +114,7 @@ impl Activations {
             chunks: 0,
             quads: Vec::new(),
             factors: Vec::new(),
+            half_sums: Vec::new(),
             floats: Vec::new(),
         }
     }
@@ -136,6 +155,7 @@ impl Activations {
             Input::Quantised => {
                 self.quads.resize(len, Quads::ZERO);
                 self.factors.resize(len, Factor { step: 0.0, sum: 0.0 });
+                self.half_sums.resize(len, [0; 2]);
             }
             Input::Floats => self.floats.resize(len, Chunk([0.0; CHUNK])),
         }
@@ -144,8 +164,11 @@ impl Activations {
             rows,
             columns,
             chunks: self.chunks,
-            quads: SharedSlice::new(&mut self.quads),
-            factors: SharedSlice::new(&mut self.factors),
+            quantised: Quantised {
+                quads: SharedSlice::new(&mut self.quads),
+                factors: SharedSlice::new(&mut self.factors),
+                half_sums: SharedSlice::new(&mut self.half_sums),
+            },
             floats: SharedSlice::new(&mut self.floats),
         }
     }
@@ -163,17 +186,18 @@ impl Activations {
         self.input
     }
 
+    /// What most weights read of a row: few have their scales for 16 columns.
     pub(super) fn row_bytes(&self) -> usize {
         row_bytes(self.input, self.chunks)
     }
 
     pub(super) fn block(&self, index: usize) -> Block<'_> {
         let (first_row, rows, range) = block_range(index, self.rows, self.chunks);
-        let block = Block { first_row, rows, quads: &[], factors: &[], floats: &[] };
+        let block = Block::empty(first_row, rows);
         match self.input {
             Input::Quantised => {
-                let (quads, factors) = (&self.quads[range.clone()], &self.factors[range]);
-                Block { quads, factors, ..block }
+                let (quads, factors) = (&self.quads[range.clone()], &self.factors[range.clone()]);
+                Block { quads, factors, half_sums: &self.half_sums[range], ..block }
             }
             Input::Floats => Block { floats: &self.floats[range], ..block },
         }
@@ -202,9 +226,15 @@ pub(crate) struct Filling<'a> {
     rows: usize,
     columns: usize,
     chunks: usize,
+    quantised: Quantised<'a>,
+    floats: SharedSlice<'a, Chunk>,
+}
+
+#[derive(Clone, Copy)]
+struct Quantised<'a> {
     quads: SharedSlice<'a, Quads>,
     factors: SharedSlice<'a, Factor>,
-    floats: SharedSlice<'a, Chunk>,
+    half_sums: SharedSlice<'a, HalfSums>,
 }
 
 impl Filling<'_> {
@@ -228,7 +258,7 @@ impl Filling<'_> {
         let places = Places { first: range.start + chunk * count + row - first, step: count };
         match self.input {
             // SAFETY: the places are those of the caller's row and columns.
-            Input::Quantised => unsafe { quantise(isa, x, places, &self.quads, &self.factors) },
+            Input::Quantised => unsafe { quantise(isa, x, places, self.quantised) },
             Input::Floats => {
                 for (index, x) in x.chunks(CHUNK).enumerate() {
                     let at = places.at(index);
@@ -245,13 +275,17 @@ impl Filling<'_> {
     /// All of the block's rows have been set, and nobody writes to them meanwhile.
     pub(crate) unsafe fn block(&self, index: usize) -> Block<'_> {
         let (first_row, rows, range) = block_range(index, self.rows, self.chunks);
-        let block = Block { first_row, rows, quads: &[], factors: &[], floats: &[] };
+        let block = Block::empty(first_row, rows);
         match self.input {
             Input::Quantised => {
+                let Quantised { quads, factors, half_sums } = &self.quantised;
                 // SAFETY: the caller's promise.
-                let quads = unsafe { self.quads.read(range.clone()) };
+                let quads = unsafe { quads.read(range.clone()) };
                 // SAFETY: likewise.
-                Block { quads, factors: unsafe { self.factors.read(range) }, ..block }
+                let factors = unsafe { factors.read(range.clone()) };
+                // SAFETY: likewise.
+                let half_sums = unsafe { half_sums.read(range) };
+                Block { quads, factors, half_sums, ..block }
             }
             // SAFETY: likewise.
             Input::Floats => Block { floats: unsafe { self.floats.read(range) }, ..block },
@@ -275,22 +309,16 @@ impl Places {
 
 /// # Safety
 /// Nobody else reads or writes the places meanwhile.
-unsafe fn quantise(
-    isa: Isa,
-    x: &[f32],
-    places: Places,
-    quads: &SharedSlice<Quads>,
-    factors: &SharedSlice<Factor>,
-) {
+unsafe fn quantise(isa: Isa, x: &[f32], places: Places, out: Quantised) {
     match isa.level() {
         // SAFETY: the caller's promise.
-        Level::Scalar => unsafe { quantise_any(x, places, quads, factors) },
+        Level::Scalar => unsafe { quantise_any(x, places, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise; an `Isa` of this level exists on CPUs that have it only.
-        Level::Avx2 => unsafe { quantise_avx2(x, places, quads, factors) },
+        Level::Avx2 => unsafe { quantise_avx2(x, places, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx512 => unsafe { quantise_avx512(x, places, quads, factors) },
+        Level::Avx512 => unsafe { quantise_avx512(x, places, out) },
         #[cfg(not(target_arch = "x86_64"))]
         Level::Avx2 | Level::Avx512 => unreachable!("not available on this architecture"),
     }
@@ -300,49 +328,36 @@ unsafe fn quantise(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn quantise_avx2(
-    x: &[f32],
-    places: Places,
-    quads: &SharedSlice<Quads>,
-    factors: &SharedSlice<Factor>,
-) {
+unsafe fn quantise_avx2(x: &[f32], places: Places, out: Quantised) {
     // SAFETY: the caller's promise.
-    unsafe { quantise_any(x, places, quads, factors) };
+    unsafe { quantise_any(x, places, out) };
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn quantise_avx512(
-    x: &[f32],
-    places: Places,
-    quads: &SharedSlice<Quads>,
-    factors: &SharedSlice<Factor>,
-) {
+unsafe fn quantise_avx512(x: &[f32], places: Places, out: Quantised) {
     // SAFETY: the caller's promise.
-    unsafe { quantise_any(x, places, quads, factors) };
+    unsafe { quantise_any(x, places, out) };
 }
 
 #[inline(always)]
-unsafe fn quantise_any(
-    x: &[f32],
-    places: Places,
-    quads: &SharedSlice<Quads>,
-    factors: &SharedSlice<Factor>,
-) {
+unsafe fn quantise_any(x: &[f32], places: Places, out: Quantised) {
     let (x, rest) = x.as_chunks::<CHUNK>();
     assert!(rest.is_empty());
     for (index, x) in x.iter().enumerate() {
         let at = places.at(index);
         // SAFETY: the caller's promise.
-        let quads = &mut unsafe { quads.part(at..at + 1) }[0];
+        let quads = &mut unsafe { out.quads.part(at..at + 1) }[0];
         // SAFETY: likewise.
-        let factor = &mut unsafe { factors.part(at..at + 1) }[0];
-        *factor = quantise_chunk(x, quads);
+        let factor = &mut unsafe { out.factors.part(at..at + 1) }[0];
+        // SAFETY: likewise.
+        let half_sums = &mut unsafe { out.half_sums.part(at..at + 1) }[0];
+        (*factor, *half_sums) = quantise_chunk(x, quads);
     }
 }
 
 #[inline(always)]
-fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> Factor {
+fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> (Factor, HalfSums) {
     // As integers, magnitudes are in the same order, and infinity and NaN are above all others.
     let mut magnitude = 0;
     for x in x {
@@ -351,20 +366,23 @@ fn quantise_chunk(x: &[f32; CHUNK], quads: &mut Quads) -> Factor {
     let magnitude = f32::from_bits(magnitude);
     if !magnitude.is_finite() {
         *quads = Quads::ZERO;
-        return Factor { step: f32::NAN, sum: f32::NAN };
+        return (Factor { step: f32::NAN, sum: f32::NAN }, [0; 2]);
     }
     let (step, inverse) =
         if magnitude < MAGNITUDE_MIN { (0.0, 0.0) } else { (magnitude / Q_MAX, Q_MAX / magnitude) };
     let high = quads.high.as_flattened_mut();
     let low = quads.low.as_flattened_mut();
-    let mut sum = 0;
-    for (i, x) in x.iter().enumerate() {
-        // At most `Q_MAX` in magnitude: the rounding of `inverse` moves it by thousandths.
-        let q = (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-        let q_high = (q + 64) >> 7;
-        high[i] = q_high as u8;
-        low[i] = (q - (q_high << 7)) as u8;
-        sum += q;
+    let mut sums = [0; 2];
+    for (half, sum) in sums.iter_mut().enumerate() {
+        for i in half * CHUNK / 2..(half + 1) * CHUNK / 2 {
+            // At most `Q_MAX` in magnitude: the rounding of `inverse` moves it by thousandths.
+            let q = (x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+            let q_high = (q + 64) >> 7;
+            high[i] = q_high as u8;
+            low[i] = (q - (q_high << 7)) as u8;
+            *sum += q;
+        }
     }
-    Factor { step, sum: step * sum as f32 }
+    let sum = sums[0] + sums[1];
+    (Factor { step, sum: step * sum as f32 }, sums)
 }

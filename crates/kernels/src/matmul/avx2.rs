@@ -1,10 +1,11 @@
 //! The kernels for AVX2 and FMA: half a tile of 16 rows in each register.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::{Block, CHUNK, LANES, Output, Tile, TileFormat};
 use crate::matmul::activations::{Chunk, Factor, Quads};
-use crate::matmul::weights::{Bits, Float, Layout};
+use crate::matmul::tile::{Bias, Bits, Float, Header, Layout, SECOND_LEVEL, SECOND_LEVEL_BYTES};
 
 const QUADS: usize = CHUNK / 4;
 /// Lanes of a register; two make a tile.
@@ -30,44 +31,123 @@ pub(super) fn multiply_tile(tile: Tile, block: Block, out: &mut Output) {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn affine(layout: Layout, tile: &[u8], half: usize, block: Block, out: &mut Output) {
-    let mut x = block.quads.chunks_exact(block.rows).zip(block.factors.chunks_exact(block.rows));
     let mut total = [_mm256_setzero_ps(); super::ROWS_MAX];
+    let mut chunks = 0..;
     for group in tile.chunks_exact(layout.group_bytes()) {
-        let (scales, codes) = group.split_at(layout.scales_bytes());
-        let scale = floats(layout.scales, scales, half);
-        let bias = floats(layout.scales, scales, 2 + half);
-        for (codes, (quads, factors)) in codes.chunks_exact(layout.bits.chunk_bytes()).zip(&mut x) {
+        let (header, codes) = group.split_at(layout.header_bytes());
+        let codes = codes.chunks_exact(layout.bits.chunk_bytes());
+        for ((codes, in_group), chunk) in codes.zip(0..).zip(&mut chunks) {
             let weights = unpack(layout.bits, codes, half);
-            for ((quads, Factor { step, sum }), total) in quads.iter().zip(factors).zip(&mut total)
-            {
-                let dot = match layout.bits {
-                    Bits::Four => dot(&weights.low, quads),
-                    Bits::Five | Bits::Eight => {
-                        let high = dot(&weights.high, quads);
-                        _mm256_add_epi32(dot(&weights.low, quads), _mm256_slli_epi32::<4>(high))
-                    }
-                };
-                let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*step));
-                *total = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), *total);
-                *total = _mm256_fmadd_ps(bias, _mm256_set1_ps(*sum), *total);
+            let x = block.chunk(chunk);
+            match layout.header {
+                Header::Plain { .. } | Header::TwoLevel => {
+                    let factors = factors(layout, header, in_group, half);
+                    add_chunk(layout.bits, &weights, factors, x, &mut total);
+                }
+                Header::TwoLevelHalves => {
+                    let d = floats(Float::F16, header, half);
+                    let scales = [0, 1].map(|part| {
+                        let scales = &header[SECOND_LEVEL + in_group * SECOND_LEVEL_BYTES..];
+                        _mm256_mul_ps(d, signed_bytes(scales, 2 * part + half))
+                    });
+                    add_halves(layout.bits, &weights, scales, x, &mut total);
+                }
             }
         }
     }
     store(&total, half, out);
 }
 
-/// The exact dot products of 32 nibbles and 32 activations. A sum of 16 products of a nibble and a
-/// byte is below 16 · 15 · 128 = 30,720, so 16 bits hold it.
+/// The scales and biases of a chunk.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn factors(layout: Layout, header: &[u8], chunk: usize, half: usize) -> (__m256, __m256) {
+    match layout.header {
+        Header::Plain { float, bias: Bias::Stored } => {
+            (floats(float, header, half), floats(float, header, 2 + half))
+        }
+        Header::Plain { float, bias: Bias::Centred } => {
+            let scale = floats(float, header, half);
+            (scale, _mm256_mul_ps(scale, _mm256_set1_ps(-layout.bits.zero())))
+        }
+        Header::TwoLevel | Header::TwoLevelHalves => {
+            let d = floats(Float::F16, header, half);
+            let dmin = floats(Float::F16, header, 2 + half);
+            let second = &header[SECOND_LEVEL + chunk * SECOND_LEVEL_BYTES..];
+            let minus_dmin = _mm256_xor_ps(dmin, _mm256_set1_ps(-0.0));
+            (
+                _mm256_mul_ps(d, bytes(second, half)),
+                _mm256_mul_ps(minus_dmin, bytes(second, 2 + half)),
+            )
+        }
+    }
+}
+
+/// Adds the products with 32 columns that have one scale and one bias.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_chunk(
+    bits: Bits,
+    weights: &Nibbles,
+    (scale, bias): (__m256, __m256),
+    x: Block,
+    total: &mut [__m256; super::ROWS_MAX],
+) {
+    for ((quads, Factor { step, sum }), total) in x.quads.iter().zip(x.factors).zip(total) {
+        let dot = dot(bits, weights, quads, 0..QUADS);
+        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*step));
+        *total = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), *total);
+        *total = _mm256_fmadd_ps(bias, _mm256_set1_ps(*sum), *total);
+    }
+}
+
+/// Adds the products with 32 columns whose halves have a scale each, and centred codes.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_halves(
+    bits: Bits,
+    weights: &Nibbles,
+    scales: [__m256; 2],
+    x: Block,
+    total: &mut [__m256; super::ROWS_MAX],
+) {
+    for (row, quads) in x.quads.iter().enumerate() {
+        for (part, scale) in scales.into_iter().enumerate() {
+            let dot = dot(bits, weights, quads, part * QUADS / 2..(part + 1) * QUADS / 2);
+            let offset = bits.zero() as i32 * x.half_sums[row][part];
+            let dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(offset));
+            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.factors[row].step));
+            total[row] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), total[row]);
+        }
+    }
+}
+
+/// The exact dot products of the codes and activations of some quads.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot(weights: &[__m256i; QUADS], x: &Quads) -> __m256i {
+fn dot(bits: Bits, weights: &Nibbles, x: &Quads, quads: Range<usize>) -> __m256i {
+    let low = nibble_dot(&weights.low, x, quads.clone());
+    match bits {
+        Bits::Four => low,
+        Bits::Five | Bits::Six | Bits::Eight => {
+            let high = nibble_dot(&weights.high, x, quads);
+            _mm256_add_epi32(low, _mm256_slli_epi32::<4>(high))
+        }
+    }
+}
+
+/// The same of nibbles. A sum of 16 products of a nibble and a byte is below 16 · 15 · 128 =
+/// 30,720, so 16 bits hold it.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibble_dot(weights: &[__m256i; QUADS], x: &Quads, quads: Range<usize>) -> __m256i {
     let mut high = _mm256_setzero_si256();
     let mut low = _mm256_setzero_si256();
-    for (weights, (x_high, x_low)) in weights.iter().zip(x.high.iter().zip(&x.low)) {
-        let x_high = _mm256_set1_epi32(i32::from_le_bytes(*x_high));
-        let x_low = _mm256_set1_epi32(i32::from_le_bytes(*x_low));
-        high = _mm256_add_epi16(high, _mm256_maddubs_epi16(*weights, x_high));
-        low = _mm256_add_epi16(low, _mm256_maddubs_epi16(*weights, x_low));
+    for quad in quads {
+        let x_high = _mm256_set1_epi32(i32::from_le_bytes(x.high[quad]));
+        let x_low = _mm256_set1_epi32(i32::from_le_bytes(x.low[quad]));
+        high = _mm256_add_epi16(high, _mm256_maddubs_epi16(weights[quad], x_high));
+        low = _mm256_add_epi16(low, _mm256_maddubs_epi16(weights[quad], x_low));
     }
     _mm256_add_epi32(
         _mm256_madd_epi16(high, _mm256_set1_epi16(128)),
@@ -90,7 +170,7 @@ fn unpack(bits: Bits, codes: &[u8], half: usize) -> Nibbles {
         }
         return Nibbles { low, high };
     }
-    let nibbles = if bits == Bits::Four { registers } else { &registers[2..] };
+    let nibbles = &registers[2 * (bits.count() - 4)..];
     for pair in 0..QUADS / 2 {
         let both = load(&nibbles[2 * pair + half]);
         low[2 * pair] = _mm256_and_si256(both, mask);
@@ -100,6 +180,16 @@ fn unpack(bits: Bits, codes: &[u8], half: usize) -> Nibbles {
         let (words, _) = codes.as_chunks::<4>();
         for quad in 0..QUADS {
             high[quad] = spread_bits(i32::from_le_bytes(words[2 * quad + half]));
+        }
+    }
+    if bits == Bits::Six {
+        let mask = _mm256_set1_epi8(3);
+        for four in 0..QUADS / 4 {
+            let all = load(&registers[2 * four + half]);
+            high[4 * four] = _mm256_and_si256(all, mask);
+            high[4 * four + 1] = _mm256_and_si256(_mm256_srli_epi16::<2>(all), mask);
+            high[4 * four + 2] = _mm256_and_si256(_mm256_srli_epi16::<4>(all), mask);
+            high[4 * four + 3] = _mm256_and_si256(_mm256_srli_epi16::<6>(all), mask);
         }
     }
     Nibbles { low, high }
@@ -150,6 +240,21 @@ fn floats(float: Float, bytes: &[u8], index: usize) -> __m256 {
         }
         Float::F32 => _mm256_castsi256_ps(load(&bytes.as_chunks().0[index])),
     }
+}
+
+/// Eight bytes as numbers: the `index`-th eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bytes(bytes: &[u8], index: usize) -> __m256 {
+    let eight = _mm_cvtsi64_si128(i64::from_le_bytes(bytes.as_chunks().0[index]));
+    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed_bytes(bytes: &[u8], index: usize) -> __m256 {
+    let eight = _mm_cvtsi64_si128(i64::from_le_bytes(bytes.as_chunks().0[index]));
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight))
 }
 
 #[inline]

@@ -9,14 +9,10 @@
 use std::arch::x86_64::*;
 
 use super::{Block, CHUNK, LANES, Output, Tile, TileFormat};
-use crate::matmul::activations::{Chunk, Factor, Quads};
-use crate::matmul::weights::{Bits, Float, Layout};
+use crate::matmul::activations::{Chunk, Factor, HalfSums, Quads};
+use crate::matmul::tile::{Bias, Bits, Float, Header, Layout, SECOND_LEVEL, SECOND_LEVEL_BYTES};
 
 const QUADS: usize = CHUNK / 4;
-
-const FOUR: u8 = 4;
-const FIVE: u8 = 5;
-const EIGHT: u8 = 8;
 
 /// Calls a function of a constant number of rows.
 macro_rules! for_rows {
@@ -35,15 +31,23 @@ macro_rules! for_rows {
     };
 }
 
+/// Likewise, of a constant width of codes too.
+macro_rules! for_bits {
+    ($rows:expr, $bits:expr, $function:ident, [$($parameter:tt)*], $arguments:tt) => {
+        match $bits {
+            Bits::Four => for_rows!($rows, $function, [4, $($parameter)*], $arguments),
+            Bits::Five => for_rows!($rows, $function, [5, $($parameter)*], $arguments),
+            Bits::Six => for_rows!($rows, $function, [6, $($parameter)*], $arguments),
+            Bits::Eight => for_rows!($rows, $function, [8, $($parameter)*], $arguments),
+        }
+    };
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn multiply_tile(tile: Tile, block: Block, out: &mut Output) {
     let bytes = tile.bytes;
     match tile.format {
-        TileFormat::Affine(layout) => match layout.bits {
-            Bits::Four => for_rows!(block.rows, affine, [FOUR], (layout, bytes, block, out)),
-            Bits::Five => for_rows!(block.rows, affine, [FIVE], (layout, bytes, block, out)),
-            Bits::Eight => for_rows!(block.rows, affine, [EIGHT], (layout, bytes, block, out)),
-        },
+        TileFormat::Affine(layout) => affine(layout, bytes, block, out),
         TileFormat::Dense(Float::F16) => for_rows!(block.rows, dense, [F16], (bytes, block, out)),
         TileFormat::Dense(Float::Bf16) => for_rows!(block.rows, dense, [BF16], (bytes, block, out)),
         TileFormat::Dense(Float::F32) => for_rows!(block.rows, dense, [F32], (bytes, block, out)),
@@ -51,32 +55,115 @@ pub(super) fn multiply_tile(tile: Tile, block: Block, out: &mut Output) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn affine<const ROWS: usize, const BITS: u8>(
-    layout: Layout,
-    tile: &[u8],
-    block: Block,
-    out: &mut Output,
+fn affine(layout: Layout, tile: &[u8], block: Block, out: &mut Output) {
+    let (rows, bits) = (block.rows, layout.bits);
+    let arguments = (layout, tile, block, out);
+    match layout.header {
+        Header::Plain { float, bias: Bias::Stored } => {
+            for_bits!(rows, bits, chunks, [STORED], (float, arguments))
+        }
+        Header::Plain { float, bias: Bias::Centred } => {
+            for_bits!(rows, bits, chunks, [CENTRED], (float, arguments))
+        }
+        Header::TwoLevel => for_bits!(rows, bits, chunks, [TWO_LEVEL], (Float::F16, arguments)),
+        Header::TwoLevelHalves => for_bits!(rows, bits, halves, [], (arguments)),
+    }
+}
+
+type Arguments<'a> = (Layout, &'a [u8], Block<'a>, &'a mut Output);
+
+/// Of codes of so many bits.
+const fn chunk_bytes(bits: usize) -> usize {
+    CHUNK * LANES * bits / 8
+}
+
+const STORED: u8 = 0;
+const CENTRED: u8 = 1;
+const TWO_LEVEL: u8 = 2;
+
+/// Chunks have one scale and one bias.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn chunks<const ROWS: usize, const BITS: usize, const HEADER: u8>(
+    float: Float,
+    (layout, tile, block, out): Arguments,
 ) {
-    let mut x = block.quads.as_chunks::<ROWS>().0.iter().zip(block.factors.as_chunks::<ROWS>().0);
+    let quads: &[[Quads; ROWS]] = block.quads.as_chunks().0;
+    let factors: &[[Factor; ROWS]] = block.factors.as_chunks().0;
     let mut total = [_mm512_setzero_ps(); ROWS];
+    let mut chunk = 0;
     for group in tile.chunks_exact(layout.group_bytes()) {
-        let (scales, codes) = group.split_at(layout.scales_bytes());
-        let (scales, biases) = scales.split_at(scales.len() / 2);
-        let scale = floats(layout.scales, scales);
-        let bias = floats(layout.scales, biases);
-        for (codes, (quads, factors)) in codes.chunks_exact(layout.bits.chunk_bytes()).zip(&mut x) {
+        let (header, codes) = group.split_at(layout.header_bytes());
+        // Of the group, or what those of its chunks are multiples of.
+        let first_scale = floats(float, header);
+        let first_bias = match HEADER {
+            STORED => floats(float, &header[header.len() / 2..]),
+            CENTRED => _mm512_mul_ps(first_scale, _mm512_set1_ps(-layout.bits.zero())),
+            _ => {
+                let dmin = floats(float, &header[2 * LANES..]);
+                _mm512_xor_ps(dmin, _mm512_set1_ps(-0.0))
+            }
+        };
+        let codes = codes.chunks_exact(chunk_bytes(BITS));
+        for (index, codes) in codes.enumerate() {
+            let (scale, bias) = match HEADER {
+                STORED | CENTRED => (first_scale, first_bias),
+                _ => {
+                    let second = &header[SECOND_LEVEL + index * SECOND_LEVEL_BYTES..];
+                    let (scales, minimums) = (bytes(second), bytes(&second[LANES..]));
+                    (_mm512_mul_ps(first_scale, scales), _mm512_mul_ps(first_bias, minimums))
+                }
+            };
             if ROWS >= PREFETCH_ROWS_MIN {
                 prefetch(codes);
             }
             let weights = unpack::<BITS>(codes);
-            let dots = dots(&weights, quads);
+            let dots = dots::<ROWS, QUADS>(&weights, &quads[chunk], 0);
             for row in 0..ROWS {
-                let Factor { step, sum } = factors[row];
+                let Factor { step, sum } = factors[chunk][row];
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(step));
                 let dot = _mm512_cvtepi32_ps(dots[row]);
                 total[row] = _mm512_fmadd_ps(scale, dot, total[row]);
                 total[row] = _mm512_fmadd_ps(bias, _mm512_set1_ps(sum), total[row]);
             }
+            chunk += 1;
+        }
+    }
+    store(&total, out);
+}
+
+/// Halves of chunks have a scale each, and centred codes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn halves<const ROWS: usize, const BITS: usize>((layout, tile, block, out): Arguments) {
+    let quads: &[[Quads; ROWS]] = block.quads.as_chunks().0;
+    let factors: &[[Factor; ROWS]] = block.factors.as_chunks().0;
+    let sums: &[[HalfSums; ROWS]] = block.half_sums.as_chunks().0;
+    let mut chunk = 0;
+    let zero = layout.bits.zero() as i32;
+    let mut total = [_mm512_setzero_ps(); ROWS];
+    for group in tile.chunks_exact(layout.group_bytes()) {
+        let (header, codes) = group.split_at(layout.header_bytes());
+        let (first, second) = header.split_at(SECOND_LEVEL);
+        let d = floats(Float::F16, first);
+        let second = second.chunks_exact(SECOND_LEVEL_BYTES);
+        let codes = codes.chunks_exact(chunk_bytes(BITS));
+        for (second, codes) in second.zip(codes) {
+            if ROWS >= PREFETCH_ROWS_MIN {
+                prefetch(codes);
+            }
+            let weights = unpack::<BITS>(codes);
+            let (weights, _) = weights.as_chunks::<{ QUADS / 2 }>();
+            for half in 0..2 {
+                let scale = _mm512_mul_ps(d, signed_bytes(&second[half * LANES..]));
+                let dots =
+                    dots::<ROWS, { QUADS / 2 }>(&weights[half], &quads[chunk], half * QUADS / 2);
+                for row in 0..ROWS {
+                    let offset = _mm512_set1_epi32(zero * sums[chunk][row][half]);
+                    let dot = _mm512_cvtepi32_ps(_mm512_sub_epi32(dots[row], offset));
+                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(factors[chunk][row].step));
+                    total[row] = _mm512_fmadd_ps(scale, dot, total[row]);
+                }
+            }
+            chunk += 1;
         }
     }
     store(&total, out);
@@ -98,21 +185,25 @@ fn prefetch(weights: &[u8]) {
     }
 }
 
-/// The exact dot products of 32 codes and 32 activations.
+/// The exact dot products of the codes of `N` quads and the activations from `first` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dots<const ROWS: usize>(weights: &[__m512i; QUADS], x: &[Quads; ROWS]) -> [__m512i; ROWS] {
+fn dots<const ROWS: usize, const N: usize>(
+    weights: &[__m512i; N],
+    x: &[Quads; ROWS],
+    first: usize,
+) -> [__m512i; ROWS] {
     let mut high = [_mm512_setzero_si512(); ROWS];
-    for quad in 0..QUADS {
+    for quad in 0..N {
         for row in 0..ROWS {
-            let x = _mm512_set1_epi32(i32::from_le_bytes(x[row].high[quad]));
+            let x = _mm512_set1_epi32(i32::from_le_bytes(x[row].high[first + quad]));
             high[row] = _mm512_dpbusd_epi32(high[row], weights[quad], x);
         }
     }
     let mut dots = high.map(|high| _mm512_slli_epi32::<7>(high));
-    for quad in 0..QUADS {
+    for quad in 0..N {
         for row in 0..ROWS {
-            let x = _mm512_set1_epi32(i32::from_le_bytes(x[row].low[quad]));
+            let x = _mm512_set1_epi32(i32::from_le_bytes(x[row].low[first + quad]));
             dots[row] = _mm512_dpbusd_epi32(dots[row], weights[quad], x);
         }
     }
@@ -122,12 +213,12 @@ fn dots<const ROWS: usize>(weights: &[__m512i; QUADS], x: &[Quads; ROWS]) -> [__
 /// The codes of 32 columns as bytes, four columns to a register.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn unpack<const BITS: u8>(codes: &[u8]) -> [__m512i; QUADS] {
+fn unpack<const BITS: usize>(codes: &[u8]) -> [__m512i; QUADS] {
     let (registers, _) = codes.as_chunks::<64>();
-    if BITS == EIGHT {
+    if BITS == 8 {
         return std::array::from_fn(|quad| load(&registers[quad]));
     }
-    let nibbles = if BITS == FOUR { registers } else { &registers[1..] };
+    let nibbles = &registers[BITS - 4..];
     let mask = _mm512_set1_epi8(15);
     let mut out = [_mm512_setzero_si512(); QUADS];
     for pair in 0..QUADS / 2 {
@@ -135,11 +226,26 @@ fn unpack<const BITS: u8>(codes: &[u8]) -> [__m512i; QUADS] {
         out[2 * pair] = _mm512_and_si512(both, mask);
         out[2 * pair + 1] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
     }
-    if BITS == FIVE {
+    if BITS == 5 {
         let fifth = _mm512_set1_epi8(16);
         for quad in 0..QUADS {
             let bits = u64::from_le_bytes(registers[0].as_chunks().0[quad]);
             out[quad] = _mm512_mask_add_epi8(out[quad], bits, out[quad], fifth);
+        }
+    }
+    if BITS == 6 {
+        let mask = _mm512_set1_epi8(48);
+        for four in 0..QUADS / 4 {
+            let all = load(&registers[four]);
+            let shifted = [
+                _mm512_slli_epi16::<4>(all),
+                _mm512_slli_epi16::<2>(all),
+                all,
+                _mm512_srli_epi16::<2>(all),
+            ];
+            for (upper, out) in shifted.into_iter().zip(&mut out[4 * four..]) {
+                *out = _mm512_or_si512(*out, _mm512_and_si512(upper, mask));
+            }
         }
     }
     out
@@ -192,6 +298,19 @@ fn floats(float: Float, bytes: &[u8]) -> __m512 {
     }
 }
 
+/// 16 bytes as numbers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bytes(bytes: &[u8]) -> __m512 {
+    _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_quarter(first(bytes))))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn signed_bytes(bytes: &[u8]) -> __m512 {
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_quarter(first(bytes))))
+}
+
 #[inline]
 fn first<const N: usize>(bytes: &[u8]) -> &[u8; N] {
     bytes.first_chunk().expect("a whole register")
@@ -209,6 +328,13 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 fn load_half(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: the 32 bytes are there; no alignment is asked for.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_quarter(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: the 16 bytes are there; no alignment is asked for.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[inline]

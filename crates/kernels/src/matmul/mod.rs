@@ -12,6 +12,8 @@
 mod activations;
 mod weights;
 
+mod tile;
+
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -28,10 +30,10 @@ use crate::isa::{Isa, Level};
 use crate::pool::{Pool, SharedSlice};
 
 pub use activations::{Activations, Input};
-pub use weights::{Affine, Error, Weights};
+pub use weights::{Affine, Error, SUPERBLOCK, Scales, Weights};
 
 pub(crate) use activations::{Block, Filling};
-use weights::{Tile, TileFormat};
+use tile::{Tile, TileFormat};
 
 /// Rows of weights that are packed together: the 32-bit lanes of a 512-bit register.
 pub(crate) const LANES: usize = 16;

@@ -1,11 +1,16 @@
 //! The kernels in plain Rust. They define the results; `mul_add` rounds once on every machine.
 
+use std::ops::Range;
+
 use super::{Block, CHUNK, LANES, Output, Tile, TileFormat};
 use crate::matmul::activations::{Chunk, Factor, Quads};
-use crate::matmul::weights::{Codes, Float, Layout};
+use crate::matmul::tile::{Codes, Float, Group, Header, Layout};
+
+const QUADS: usize = CHUNK / 4;
 
 pub(super) fn multiply_tile(tile: Tile, block: Block, out: &mut Output) {
     let out = &mut out[..block.rows];
+    out.fill([0.0; LANES]);
     match tile.format {
         TileFormat::Affine(layout) => affine(layout, tile.bytes, block, out),
         TileFormat::Dense(float) => dense(float, tile.bytes, block, out),
@@ -13,31 +18,61 @@ pub(super) fn multiply_tile(tile: Tile, block: Block, out: &mut Output) {
 }
 
 fn affine(layout: Layout, tile: &[u8], block: Block, out: &mut [[f32; LANES]]) {
-    let mut x = block.quads.chunks_exact(block.rows).zip(block.factors.chunks_exact(block.rows));
-    out.fill([0.0; LANES]);
-    for group in tile.chunks_exact(layout.group_bytes()) {
+    let groups = tile.chunks_exact(layout.group_bytes());
+    for (group, start) in groups.zip((0..).step_by(layout.chunks_per_group)) {
         let group = layout.group(group);
-        let scales: [f32; LANES] = std::array::from_fn(|lane| group.scale(lane));
-        let biases: [f32; LANES] = std::array::from_fn(|lane| group.bias(lane));
-        for (chunk, (quads, factors)) in (0..layout.chunks_per_group).zip(&mut x) {
-            let codes = group.codes(chunk);
-            for ((quads, Factor { step, sum }), total) in quads.iter().zip(factors).zip(&mut *out) {
-                let dots = dots(&codes, quads);
-                for lane in 0..LANES {
-                    let (scale, dot) = (scales[lane] * step, dots[lane] as f32);
-                    total[lane] = scale.mul_add(dot, total[lane]);
-                    total[lane] = biases[lane].mul_add(*sum, total[lane]);
+        for chunk in 0..layout.chunks_per_group {
+            match layout.header {
+                Header::Plain { .. } | Header::TwoLevel => {
+                    add_chunk(&group, chunk, block.chunk(start + chunk), out);
+                }
+                Header::TwoLevelHalves => {
+                    add_halves(layout, &group, chunk, block.chunk(start + chunk), out);
                 }
             }
         }
     }
 }
 
-/// The exact dot products of 32 codes and 32 activations.
-fn dots(codes: &Codes, x: &Quads) -> [i32; LANES] {
+/// Adds the products with 32 columns that have one scale and one bias.
+fn add_chunk(group: &Group, chunk: usize, x: Block, out: &mut [[f32; LANES]]) {
+    let codes = group.codes(chunk);
+    let scales: [f32; LANES] = std::array::from_fn(|lane| group.scale(chunk, 0, lane));
+    let biases: [f32; LANES] = std::array::from_fn(|lane| group.bias(chunk, lane));
+    for ((quads, Factor { step, sum }), total) in x.quads.iter().zip(x.factors).zip(out) {
+        let dots = dots(&codes, quads, 0..QUADS);
+        for lane in 0..LANES {
+            let (scale, dot) = (scales[lane] * step, dots[lane] as f32);
+            total[lane] = scale.mul_add(dot, total[lane]);
+            total[lane] = biases[lane].mul_add(*sum, total[lane]);
+        }
+    }
+}
+
+/// Adds the products with 32 columns whose halves have a scale each, and centred codes.
+fn add_halves(layout: Layout, group: &Group, chunk: usize, x: Block, out: &mut [[f32; LANES]]) {
+    let codes = group.codes(chunk);
+    let zero = layout.bits.zero() as i32;
+    for half in 0..2 {
+        let scales: [f32; LANES] = std::array::from_fn(|lane| group.scale(chunk, half, lane));
+        let quads = half * QUADS / 2..(half + 1) * QUADS / 2;
+        for (row, total) in out.iter_mut().enumerate() {
+            let dots = dots(&codes, &x.quads[row], quads.clone());
+            let offset = zero * x.half_sums[row][half];
+            for lane in 0..LANES {
+                // Below 2^24 for codes of up to 6 bits, so exact as a float.
+                let (scale, dot) = (scales[lane] * x.factors[row].step, dots[lane] - offset);
+                total[lane] = scale.mul_add(dot as f32, total[lane]);
+            }
+        }
+    }
+}
+
+/// The exact dot products of the codes and activations of some quads.
+fn dots(codes: &Codes, x: &Quads, quads: Range<usize>) -> [i32; LANES] {
     let mut dots = [0; LANES];
-    for (quad, codes) in codes.iter().enumerate() {
-        let (codes, _) = codes.as_chunks::<4>();
+    for quad in quads {
+        let (codes, _) = codes[quad].as_chunks::<4>();
         for (codes, dot) in codes.iter().zip(&mut dots) {
             for (column, code) in codes.iter().enumerate() {
                 *dot += i32::from(*code) * x.value(4 * quad + column);
@@ -48,7 +83,6 @@ fn dots(codes: &Codes, x: &Quads) -> [i32; LANES] {
 }
 
 fn dense(float: Float, tile: &[u8], block: Block, out: &mut [[f32; LANES]]) {
-    out.fill([0.0; LANES]);
     for (chunk, x) in block.floats.chunks_exact(block.rows).enumerate() {
         for (Chunk(x), total) in x.iter().zip(&mut *out) {
             for (lane, total) in total.iter_mut().enumerate() {
