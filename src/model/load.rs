@@ -1,12 +1,13 @@
 //! From files to a model: open and check everything cheap first, load the weights last.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
-use super::checkpoint::{Checkpoint, Folder, Interleaved};
+use super::checkpoint::{Checkpoint, Embedding, Folder, Interleaved};
 use super::cpu::Cpu;
 use super::decoder::Config;
 use super::gguf::{Gguf, names};
@@ -57,6 +58,16 @@ impl Device {
     }
 }
 
+impl fmt::Display for Device {
+    /// As [`Device::from_str`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Device::Cpu => "cpu",
+            Device::Portable => "portable",
+        })
+    }
+}
+
 impl FromStr for Device {
     type Err = String;
 
@@ -75,6 +86,13 @@ pub struct ModelSummary {
     pub context_tokens: usize,
     pub vocabulary: usize,
     pub layers: usize,
+    /// Weights of the layers' matrices: what each token is multiplied with.
+    pub layer_weights: usize,
+    /// Weights of the output head: what each token whose logits are wanted is multiplied with.
+    pub head_weights: usize,
+    /// Bytes on disk of all weights that a step reads in full: an embedding that is not the head
+    /// too is not among them.
+    pub step_bytes: usize,
 }
 
 impl ModelFiles {
@@ -94,10 +112,20 @@ impl ModelFiles {
     }
 
     pub fn summary(&self) -> ModelSummary {
+        let config = &self.config;
+        let attention = 2 * (config.query_heads + config.kv_heads) * config.head_dim;
+        let layer = config.hidden * (attention + 3 * config.intermediate);
+        let embedding = match config.tied {
+            true => Embedding::Counted,
+            false => Embedding::Left,
+        };
         ModelSummary {
-            context_tokens: self.config.context_tokens,
-            vocabulary: self.config.vocabulary,
-            layers: self.config.layers,
+            context_tokens: config.context_tokens,
+            vocabulary: config.vocabulary,
+            layers: config.layers,
+            layer_weights: config.layers * layer,
+            head_weights: config.vocabulary * config.hidden,
+            step_bytes: self.checkpoint.stored_bytes(embedding),
         }
     }
 
