@@ -8,7 +8,7 @@ use kernels::isa::{Isa, Level};
 use kernels::pool::{Pool, physical_cores};
 
 /// More than any cache that a read could come from by mistake.
-const READ_BYTES: usize = 512 << 20;
+const READ_BYTES: usize = 256 << 20;
 /// Parts that the threads share a read in; several each, so that a thread that was interrupted
 /// does not hold up the others.
 const PARTS_PER_THREAD: usize = 16;

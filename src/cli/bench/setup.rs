@@ -10,10 +10,11 @@ use super::peer::Peer;
 use super::progress::Progress;
 use super::{Arguments, up_to};
 use crate::cli::Context;
-use crate::cli::compute::Compute;
+use crate::cli::compute::{Compute, ComputeFlags};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::model;
 use crate::cli::output::{Failure, human_bytes};
+use crate::config;
 use crate::model::{
     Device, Error, KvConfig, LoadOptions, Model, ModelFiles, ModelSummary, machine,
 };
@@ -67,7 +68,7 @@ impl Setup<'_> {
         context: &Context,
         interrupt: Interrupt,
     ) -> Result<Setup<'a>, Failure> {
-        let compute = arguments.compute.merge(&context.config.generate).map_err(Failure::Usage)?;
+        let compute = compute(&arguments.compute, &context.config.generate)?;
         // Before the model, which may have to be fetched.
         let threads = compute.threads.unwrap_or_else(machine::default_threads);
         let peer = Peer::new(&arguments.peer, threads)?;
@@ -122,19 +123,19 @@ impl Setup<'_> {
     pub fn headline(&self) -> String {
         let Compute { kv, device, .. } = self.compute;
         let mut text = format!(
-            "semantic {}, MLX {}\nmodel  {}, {}, {}\nrun on {}, {} threads, {}, device {device}, \
-             KV bits {kv}\n",
+            "semantic {}, MLX {}\n\
+             model   {}, {}, KV bits {kv}\n\
+             machine {}, {} threads, {}, device {device}\n",
             env!("CARGO_PKG_VERSION"),
             crate::model::mlx_version(),
-            self.model_name,
-            self.file_name(),
+            self.model_path.display(),
             human_bytes(self.file_bytes),
             cpu_name(),
             self.threads(),
             machine::instruction_set(),
         );
         if let Some(peer) = &self.peer {
-            text += &format!("peer   {}\n", peer.headline());
+            text += &format!("peer    {}\n", peer.headline());
         }
         text
     }
@@ -173,6 +174,14 @@ impl Setup<'_> {
         let name = self.model_path.file_name().unwrap_or(self.model_path.as_os_str());
         name.to_string_lossy().into_owned()
     }
+}
+
+/// The flags over the configuration; a value out of range is blamed on whoever set it.
+fn compute(flags: &ComputeFlags, defaults: &config::Generate) -> Result<Compute, Failure> {
+    flags.merge(&config::Generate::default()).map_err(Failure::Usage)?;
+    flags.merge(defaults).map_err(|reason| {
+        anyhow::anyhow!("the configuration's [generate] is not valid: {reason}").into()
+    })
 }
 
 /// Blocks of a sequence with so many tokens.
