@@ -179,21 +179,41 @@ fn a_peer_that_fails_is_named_with_what_it_said() {
         message.assert_eq(&ran.stderr);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
     };
-    check("absent", "peer.gguf", expect![[r#"
+    check(
+        "absent",
+        "peer.gguf",
+        expect![[r#"
         error: --peer-llama-bench: absent is not a file
-    "#]]);
-    check("fails", "absent.gguf", expect![[r#"
+    "#]],
+    );
+    check(
+        "fails",
+        "absent.gguf",
+        expect![[r#"
         error: --peer-model: absent.gguf is not a file
-    "#]]);
-    check("fails", "peer.gguf", expect![[r#"
+    "#]],
+    );
+    check(
+        "fails",
+        "peer.gguf",
+        expect![[r#"
         error: ./fails failed (exit status: 3): failed to load model
-    "#]]);
-    check("talks", "peer.gguf", expect![[r#"
+    "#]],
+    );
+    check(
+        "talks",
+        "peer.gguf",
+        expect![[r#"
         error: cannot read the output of ./talks: it printed "hello": expected value at line 1 column 1
-    "#]]);
-    check("text", "peer.gguf", expect![[r#"
+    "#]],
+    );
+    check(
+        "text",
+        "peer.gguf",
+        expect![[r#"
         error: cannot run ./text: Permission denied (os error 13)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -254,12 +274,13 @@ fn more_text_than_there_is_cannot_be_read() {
     std::fs::write(machine.path("text"), "a b c").expect("a file");
     let ran = bench(&machine, &["--suite=kv-quality", "--text=text", "-q", "--json"]);
     expect![[r#"
-        error: 24 tokens; the text has 4, the model's context is 512, at least 2 are needed
+        error: cannot use 24 tokens of text: it has 4, the model's context is 512, at least 2 are needed
     "#]].assert_eq(&ran.stderr);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     let ran = bench(&machine, &["--suite=fidelity", "--text=absent", "-q", "--json"]);
     expect![[r#"
         error: cannot read absent: No such file or directory (os error 2)
-    "#]].assert_eq(&ran.stderr);
+    "#]]
+    .assert_eq(&ran.stderr);
     assert_eq!(ran.code, Some(1), "{ran:?}");
 }

@@ -47,8 +47,8 @@ pub fn tokens(setup: &Setup<'_>, default: usize) -> Result<Vec<TokenId>, Failure
     let wanted = flags.tokens.unwrap_or(default.min(available));
     if wanted > available || wanted < TOKENS_MIN {
         return Err(Failure::Usage(format!(
-            "{wanted} tokens; the text has {}, the model's context is {context}, at least \
-             {TOKENS_MIN} are needed",
+            "cannot use {wanted} tokens of text: it has {}, the model's context is {context}, \
+             at least {TOKENS_MIN} are needed",
             tokens.len()
         )));
     }
