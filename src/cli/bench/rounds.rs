@@ -6,6 +6,7 @@
 
 use super::driver::Driver;
 use super::figure::Figure;
+use super::machine::load_average;
 use super::report::{Cell, Row, Section};
 use super::setup::Setup;
 use crate::cli::output::Failure;
@@ -88,6 +89,7 @@ pub fn section(setup: &Setup<'_>, suite: &str, works: Vec<Work>) -> Result<Secti
     let timed = rounds(setup, suite, &mut driver, fitting)?;
     let rows = timed.into_iter().map(|timed| row(setup, &spec, timed)).collect();
     notes.extend(memory_note(setup, suite));
+    notes.extend(load_note(setup.threads()));
     Ok(Section { rows, notes })
 }
 
@@ -174,6 +176,17 @@ fn memory_note(setup: &Setup<'_>, suite: &str) -> Option<String> {
             setup.threads(),
             setup.read_bytes_per_s() / 1e9
         )
+    })
+}
+
+/// Says that others were using the cores. It hits programs unevenly: one whose threads wait for
+/// each other by spinning loses many times what the others take.
+fn load_note(threads: usize) -> Option<String> {
+    /// We, or the peer, and one that does little.
+    const OTHERS: f64 = 1.0;
+    let load = load_average()?;
+    (load > threads as f64 + OTHERS).then(|| {
+        format!("the machine was busy: a load of {load:.1} for {threads} threads; do not compare")
     })
 }
 
