@@ -121,7 +121,7 @@ mod tests {
 
             fidelity
                        top1_agreement_percent  largest_gap_nats  mean_kl_nats  perplexity  reference_perplexity  change_percent
-              kernels                   50.00            0.2500   0.024391711      1.0247                1.0247          0.0000
+              kernels                   50.00            0.2500   0.015401466      1.0251                1.0251          0.0000
                           reference_token  kernels_token  gap_nats
               position 1                1              2   0.25000
         "#]]
