@@ -3,21 +3,21 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::Context;
+use super::compute::{Compute, ComputeFlags};
+use super::interrupt::Interrupt;
 use super::memory::peak_rss_bytes;
 use super::model::{self, ModelFlag};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
 use crate::engine::{self, Answer, Event, Finish, Outcome, Reply, Request};
+use crate::model::LoadOptions;
 use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
-use crate::model::{Device, KvConfig, LoadOptions};
 use crate::text::{self, ChatTemplate, Message, RenderOptions, Special, Tokenizer};
 use crate::types::{BLOCK_TOKENS, TokenId};
 
@@ -59,15 +59,8 @@ pub struct Arguments {
     /// A text that ends the reply; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: 8]
-    #[arg(long, value_name = "BITS", env = "SEMANTIC_KV_BITS")]
-    kv_bits: Option<KvConfig>,
-    /// What computes: cpu (this program's kernels), portable (plain MLX) or auto [default: auto]
-    #[arg(long, env = "SEMANTIC_DEVICE")]
-    device: Option<Device>,
-    /// Threads of the CPU kernels [default: all physical cores]
-    #[arg(long, env = "SEMANTIC_THREADS")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    compute: ComputeFlags,
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
     raw: bool,
@@ -78,9 +71,6 @@ pub struct Arguments {
     #[arg(long, short)]
     quiet: bool,
 }
-
-/// More threads than any machine has cores.
-const THREADS_MAX: usize = 1024;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -121,8 +111,8 @@ struct Memory {
 
 pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
     let defaults = &context.config.generate;
-    let Settings { sampling, max_tokens, stops, kv, device, threads } =
-        settings(&arguments, defaults)?;
+    let Settings { sampling, max_tokens, stops, compute } = settings(&arguments, defaults)?;
+    let Compute { kv, device, threads } = compute;
     let prompt = read_prompt(arguments.prompt.as_deref())?;
     let name = arguments.model.name(context).to_owned();
     let resolved = model::resolve(&name, context, arguments.quiet)?;
@@ -151,14 +141,14 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let mut model = files.load(options).map_err(|error| name_model(error, &resolved.path))?;
     let load = load_started.elapsed();
 
-    let interrupted = stop_on_interrupt()?;
+    let interrupt = Interrupt::catch()?;
     let mut screen = Screen::new(&arguments, request.prompt.len());
     let mut failure = None;
     let outcome = engine::run(&mut *model, &tokenizer, request, &mut |event| {
         if let Err(error) = screen.show(event) {
             failure = Some(error);
         }
-        match failure.is_some() || interrupted.load(Ordering::Relaxed) {
+        match failure.is_some() || interrupt.is_set() {
             true => Answer::Cancel,
             false => Answer::Continue,
         }
@@ -213,9 +203,7 @@ struct Settings {
     sampling: Sampling,
     max_tokens: usize,
     stops: Vec<String>,
-    kv: KvConfig,
-    device: Device,
-    threads: Option<usize>,
+    compute: Compute,
 }
 
 /// The flags and the environment over the configuration. Looked at alone first, so that a value
@@ -245,25 +233,8 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
     if stops.iter().any(String::is_empty) {
         return Err("a stop text is empty".to_owned());
     }
-    let kv = match (arguments.kv_bits, &defaults.kv_bits) {
-        (Some(kv), _) => kv,
-        (None, Some(text)) => {
-            text.parse::<KvConfig>().map_err(|reason| format!("kv_bits: {reason}"))?
-        }
-        (None, None) => KvConfig::default(),
-    };
-    let device = match (arguments.device, &defaults.device) {
-        (Some(device), _) => device,
-        (None, Some(text)) => text.parse().map_err(|reason| format!("device: {reason}"))?,
-        (None, None) => Device::Auto,
-    };
-    let threads = arguments.threads.or(defaults.threads);
-    if let Some(threads) = threads
-        && !(1..=THREADS_MAX).contains(&threads)
-    {
-        return Err(format!("threads is {threads}; it goes from 1 to {THREADS_MAX}"));
-    }
-    Ok(Settings { sampling, max_tokens, stops: stops.clone(), kv, device, threads })
+    let compute = arguments.compute.merge(defaults)?;
+    Ok(Settings { sampling, max_tokens, stops: stops.clone(), compute })
 }
 
 /// Differs from run to run, which is all that is asked of it.
@@ -316,18 +287,6 @@ fn render(
     }
     messages.push(Message::new("user", prompt));
     template.render(&messages, &RenderOptions::new(SystemTime::now()))
-}
-
-/// The first Ctrl-C asks the generation to stop; a second one does not wait for it.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(EXIT_INTERRUPTED));
-        }
-    })?;
-    Ok(interrupted)
 }
 
 /// What the user sees while it runs.

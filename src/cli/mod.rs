@@ -2,7 +2,10 @@
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
+mod bench;
+mod compute;
 mod generate;
+mod interrupt;
 mod memory;
 mod model;
 mod models;
@@ -56,8 +59,8 @@ enum Command {
     Generate(generate::Arguments),
     /// List, inspect and repair what agents remember (not built yet)
     Cache(NotBuiltYet),
-    /// Measure this machine (not built yet)
-    Bench(NotBuiltYet),
+    /// Measure a model on this machine, or write a model to measure with
+    Bench(bench::Arguments),
     /// Ask a running server for its health (not built yet)
     Health(NotBuiltYet),
     /// Fetch a model
@@ -97,6 +100,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let context = || Context::new(&global);
     match arguments.command {
         Command::Generate(arguments) => generate::run(arguments, &context()?),
+        Command::Bench(arguments) => bench::run(&arguments, &context()?),
         Command::Pull(arguments) => pull::run(&arguments, &context()?),
         Command::Models(arguments) => models::run(&arguments, &context()?),
         Command::Completions { shell } => {
@@ -107,7 +111,6 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Serve(_) => not_built_yet("serve"),
         Command::Cache(_) => not_built_yet("cache"),
-        Command::Bench(_) => not_built_yet("bench"),
         Command::Health(_) => not_built_yet("health"),
     }
 }

@@ -14,6 +14,8 @@ pub enum Failure {
     Failed { error: anyhow::Error, hint: Option<String> },
     /// Exit code 2: the request itself makes no sense.
     Usage(String),
+    /// Exit code 130: the user pressed Ctrl-C and knows why.
+    Interrupted,
     /// Whoever read stdout has gone: nothing to say and nobody to say it to.
     ClosedPipe,
 }
@@ -28,10 +30,21 @@ impl Failure {
         Failure::Failed { error: error.into(), hint }
     }
 
+    /// Puts what it happened to before the reason.
+    pub fn context(self, what: &str) -> Failure {
+        match self {
+            Failure::Failed { error, hint } => {
+                Failure::Failed { error: error.context(what.to_owned()), hint }
+            }
+            other => other,
+        }
+    }
+
     /// Says what went wrong and gives the exit code.
     pub fn report(self) -> ExitCode {
         match self {
             Failure::ClosedPipe => ExitCode::SUCCESS,
+            Failure::Interrupted => ExitCode::from(EXIT_INTERRUPTED),
             Failure::Usage(message) => {
                 talk(&format!("error: {message}"));
                 ExitCode::from(EXIT_USAGE)

@@ -30,6 +30,13 @@ pub struct Dialect {
     pub modules: &'static [(&'static str, &'static str)],
 }
 
+/// Whether the embedding is part of a sum.
+#[derive(Clone, Copy)]
+pub enum Embedding {
+    Counted,
+    Left,
+}
+
 /// The head counts of a model whose q and k rows are interleaved.
 #[derive(Clone, Copy)]
 pub struct Interleaved {
@@ -52,6 +59,24 @@ pub enum Dense {
 }
 
 impl Checkpoint {
+    /// Bytes on disk of all tensors, or of all but the embedding.
+    pub fn stored_bytes(&self, embedding: Embedding) -> usize {
+        let is_counted = |name: &str| match embedding {
+            Embedding::Counted => true,
+            Embedding::Left => {
+                !name.starts_with("model.embed_tokens.") && name != "token_embd.weight"
+            }
+        };
+        match self {
+            Checkpoint::Folder(folder) => folder.stored_bytes(is_counted),
+            Checkpoint::Gguf { gguf, .. } => gguf
+                .tensors()
+                .filter(|(name, _)| is_counted(name))
+                .map(|(_, tensor)| Gguf::stored_bytes(tensor))
+                .sum(),
+        }
+    }
+
     /// A norm's weight or a bias: `[length]`, as f32.
     pub fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, Error> {
         match self {

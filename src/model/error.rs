@@ -8,6 +8,9 @@ pub enum Error {
     #[error("cannot read {path}: {reason}")]
     Read { path: PathBuf, reason: String },
 
+    #[error("cannot write {path}: {reason}")]
+    Write { path: PathBuf, reason: String },
+
     /// The file is not what its name or header says.
     #[error("{path} is not a usable model: {reason}")]
     Invalid { path: PathBuf, reason: String },

@@ -5,6 +5,7 @@
 //! does in place (0.07 ms for 200 MB); with a second handle, or one lazy slice alive, it would copy
 //! the pool. So nothing outside this file keeps one of these arrays or a slice of one beyond a step.
 
+use std::fmt;
 use std::str::FromStr;
 
 use mlx_rs::ops::indexing::{TryIndexOp, TryIndexUpdateOp, UpdateMode};
@@ -63,6 +64,15 @@ impl Default for KvConfig {
     /// 8 bits: +0.02 % and +0.11 % perplexity on SmolLM2, the default for a model nobody measured.
     fn default() -> KvConfig {
         KvConfig::plain(KvBits::Eight)
+    }
+}
+
+impl fmt::Display for KvConfig {
+    /// As [`KvConfig::from_str`] reads it, both parts spelled out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rotation = |part: KvPart| if part.rotated { "r" } else { "" };
+        let KvConfig { key, value } = *self;
+        write!(f, "{}{}/{}{}", key.bits.count(), rotation(key), value.bits.count(), rotation(value))
     }
 }
 

@@ -1,5 +1,6 @@
 //! From files to a model: open and check everything cheap first, load the weights last.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -7,7 +8,7 @@ use kernels::isa::Isa;
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
-use super::checkpoint::{Checkpoint, Dialect, Folder, Interleaved};
+use super::checkpoint::{Checkpoint, Dialect, Embedding, Folder, Interleaved};
 use super::cpu::Cpu;
 use super::decoder::Config;
 use super::gguf::{Gguf, names};
@@ -52,6 +53,17 @@ pub enum Device {
     Portable,
 }
 
+impl fmt::Display for Device {
+    /// As [`Device::from_str`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+            Device::Portable => "portable",
+        })
+    }
+}
+
 impl FromStr for Device {
     type Err = String;
 
@@ -71,6 +83,13 @@ pub struct ModelSummary {
     pub context_tokens: usize,
     pub vocabulary: usize,
     pub layers: usize,
+    /// Weights of the layers' matrices: what each token is multiplied with.
+    pub layer_weights: usize,
+    /// Weights of the output head: what each token whose logits are wanted is multiplied with.
+    pub head_weights: usize,
+    /// Bytes on disk of all weights that a step reads in full: an embedding that is not the head
+    /// too is not among them.
+    pub step_bytes: usize,
 }
 
 impl ModelFiles {
@@ -90,10 +109,20 @@ impl ModelFiles {
     }
 
     pub fn summary(&self) -> ModelSummary {
+        let config = &self.config;
+        let attention = 2 * (config.query_heads + config.kv_heads) * config.head_dim;
+        let layer = config.hidden * (attention + 3 * config.intermediate);
+        let embedding = match config.tied {
+            true => Embedding::Counted,
+            false => Embedding::Left,
+        };
         ModelSummary {
-            context_tokens: self.config.context_tokens,
-            vocabulary: self.config.vocabulary,
-            layers: self.config.layers.len(),
+            context_tokens: config.context_tokens,
+            vocabulary: config.vocabulary,
+            layers: config.layers.len(),
+            layer_weights: config.layers.len() * layer,
+            head_weights: config.vocabulary * config.hidden,
+            step_bytes: self.checkpoint.stored_bytes(embedding),
         }
     }
 

@@ -15,11 +15,13 @@ mod gguf;
 mod kv;
 mod layers;
 mod load;
+pub mod machine;
 mod portable;
 mod rope;
 pub mod sample;
 pub mod source;
 mod spec;
+pub mod synthetic;
 
 use crate::types::{BlockId, TokenId};
 

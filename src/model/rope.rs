@@ -103,7 +103,7 @@ impl Rope {
 }
 
 /// `theta^(2i / head_dim)`, changed by the scaling rule. MLX divides positions by these.
-fn reciprocal_frequencies(
+pub fn reciprocal_frequencies(
     theta: f32,
     scaling: &RopeScaling,
     head_dim: usize,

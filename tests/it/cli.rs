@@ -211,6 +211,7 @@ fn exit_codes_tell_done_from_failed_from_misused() {
         (&["--version"][..], 0),
         (&["--help"], 0),
         (&["generate", "--help"], 0),
+        (&["bench", "--help"], 0),
         (&["models", "--all"], 0),
         (&["completions", "bash"], 0),
         (&[], 2),
@@ -218,6 +219,8 @@ fn exit_codes_tell_done_from_failed_from_misused() {
         (&["generate", "hi", "--frobnicate"], 2),
         (&["completions", "frob"], 2),
         (&["pull"], 2),
+        (&["bench", "--suite", "frob"], 2),
+        (&["bench", "--make-model", "frob", "--out", "x"], 2),
         (&["serve"], 1),
         (&["pull", "no-such-model"], 1),
     ] {

@@ -66,6 +66,12 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Bytes on disk of the tensors whose name `is_counted`.
+    pub fn stored_bytes(&self, is_counted: impl Fn(&str) -> bool) -> usize {
+        let counted = self.tensors.iter().filter(|(name, _)| is_counted(name));
+        counted.map(|(_, place)| place.bytes).sum()
+    }
+
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

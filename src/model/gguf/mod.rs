@@ -5,6 +5,7 @@
 
 pub mod names;
 pub mod quant;
+pub mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -148,6 +149,12 @@ impl Gguf {
             found: quant::type_name(tensor.type_id),
             supported: QuantType::names().join(", "),
         })
+    }
+
+    /// Bytes of a tensor in the file; none if its type is unknown.
+    pub fn stored_bytes(tensor: &GgufTensor) -> usize {
+        let kind = QuantType::from_id(tensor.type_id);
+        kind.and_then(|kind| kind.bytes(tensor.shape.iter().product())).unwrap_or(0)
     }
 
     /// The raw bytes of a tensor.

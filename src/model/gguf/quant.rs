@@ -74,6 +74,11 @@ impl QuantType {
         TYPES.iter().find(|row| row.1 == id).map(|row| row.0)
     }
 
+    /// The format's number in a file.
+    pub fn id(self) -> u32 {
+        self.row().1
+    }
+
     /// The names of all formats we can read.
     pub fn names() -> Vec<&'static str> {
         TYPES.iter().map(|row| row.2).collect()

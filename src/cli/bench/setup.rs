@@ -1,0 +1,205 @@
+//! What every suite measures: one model, on this machine, with these settings.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+
+use super::machine::cpu_name;
+use super::peer::Peer;
+use super::progress::Progress;
+use super::{Arguments, up_to};
+use crate::cli::Context;
+use crate::cli::compute::{Compute, ComputeFlags};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::model;
+use crate::cli::output::{Failure, human_bytes};
+use crate::config;
+use crate::model::{
+    Device, Error, KvConfig, LoadOptions, Model, ModelFiles, ModelSummary, machine,
+};
+use crate::types::BLOCK_TOKENS;
+
+/// Above any context there is; more is a mistake.
+const TOKENS_MAX: u64 = 1 << 24;
+const SEQUENCES_MAX: u64 = 4096;
+
+/// How large the timed work is.
+#[derive(Debug, clap::Args)]
+pub struct SizeFlags {
+    /// Prompt lengths of `prefill`, in tokens
+    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',',
+          default_value = "128,512,2048,4096", value_parser = up_to(TOKENS_MAX))]
+    pub prompt_tokens: Vec<usize>,
+    /// Tokens in the context before `decode` begins
+    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',',
+          default_value = "128,2048", value_parser = up_to(TOKENS_MAX))]
+    pub contexts: Vec<usize>,
+    /// Tokens that `decode` and `batch` generate per sequence
+    #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = up_to(TOKENS_MAX))]
+    pub decode_tokens: usize,
+    /// Sequences that `batch` decodes together
+    #[arg(long, value_name = "COUNT,...", value_delimiter = ',',
+          default_value = "1,2,4,8,16", value_parser = up_to(SEQUENCES_MAX))]
+    pub sequences: Vec<usize>,
+    /// Tokens in the context of each sequence before `batch` begins
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = up_to(TOKENS_MAX))]
+    pub batch_context: usize,
+}
+
+pub struct Setup<'a> {
+    pub arguments: &'a Arguments,
+    pub interrupt: Interrupt,
+    pub compute: Compute,
+    pub files: ModelFiles,
+    pub summary: ModelSummary,
+    pub peer: Option<Peer>,
+    /// As the user named it.
+    pub model_name: String,
+    pub model_path: PathBuf,
+    pub file_bytes: u64,
+    /// Measured when first asked for.
+    read_bytes_per_s: OnceCell<f64>,
+}
+
+impl Setup<'_> {
+    pub fn new<'a>(
+        arguments: &'a Arguments,
+        context: &Context,
+        interrupt: Interrupt,
+    ) -> Result<Setup<'a>, Failure> {
+        let compute = compute(&arguments.compute, &context.config.generate)?;
+        // Before the model, which may have to be fetched.
+        let threads = compute.threads.unwrap_or_else(machine::default_threads);
+        let peer = Peer::new(&arguments.peer, threads)?;
+        let name = arguments.model.name(context);
+        let resolved = model::resolve(name, context, arguments.quiet)?;
+        let files = model::open(&resolved)?;
+        Ok(Setup {
+            arguments,
+            interrupt,
+            compute,
+            summary: files.summary(),
+            files,
+            peer,
+            model_name: resolved.name,
+            file_bytes: file_bytes(&resolved.path)?,
+            model_path: resolved.path,
+            read_bytes_per_s: OnceCell::new(),
+        })
+    }
+
+    /// The model as the flags say, with a pool for so many sequences of so many tokens.
+    pub fn load(&self, sequences: usize, tokens: usize) -> Result<Box<dyn Model>, Failure> {
+        let pool_blocks = sequences * blocks(tokens);
+        Ok(self.load_with(self.compute.device, self.compute.kv, pool_blocks)?)
+    }
+
+    pub fn load_with(
+        &self,
+        device: Device,
+        kv: KvConfig,
+        pool_blocks: usize,
+    ) -> Result<Box<dyn Model>, Error> {
+        let options = LoadOptions { kv, pool_blocks, device, threads: self.compute.threads };
+        self.files.load(options)
+    }
+
+    pub fn threads(&self) -> usize {
+        self.compute.threads.unwrap_or_else(machine::default_threads)
+    }
+
+    /// What this machine's memory can deliver to our threads.
+    pub fn read_bytes_per_s(&self) -> f64 {
+        *self.read_bytes_per_s.get_or_init(|| machine::read_bytes_per_s(self.threads()))
+    }
+
+    /// Shows on stderr that a suite gets on; it takes `steps` steps.
+    pub fn progress(&self, suite: &str, steps: usize) -> Progress {
+        Progress::new(suite, steps, self.arguments.quiet)
+    }
+
+    /// The lines above the tables.
+    pub fn headline(&self) -> String {
+        let Compute { kv, device, .. } = self.compute;
+        let mut text = format!(
+            "semantic {}, MLX {}\n\
+             model   {}, {}, KV bits {kv}\n\
+             machine {}, {} threads, {}, device {device}\n",
+            env!("CARGO_PKG_VERSION"),
+            crate::model::mlx_version(),
+            self.model_path.display(),
+            human_bytes(self.file_bytes),
+            cpu_name(),
+            self.threads(),
+            machine::instruction_set(),
+        );
+        if let Some(peer) = &self.peer {
+            text += &format!("peer    {}\n", peer.headline());
+        }
+        text
+    }
+
+    pub fn machine_json(&self) -> Json {
+        json!({
+            "cpu": cpu_name(),
+            "threads": self.threads(),
+            "instruction_set": machine::instruction_set(),
+            "memory_read_gb_per_s": self.read_bytes_per_s() / 1e9,
+            "semantic": env!("CARGO_PKG_VERSION"),
+            "mlx": crate::model::mlx_version(),
+        })
+    }
+
+    pub fn model_json(&self) -> Json {
+        json!({
+            "name": self.model_name,
+            "file": self.file_name(),
+            "file_bytes": self.file_bytes,
+            "step_bytes": self.summary.step_bytes,
+            "layer_weights": self.summary.layer_weights,
+            "head_weights": self.summary.head_weights,
+        })
+    }
+
+    pub fn settings_json(&self) -> Json {
+        json!({
+            "device": self.compute.device.to_string(),
+            "kv_bits": self.compute.kv.to_string(),
+            "runs": self.arguments.runs,
+        })
+    }
+
+    fn file_name(&self) -> String {
+        let name = self.model_path.file_name().unwrap_or(self.model_path.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// The flags over the configuration; a value out of range is blamed on whoever set it.
+fn compute(flags: &ComputeFlags, defaults: &config::Generate) -> Result<Compute, Failure> {
+    flags.merge(&config::Generate::default()).map_err(Failure::Usage)?;
+    flags.merge(defaults).map_err(|reason| {
+        anyhow::anyhow!("the configuration's [generate] is not valid: {reason}").into()
+    })
+}
+
+/// Blocks of a sequence with so many tokens.
+pub fn blocks(tokens: usize) -> usize {
+    tokens.div_ceil(BLOCK_TOKENS)
+}
+
+/// The size of a model's weights on disk: a file, or the safetensors of a folder.
+fn file_bytes(path: &Path) -> Result<u64, Failure> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    let mut bytes = 0;
+    for entry in path.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            bytes += path.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}

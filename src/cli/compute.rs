@@ -1,0 +1,54 @@
+//! The flags that say how a model computes, as commands share them.
+
+use crate::config;
+use crate::model::{Device, KvConfig};
+
+/// More threads than any machine has cores.
+const THREADS_MAX: usize = 1024;
+
+#[derive(Debug, clap::Args)]
+pub struct ComputeFlags {
+    /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: 8]
+    #[arg(long, value_name = "BITS", env = "SEMANTIC_KV_BITS")]
+    kv_bits: Option<KvConfig>,
+    /// What computes: cpu (this program's kernels), portable (plain MLX) or auto [default: auto]
+    #[arg(long, env = "SEMANTIC_DEVICE")]
+    device: Option<Device>,
+    /// Threads of the CPU kernels [default: all physical cores]
+    #[arg(long, env = "SEMANTIC_THREADS")]
+    threads: Option<usize>,
+}
+
+/// How a model computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Compute {
+    pub kv: KvConfig,
+    pub device: Device,
+    /// All physical cores if not given.
+    pub threads: Option<usize>,
+}
+
+impl ComputeFlags {
+    /// The flags and the environment over the configuration, in range.
+    pub fn merge(&self, defaults: &config::Generate) -> Result<Compute, String> {
+        let kv = match (self.kv_bits, &defaults.kv_bits) {
+            (Some(kv), _) => kv,
+            (None, Some(text)) => {
+                text.parse::<KvConfig>().map_err(|reason| format!("kv_bits: {reason}"))?
+            }
+            (None, None) => KvConfig::default(),
+        };
+        let device = match (self.device, &defaults.device) {
+            (Some(device), _) => device,
+            (None, Some(text)) => text.parse().map_err(|reason| format!("device: {reason}"))?,
+            (None, None) => Device::Auto,
+        };
+        let threads = self.threads.or(defaults.threads);
+        if let Some(threads) = threads
+            && !(1..=THREADS_MAX).contains(&threads)
+        {
+            return Err(format!("threads is {threads}; it goes from 1 to {THREADS_MAX}"));
+        }
+        Ok(Compute { kv, device, threads })
+    }
+}

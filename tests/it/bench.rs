@@ -1,0 +1,286 @@
+//! `semantic bench` from outside: what it prints, what it leaves alone, how it fails.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use expect_test::expect;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value as Json, json};
+
+use crate::support::cli::{Machine, Ran, wait};
+use crate::support::golden::data;
+
+/// What llama.cpp's two programs print, shortened to what is read.
+const PEER_RESULT: &str = r#"[{"avg_ts": 50.0, "model_type": "llama 1B", "build_commit": "abc"}]"#;
+const PEER_BATCHED_RESULT: &str = r#"{"pl": 1, "speed_tg": 25.0}"#;
+
+/// `semantic bench` with the tiny model and as little work as there can be.
+fn bench(machine: &Machine, arguments: &[&str]) -> Ran {
+    let model = data("tiny/llama-f16").display().to_string();
+    let sizes = [
+        "--runs=2",
+        "--prompt-tokens=8,40",
+        "--contexts=4,9",
+        "--decode-tokens=3",
+        "--sequences=1,3",
+        "--batch-context=5",
+        "--tokens=24",
+    ];
+    machine.run(&[&["bench", "--model", &model], &sizes[..], arguments].concat())
+}
+
+fn report(ran: &Ran) -> Json {
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
+    serde_json::from_str(&ran.stdout).expect("one JSON object")
+}
+
+fn keys(json: &Json) -> Vec<&str> {
+    json.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// A program that prints this text, or fails.
+fn script(path: &Path, body: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{body}\n")).expect("a file");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+}
+
+fn prints(text: &str) -> String {
+    format!("echo '{text}'")
+}
+
+#[test]
+fn decode_as_json_has_every_field_and_the_data_folder_stays_as_it_was() {
+    let machine = Machine::new();
+    std::fs::create_dir_all(machine.path("data")).expect("a folder");
+    std::fs::write(machine.path("data/mine"), "mine").expect("a file");
+    let ran = bench(&machine, &["--suite", "decode", "--json", "--quiet"]);
+    assert_eq!(ran.stderr, "");
+    let report = report(&ran);
+    assert_eq!(keys(&report), ["machine", "model", "settings", "peer", "suites"]);
+    let expected = ["cpu", "threads", "instruction_set", "memory_read_gb_per_s", "semantic", "mlx"];
+    assert_eq!(keys(&report["machine"]), expected);
+    assert!(report["machine"]["memory_read_gb_per_s"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(report["model"]["file"], "llama-f16");
+    assert!(report["model"]["file_bytes"].as_u64() > Some(0), "{report}");
+    assert_eq!(
+        report["settings"],
+        json!({ "device": report["settings"]["device"], "kv_bits": "8/8", "runs": 2 })
+    );
+    assert_eq!(report["peer"], Json::Null);
+    let suite = &report["suites"][0];
+    assert_eq!(suite["suite"], "decode");
+    let rows = suite["rows"].as_array().expect("rows");
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+    assert_eq!(names, ["context 4", "context 9"]);
+    for row in rows {
+        let expected = ["name", "tokens_per_s", "bytes_per_token", "gb_per_s", "of_memory_read"];
+        assert_eq!(keys(row), expected);
+        let figure = |name: &str| row["tokens_per_s"][name].as_f64().expect("a number");
+        assert!(0.0 < figure("min") && figure("min") <= figure("median"), "{row}");
+        assert!(figure("median") <= figure("max"), "{row}");
+        assert!(row["bytes_per_token"].as_u64() > Some(0), "{row}");
+    }
+    assert_eq!(machine.stored(), ["data/mine"]);
+    assert_eq!(std::fs::read(machine.path("data/mine")).expect("a file"), b"mine");
+}
+
+#[test]
+fn every_suite_runs_in_the_order_of_the_table() {
+    let machine = Machine::new();
+    let report = report(&bench(&machine, &["--json"]));
+    let suites = report["suites"].as_array().expect("suites");
+    let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
+    assert_eq!(names, ["load", "prefill", "decode", "batch", "kv-quality", "fidelity"]);
+    let rows: Vec<usize> =
+        suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(rows[..5], [1, 2, 2, 2, 6], "{report}");
+    let kv = &suites[4]["rows"];
+    let settings: Vec<&str> =
+        kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
+    assert_eq!(settings, ["16/16", "8/8", "8/4", "8/4r", "4/4", "4r/4r"]);
+    assert_eq!(kv[0]["top1_agreement_percent"], 100.0);
+    assert_eq!(kv[0]["change_percent"], 0.0);
+    let fidelity = &suites[5]["rows"][0];
+    assert!(fidelity["mean_kl_nats"].as_f64() < Some(1e-3), "{report}");
+    assert!(fidelity["top1_agreement_percent"].as_f64() > Some(90.0), "{report}");
+}
+
+#[test]
+fn a_table_begins_with_what_was_measured() {
+    let machine = Machine::new();
+    let ran = bench(&machine, &["--suite", "batch", "--suite", "prefill", "--kv-bits", "8/4"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), "prefill\nbatch\n"), "{ran:?}");
+    assert!(ran.stdout.starts_with("semantic "), "{ran:?}");
+    for words in ["KV bits 8/4", "\nprefill\n", "\nbatch\n", "40 tokens", "3 sequences", "GB/s"] {
+        assert!(ran.stdout.contains(words), "{words}: {ran:?}");
+    }
+}
+
+#[test]
+fn work_beyond_the_context_is_left_out_and_said_so() {
+    let machine = Machine::new();
+    let ran = bench(&machine, &["--suite=decode", "--contexts=4,510", "--json", "-q"]);
+    let suite = &report(&ran)["suites"][0];
+    // Those that every test here asks for, and one more.
+    assert_eq!(suite["rows"].as_array().map(Vec::len), Some(3));
+    assert_eq!(suite["notes"][0], "context 510: left out, the model's context is 512");
+}
+
+#[test]
+fn a_peer_gets_its_columns_and_the_ratio() {
+    let machine = Machine::new();
+    script(&machine.path("llama-bench"), &prints(PEER_RESULT));
+    std::fs::write(machine.path("peer.gguf"), "").expect("a file");
+    let peer = ["--peer-llama-bench=llama-bench", "--peer-model=peer.gguf", "--json", "-q"];
+    let run = |suite: &str| report(&bench(&machine, &[&["--suite", suite], &peer[..]].concat()));
+
+    let prefill = run("prefill");
+    assert_eq!(prefill["peer"]["about"]["model_type"], "llama 1B");
+    for row in prefill["suites"][0]["rows"].as_array().expect("rows") {
+        let expected = [
+            "name",
+            "tokens_per_s",
+            "peer_tokens_per_s",
+            "ratio",
+            "operations_per_token",
+            "gop_per_s",
+        ];
+        assert_eq!(keys(row), expected);
+        assert_eq!(row["peer_tokens_per_s"]["median"], 50.0);
+        let ours = row["tokens_per_s"]["median"].as_f64().expect("a number");
+        let ratio = row["ratio"].as_f64().expect("a number");
+        // Reading JSON may cost the last bit.
+        assert!((ratio - ours / 50.0).abs() < 1e-9 * ratio, "{row}");
+    }
+    // Without the other program there is no ratio; with it there is.
+    let batch = run("batch");
+    assert_eq!(batch["suites"][0]["rows"][0].get("ratio"), None);
+    assert_eq!(
+        batch["suites"][0]["notes"][0],
+        "no ratio: there is no llama-batched-bench beside the peer's llama-bench"
+    );
+    script(&machine.path("llama-batched-bench"), &prints(PEER_BATCHED_RESULT));
+    assert_eq!(run("batch")["suites"][0]["rows"][0]["peer_tokens_per_s"]["median"], 25.0);
+}
+
+#[test]
+fn a_peer_that_fails_is_named_with_what_it_said() {
+    let machine = Machine::new();
+    let script = |name: &str, body: &str| script(&machine.path(name), body);
+    std::fs::write(machine.path("peer.gguf"), "").expect("a file");
+    std::fs::write(machine.path("text"), "no program").expect("a file");
+    script("fails", "echo first >&2; echo 'failed to load model' >&2; exit 3");
+    script("talks", "echo hello");
+    let check = |peer: &str, model: &str, message: expect_test::Expect| {
+        let arguments = ["--suite=decode", "-q", "--peer-model", model, "--peer-llama-bench", peer];
+        let ran = bench(&machine, &[&arguments[..], &["--json"]].concat());
+        message.assert_eq(&ran.stderr);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    };
+    check(
+        "absent",
+        "peer.gguf",
+        expect![[r#"
+        error: --peer-llama-bench: absent is not a file
+    "#]],
+    );
+    check(
+        "fails",
+        "absent.gguf",
+        expect![[r#"
+        error: --peer-model: absent.gguf is not a file
+    "#]],
+    );
+    check(
+        "fails",
+        "peer.gguf",
+        expect![[r#"
+        error: ./fails failed (exit status: 3): failed to load model
+    "#]],
+    );
+    check(
+        "talks",
+        "peer.gguf",
+        expect![[r#"
+        error: cannot read the output of ./talks: it printed "hello": expected value at line 1 column 1
+    "#]],
+    );
+    check(
+        "text",
+        "peer.gguf",
+        expect![[r#"
+        error: cannot run ./text: Permission denied (os error 13)
+    "#]],
+    );
+}
+
+#[test]
+fn a_made_model_can_be_run_and_is_not_replaced_unasked() {
+    let machine = Machine::new();
+    let make = |arguments: &[&str]| {
+        let all = [&["bench", "--make-model", "tiny", "--out", "made.gguf"], arguments].concat();
+        machine.run(&all)
+    };
+    let made = make(&["-q"]);
+    assert_eq!((made.code, made.stdout.as_str()), (Some(0), "made.gguf\n"), "{made:?}");
+    let answer = machine.run(&["generate", "--model", "./made.gguf", "hi", "--raw", "-n4"]);
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""), "{answer:?}");
+    let measured = machine.run(&[
+        "bench",
+        "--model",
+        "./made.gguf",
+        "--suite=decode",
+        "--contexts=4",
+        "--decode-tokens=2",
+        "--runs=1",
+        "--json",
+    ]);
+    assert_eq!(report(&measured)["model"]["file"], "made.gguf");
+
+    let again = make(&[]);
+    expect![[r#"
+        error: cannot write made.gguf: the file exists; hint: --force replaces it
+    "#]]
+    .assert_eq(&again.stderr);
+    assert_eq!((again.code, again.stdout.as_str()), (Some(1), ""));
+    assert_eq!(make(&["--force", "--quantisation=q4_1"]).code, Some(0));
+    let elsewhere = machine.run(&["bench", "--make-model", "tiny", "--out", "no/such/x.gguf"]);
+    assert_eq!(elsewhere.code, Some(1), "{elsewhere:?}");
+}
+
+#[test]
+fn ctrl_c_ends_it_with_130() {
+    let machine = Machine::new();
+    let model = data("tiny/llama-f16").display().to_string();
+    let arguments = ["bench", "-m", &model, "--suite=decode", "--contexts=4", "--runs=1000"];
+    let mut child = machine
+        .command(&[&arguments[..], &["--decode-tokens=500"]].concat())
+        .spawn()
+        .expect("it starts");
+    // The first line on stderr says that the suite has begun.
+    let mut line = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    stderr.read_line(&mut line).expect("a line");
+    assert_eq!(line, "decode\n");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    assert_eq!(Ran::of(wait(child)).code, Some(130));
+}
+
+#[test]
+fn more_text_than_there_is_cannot_be_read() {
+    let machine = Machine::new();
+    std::fs::write(machine.path("text"), "a b c").expect("a file");
+    let ran = bench(&machine, &["--suite=kv-quality", "--text=text", "-q", "--json"]);
+    expect![[r#"
+        error: cannot use 24 tokens of text: it has 4, the model's context is 512, at least 2 are needed
+    "#]].assert_eq(&ran.stderr);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let ran = bench(&machine, &["--suite=fidelity", "--text=absent", "-q", "--json"]);
+    expect![[r#"
+        error: cannot read absent: No such file or directory (os error 2)
+    "#]]
+    .assert_eq(&ran.stderr);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+}
