@@ -39,7 +39,8 @@ impl Pages {
         let mapped = mapped.ok_or(OutOfMemory(len))?;
         let mapping = system::map(mapped).ok_or(OutOfMemory(len))?;
         let start = mapping.wrapping_add(mapping.align_offset(PAGE));
-        system::ask_for_large_pages(start, mapped - PAGE);
+        // What does not fill a large page would take all of it.
+        system::ask_for_large_pages(start, len / PAGE * PAGE);
         Ok(Pages { start, len, mapping, mapped })
     }
 
