@@ -158,19 +158,26 @@ impl Codes {
     }
 }
 
-/// Blocks of 32 values, of which `convert` makes a scale, a bias and the codes.
+/// What a block of 32 values means.
+struct Group {
+    scale: f32,
+    bias: f32,
+    codes: [u8; GROUP],
+}
+
+/// Blocks of 32 values.
 fn plain<const BLOCK_BYTES: usize>(
     raw: &[u8],
     columns: usize,
     bits: usize,
-    convert: fn(&[u8; BLOCK_BYTES]) -> (f32, f32, [u8; GROUP]),
+    convert: fn(&[u8; BLOCK_BYTES]) -> Group,
 ) -> Unpacked {
     let blocks = blocks(raw);
     let mut codes = Codes::of(bits, blocks.len());
     let mut scales = Vec::with_capacity(blocks.len());
     let mut biases = Vec::with_capacity(blocks.len());
     for block in blocks {
-        let (scale, bias, group) = convert(block);
+        let Group { scale, bias, codes: group } = convert(block);
         codes.push(&group);
         scales.push(scale);
         biases.push(bias);
@@ -238,19 +245,21 @@ fn split_nibbles(bytes: &[u8]) -> [u8; GROUP] {
     std::array::from_fn(|i| if i < 16 { bytes[i] & 0xf } else { bytes[i - 16] >> 4 })
 }
 
-fn q4_0(block: &[u8; 18]) -> (f32, f32, [u8; GROUP]) {
+fn q4_0(block: &[u8; 18]) -> Group {
     let d = half_at(block, 0).to_f32();
-    (d, -8.0 * d, split_nibbles(&block[2..]))
+    Group { scale: d, bias: -8.0 * d, codes: split_nibbles(&block[2..]) }
 }
 
-fn q4_1(block: &[u8; 20]) -> (f32, f32, [u8; GROUP]) {
-    (half_at(block, 0).to_f32(), half_at(block, 2).to_f32(), split_nibbles(&block[4..]))
+fn q4_1(block: &[u8; 20]) -> Group {
+    let (d, m) = (half_at(block, 0).to_f32(), half_at(block, 2).to_f32());
+    Group { scale: d, bias: m, codes: split_nibbles(&block[4..]) }
 }
 
-fn q8_0(block: &[u8; 34]) -> (f32, f32, [u8; GROUP]) {
+fn q8_0(block: &[u8; 34]) -> Group {
     let d = half_at(block, 0).to_f32();
     // Signed codes become unsigned: q + 128, which flips the sign bit.
-    (d, -128.0 * d, std::array::from_fn(|i| block[2 + i] ^ 0x80))
+    let codes = std::array::from_fn(|i| block[2 + i] ^ 0x80);
+    Group { scale: d, bias: -128.0 * d, codes }
 }
 
 /// The 6-bit scale and minimum of sub-block `j` of a K-quant, out of its 12 packed bytes.

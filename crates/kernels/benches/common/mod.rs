@@ -212,7 +212,9 @@ mod x86 {
         let x = _mm512_set1_ps(black_box(0.5));
         let mut sums = [x; CHAINS];
         for _ in 0..LOOPS {
-            sums = sums.map(|sum| _mm512_fmadd_ps(sum, x, x));
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, x, x);
+            }
         }
         black_box(sums);
     }
@@ -222,7 +224,9 @@ mod x86 {
         let x = _mm256_set1_ps(black_box(0.5));
         let mut sums = [x; CHAINS];
         for _ in 0..LOOPS {
-            sums = sums.map(|sum| _mm256_fmadd_ps(sum, x, x));
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, x, x);
+            }
         }
         black_box(sums);
     }
@@ -232,7 +236,9 @@ mod x86 {
         let x = _mm512_set1_epi8(black_box(3));
         let mut sums = [x; CHAINS];
         for _ in 0..LOOPS {
-            sums = sums.map(|sum| _mm512_dpbusd_epi32(sum, x, x));
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, x, x);
+            }
         }
         black_box(sums);
     }

@@ -290,7 +290,7 @@ fn columns(kind: Kind, groups: usize, odd: usize) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 300 }))]
 
     #[test]
     fn every_instruction_set_gives_the_same_bits(
