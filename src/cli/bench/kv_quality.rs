@@ -18,7 +18,7 @@ const fn part(bits: KvBits, rotated: bool) -> KvPart {
 }
 
 /// The first is what the others are compared with.
-const SETTINGS: &[KvConfig] = &[
+pub const SETTINGS: &[KvConfig] = &[
     KvConfig::plain(KvBits::Sixteen),
     KvConfig::plain(KvBits::Eight),
     KvConfig { key: part(KvBits::Eight, false), value: part(KvBits::Four, false) },

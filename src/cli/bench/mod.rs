@@ -9,6 +9,7 @@ mod batch;
 mod decode;
 mod fidelity;
 mod kv_quality;
+mod kv_speed;
 mod load;
 mod prefill;
 
@@ -50,6 +51,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "decode", about: "tokens/s of one sequence at a context", run: decode::run },
     Suite { name: "batch", about: "tokens/s of several sequences together", run: batch::run },
     Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
+    Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
     Suite { name: "fidelity", about: "the kernels against plain MLX", run: fidelity::run },
 ];
 

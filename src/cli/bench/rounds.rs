@@ -33,7 +33,7 @@ impl Work {
     }
 
     /// Tokens that each sequence has in the end.
-    fn sequence_tokens(&self) -> usize {
+    pub fn sequence_tokens(&self) -> usize {
         match *self {
             Work::Prefill { tokens } => tokens,
             Work::Decode { context, tokens } | Work::Batch { context, tokens, .. } => {
@@ -46,6 +46,14 @@ impl Work {
         match *self {
             Work::Prefill { .. } | Work::Decode { .. } => 1,
             Work::Batch { sequences, .. } => sequences,
+        }
+    }
+
+    /// Also what is timed.
+    pub fn long_name(&self) -> String {
+        match self {
+            Work::Prefill { .. } => format!("prefill {}", self.name()),
+            Work::Decode { .. } | Work::Batch { .. } => format!("decode, {}", self.name()),
         }
     }
 
@@ -181,7 +189,7 @@ fn memory_note(setup: &Setup<'_>, suite: &str) -> Option<String> {
 
 /// Says that others were using the cores. It hits programs unevenly: one whose threads wait for
 /// each other by spinning loses many times what the others take.
-fn load_note(threads: usize) -> Option<String> {
+pub fn load_note(threads: usize) -> Option<String> {
     /// We, or the peer, and one that does little.
     const OTHERS: f64 = 1.0;
     let load = load_average()?;
