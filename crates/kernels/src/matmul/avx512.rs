@@ -87,10 +87,8 @@ fn chunks<const ROWS: usize, const BITS: usize, const HEADER: u8>(
     float: Float,
     (layout, tile, block, out): Arguments,
 ) {
-    let quads: &[[Quads; ROWS]] = block.quads.as_chunks().0;
-    let factors: &[[Factor; ROWS]] = block.factors.as_chunks().0;
+    let mut x = block.quads.as_chunks::<ROWS>().0.iter().zip(block.factors.as_chunks::<ROWS>().0);
     let mut total = [_mm512_setzero_ps(); ROWS];
-    let mut chunk = 0;
     for group in tile.chunks_exact(layout.group_bytes()) {
         let (header, codes) = group.split_at(layout.header_bytes());
         // Of the group, or what those of its chunks are multiples of.
@@ -104,7 +102,7 @@ fn chunks<const ROWS: usize, const BITS: usize, const HEADER: u8>(
             }
         };
         let codes = codes.chunks_exact(chunk_bytes(BITS));
-        for (index, codes) in codes.enumerate() {
+        for ((index, codes), (quads, factors)) in codes.enumerate().zip(&mut x) {
             let (scale, bias) = match HEADER {
                 STORED | CENTRED => (first_scale, first_bias),
                 _ => {
@@ -117,15 +115,14 @@ fn chunks<const ROWS: usize, const BITS: usize, const HEADER: u8>(
                 prefetch(codes);
             }
             let weights = unpack::<BITS>(codes);
-            let dots = dots::<ROWS, QUADS>(&weights, &quads[chunk], 0);
+            let dots = dots::<ROWS, QUADS>(&weights, quads, 0);
             for row in 0..ROWS {
-                let Factor { step, sum } = factors[chunk][row];
+                let Factor { step, sum } = factors[row];
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(step));
                 let dot = _mm512_cvtepi32_ps(dots[row]);
                 total[row] = _mm512_fmadd_ps(scale, dot, total[row]);
                 total[row] = _mm512_fmadd_ps(bias, _mm512_set1_ps(sum), total[row]);
             }
-            chunk += 1;
         }
     }
     store(&total, out);
