@@ -8,7 +8,7 @@ const THREADS_MAX: usize = 1024;
 
 #[derive(Debug, clap::Args)]
 pub struct ComputeFlags {
-    /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: 8]
+    /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: the model's]
     #[arg(long, value_name = "BITS", env = "SEMANTIC_KV_BITS")]
     kv_bits: Option<KvConfig>,
     /// What computes: cpu (this program's kernels), portable (plain MLX) or auto [default: auto]
@@ -22,7 +22,8 @@ pub struct ComputeFlags {
 /// How a model computes.
 #[derive(Clone, Copy, Debug)]
 pub struct Compute {
-    pub kv: KvConfig,
+    /// The model's own if not given.
+    pub kv: Option<KvConfig>,
     pub device: Device,
     /// All physical cores if not given.
     pub threads: Option<usize>,
@@ -32,11 +33,11 @@ impl ComputeFlags {
     /// The flags and the environment over the configuration, in range.
     pub fn merge(&self, defaults: &config::Generate) -> Result<Compute, String> {
         let kv = match (self.kv_bits, &defaults.kv_bits) {
-            (Some(kv), _) => kv,
+            (Some(kv), _) => Some(kv),
             (None, Some(text)) => {
-                text.parse::<KvConfig>().map_err(|reason| format!("kv_bits: {reason}"))?
+                Some(text.parse().map_err(|reason| format!("kv_bits: {reason}"))?)
             }
-            (None, None) => KvConfig::default(),
+            (None, None) => None,
         };
         let device = match (self.device, &defaults.device) {
             (Some(device), _) => device,

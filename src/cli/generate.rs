@@ -112,10 +112,11 @@ struct Memory {
 pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
     let defaults = &context.config.generate;
     let Settings { sampling, max_tokens, stops, compute } = settings(&arguments, defaults)?;
-    let Compute { kv, device, threads } = compute;
     let prompt = read_prompt(arguments.prompt.as_deref())?;
     let name = arguments.model.name(context).to_owned();
     let resolved = model::resolve(&name, context, arguments.quiet)?;
+    let Compute { kv, device, threads } = compute;
+    let kv = kv.unwrap_or(resolved.kv);
 
     let load_started = Instant::now();
     let files = model::open(&resolved)?;

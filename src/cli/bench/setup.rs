@@ -51,6 +51,7 @@ pub struct Setup<'a> {
     pub arguments: &'a Arguments,
     pub interrupt: Interrupt,
     pub compute: Compute,
+    pub kv: KvConfig,
     pub files: ModelFiles,
     pub summary: ModelSummary,
     pub peer: Option<Peer>,
@@ -79,6 +80,7 @@ impl Setup<'_> {
             arguments,
             interrupt,
             compute,
+            kv: compute.kv.unwrap_or(resolved.kv),
             summary: files.summary(),
             files,
             peer,
@@ -92,7 +94,7 @@ impl Setup<'_> {
     /// The model as the flags say, with a pool for so many sequences of so many tokens.
     pub fn load(&self, sequences: usize, tokens: usize) -> Result<Box<dyn Model>, Failure> {
         let pool_blocks = sequences * blocks(tokens);
-        Ok(self.load_with(self.compute.device, self.compute.kv, pool_blocks)?)
+        Ok(self.load_with(self.compute.device, self.kv, pool_blocks)?)
     }
 
     pub fn load_with(
@@ -121,7 +123,7 @@ impl Setup<'_> {
 
     /// The lines above the tables.
     pub fn headline(&self) -> String {
-        let Compute { kv, device, .. } = self.compute;
+        let (kv, device) = (self.kv, self.compute.device);
         let mut text = format!(
             "semantic {}, MLX {}\n\
              model   {}, {}, KV bits {kv}\n\
@@ -165,7 +167,7 @@ impl Setup<'_> {
     pub fn settings_json(&self) -> Json {
         json!({
             "device": self.compute.device.to_string(),
-            "kv_bits": self.compute.kv.to_string(),
+            "kv_bits": self.kv.to_string(),
             "runs": self.arguments.runs,
         })
     }

@@ -39,7 +39,7 @@ pub(super) fn find(
     // A cache holds what was asked for once: what it lacks the hub may have.
     match choose::choose(&name.to_string(), &files, name.choice.as_deref()) {
         Ok(Some(Needed::Folder(needed))) if is_whole(&snapshot, &needed) => {
-            Ok(Some(ResolvedModel { name: name.to_string(), path: snapshot }))
+            Ok(Some(ResolvedModel::unmeasured(name.to_string(), snapshot)))
         }
         Ok(Some(Needed::Gguf { file, others })) => {
             note_choice(&name.to_string(), &file, &others, progress);
@@ -109,13 +109,13 @@ fn fetch_checked(
     target.download(&client, &files, progress)?;
     match model {
         Some(file) => Ok(resolved_file(name, &target.snapshot, &file)),
-        None => Ok(ResolvedModel { name: name.to_string(), path: target.snapshot }),
+        None => Ok(ResolvedModel::unmeasured(name.to_string(), target.snapshot)),
     }
 }
 
 fn resolved_file(name: &HubName, snapshot: &Path, file: &str) -> ResolvedModel {
     let label = choose::quantisation(file).unwrap_or_else(|| file.to_string());
-    ResolvedModel { name: name.with_choice(&label).to_string(), path: snapshot.join(file) }
+    ResolvedModel::unmeasured(name.with_choice(&label).to_string(), snapshot.join(file))
 }
 
 /// One commit of one repository in the cache, to be filled.

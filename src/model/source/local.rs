@@ -27,7 +27,7 @@ pub(super) fn open(
     }
     match choose::is_split(&path.to_string_lossy()) {
         true => Err(Error::SplitGguf { file: name.clone(), name }),
-        false => Ok(ResolvedModel { name, path }),
+        false => Ok(ResolvedModel::unmeasured(name, path)),
     }
 }
 
@@ -48,7 +48,7 @@ fn open_folder(
             return Err(Error::NotAModel { path: folder.into(), reason: reason.into() });
         }
     };
-    Ok(ResolvedModel { name: name.to_string(), path })
+    Ok(ResolvedModel::unmeasured(name.to_string(), path))
 }
 
 /// Says what was taken where the user left it open.

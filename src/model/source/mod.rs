@@ -22,6 +22,7 @@ pub use list::{LocalModel, local_models};
 pub use name::{HubName, ModelName};
 pub use settings::{HubSettings, Settings, Token};
 
+use super::KvConfig;
 use catalogue::Source;
 use std::path::PathBuf;
 
@@ -32,6 +33,15 @@ pub struct ResolvedModel {
     pub name: String,
     /// A folder with `config.json` and safetensors, or a `.gguf` file.
     pub path: PathBuf,
+    /// The bits of its KV cache if nobody says otherwise.
+    pub kv: KvConfig,
+}
+
+impl ResolvedModel {
+    /// A model whose KV nobody has measured.
+    fn unmeasured(name: String, path: PathBuf) -> ResolvedModel {
+        ResolvedModel { name, path, kv: KvConfig::default() }
+    }
 }
 
 /// Hears how a download goes. The command line draws it; `()` keeps quiet.

@@ -213,6 +213,7 @@ mod tests {
         quantisation: "Q4_0",
         size_bytes: 3,
         memory_bytes: 4,
+        kv: crate::model::KvConfig::plain(crate::model::KvBits::Eight),
         sources: &[Source::Wheel(WHEEL)],
     };
 

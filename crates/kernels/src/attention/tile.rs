@@ -235,21 +235,10 @@ fn transpose_parameters(tile: &mut Tile<'_>, block: &[u8]) {
 #[inline(always)]
 fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
     let Tile { attention, scratch, .. } = tile;
-    let Span { from, to } = tile.spans[query];
+    let span = tile.spans[query];
+    let Span { from, to } = span;
     let scores = scratch.scores[query].as_chunks_mut::<LANES>().0;
     let vectors = from / LANES..to.div_ceil(LANES);
-    // The lanes of vector `v` that the query sees, `x`; `hidden` in the others.
-    let seen = |v: usize, x: S::F, hidden: f32| {
-        let start = v * LANES;
-        match from <= start && start + LANES <= to {
-            true => x,
-            false => {
-                let first = from.saturating_sub(start);
-                lanes.select_lanes(first, (to - start).min(LANES), x, lanes.splat(hidden))
-            }
-        }
-    };
-
     let mut largest = lanes.splat(f32::NEG_INFINITY);
     for v in vectors.clone() {
         let mut x = lanes.of(&scores[v]);
@@ -257,7 +246,7 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
             let cap = lanes.splat(cap);
             x = lanes.mul(cap, math::tanh(lanes, lanes.div(x, cap)));
         }
-        let x = seen(v, x, f32::NEG_INFINITY);
+        let x = visible(lanes, span, v, x, f32::NEG_INFINITY);
         scores[v] = lanes.to_array(x);
         largest = lanes.max(x, largest);
     }
@@ -292,8 +281,20 @@ fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
             };
             // 0 times a hidden bias could be NaN. Hidden weights are never read.
             weights[v] = lanes.to_array(lanes.mul(x, scale));
-            sums = lanes.fma(x, seen(v, bias, 0.0), sums);
+            sums = lanes.fma(x, visible(lanes, span, v, bias, 0.0), sums);
         }
         values.fill(lanes.sum(sums));
     }
+}
+
+/// The lanes of vector `v` of a block's slots that the span has, from `x`; `hidden` in the others.
+/// Not a closure: those are compiled without the lanes' instructions unless they are inlined.
+#[inline(always)]
+fn visible<S: Lanes>(lanes: S, span: Span, v: usize, x: S::F, hidden: f32) -> S::F {
+    let start = v * LANES;
+    if span.from <= start && start + LANES <= span.to {
+        return x;
+    }
+    let first = span.from.saturating_sub(start);
+    lanes.select_lanes(first, (span.to - start).min(LANES), x, lanes.splat(hidden))
 }
