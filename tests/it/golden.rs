@@ -46,9 +46,10 @@ impl Tolerance {
     }
 }
 
-/// Heads of 16 have no kernel, only an MLX operation.
+/// Heads of 16, or 65 query heads to a KV head, have no kernel, only MLX operations.
 #[test]
 fn a_model_without_kernels_runs_on_plain_mlx_unless_the_kernels_are_asked_for() {
+    let kv = KvConfig::plain(KvBits::ThirtyTwo);
     let folder = tempfile::tempdir().unwrap();
     copy_folder(&golden::data("tiny/llama-f32"), folder.path());
     let config = folder.path().join("config.json");
@@ -60,7 +61,6 @@ fn a_model_without_kernels_runs_on_plain_mlx_unless_the_kernels_are_asked_for() 
     std::fs::write(&config, text).unwrap();
 
     let files = ModelFiles::open(folder.path()).unwrap();
-    let kv = KvConfig::plain(KvBits::ThirtyTwo);
     let load = |device| files.load(LoadOptions { kv, pool_blocks: 1, device, threads: None });
     let logits = |mut model: Box<dyn Model>| {
         let tokens = [TokenId(5), TokenId(6), TokenId(7)];
@@ -73,6 +73,21 @@ fn a_model_without_kernels_runs_on_plain_mlx_unless_the_kernels_are_asked_for() 
         error.to_string(),
         "the CPU kernels cannot run this model: its heads are of 16, not of a multiple of 32 up to \
          256; --device portable can"
+    );
+
+    // Refused before any weight is looked at: there are none of this shape.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text
+        .replace("\"num_attention_heads\": 8", "\"num_attention_heads\": 65")
+        .replace("\"num_key_value_heads\": 4", "\"num_key_value_heads\": 1");
+    std::fs::write(&config, text).unwrap();
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let options = LoadOptions { kv, pool_blocks: 1, device: Device::Cpu, threads: None };
+    let error = files.load(options).map(|_| ()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the CPU kernels cannot run this model: 65 of its query heads share a KV head, more than \
+         64; --device portable can"
     );
 }
 

@@ -68,6 +68,8 @@ impl Cpu {
         pool_blocks: usize,
         threads: Option<usize>,
     ) -> Result<Cpu, Error> {
+        // Before a weight is read.
+        let layout = slab::layout(kv, config)?;
         let loader = Loader { checkpoint };
         // What is unpacked on the way in is largest for embedding and head, so they come first.
         let embedding = loader.embedding("model.embed_tokens", config.vocabulary, config.hidden)?;
@@ -79,7 +81,7 @@ impl Cpu {
             .map(|index| layer::load(index, config, &loader))
             .collect::<Result<_, _>>()?;
         let norm = loader.norm("model.norm", config.hidden, config.norm)?;
-        let slab = Slab::new(kv, config, pool_blocks)?;
+        let slab = Slab::new(layout, config, pool_blocks)?;
         let spec = Spec {
             vocabulary: config.vocabulary,
             context_tokens: config.context_tokens,
@@ -90,7 +92,7 @@ impl Cpu {
         let shared = Shared {
             isa: Isa::best(),
             pool: Pool::new(threads.unwrap_or_else(physical_cores)),
-            shape: layer::shape(config, kv, slab.layout()),
+            shape: layer::shape(config, kv, layout),
             ropes: config
                 .ropes
                 .iter()

@@ -21,18 +21,13 @@ pub struct Slab {
 }
 
 impl Slab {
-    pub fn new(kv: KvConfig, config: &Config, blocks: usize) -> Result<Slab, Error> {
+    pub fn new(layout: Layout, config: &Config, blocks: usize) -> Result<Slab, Error> {
         assert_eq!(kernels::kv::BLOCK_TOKENS, BLOCK_TOKENS);
-        let layout = layout(kv, config)?;
         let layers = config.layers.len();
         check_memory(layers, layout.bytes().div_ceil(BLOCK_TOKENS), blocks * BLOCK_TOKENS)?;
         let len = layout.bytes() * layers * blocks;
         let pages = Pages::zeroed(len).map_err(|error| Error::Setting(error.to_string()))?;
         Ok(Slab { pages, layout, layers })
-    }
-
-    pub fn layout(&self) -> Layout {
-        self.layout
     }
 
     /// What each layer leaves per token.
@@ -143,8 +138,16 @@ fn tensors(tensors: kernels::kv::Tensors) -> Vec<Range<usize>> {
         .collect()
 }
 
-fn layout(kv: KvConfig, config: &Config) -> Result<Layout, Error> {
+/// The layout of the model's KV, if there are kernels for its heads.
+pub fn layout(kv: KvConfig, config: &Config) -> Result<Layout, Error> {
     let head_dim = config.head_dim;
+    let group_heads = config.query_heads / config.kv_heads;
+    if group_heads > kernels::attention::GROUP_HEADS_MAX {
+        return Err(Error::NoKernel(format!(
+            "{group_heads} of its query heads share a KV head, more than {}",
+            kernels::attention::GROUP_HEADS_MAX
+        )));
+    }
     if !head_dim.is_multiple_of(32) || head_dim > kernels::kv::HEAD_DIM_MAX {
         return Err(Error::NoKernel(format!(
             "its heads are of {head_dim}, not of a multiple of 32 up to {}",
