@@ -11,6 +11,7 @@ use std::str::FromStr;
 use mlx_rs::ops::indexing::{TryIndexOp, TryIndexUpdateOp, UpdateMode};
 use mlx_rs::{Array, Dtype, ops};
 
+use super::exported::{self, Part as Which, Tensor};
 use super::layers::dimensions;
 use super::spec::LayerSpec;
 use super::{Error, Row};
@@ -206,15 +207,25 @@ impl Kv {
         Ok(mlx_rs::transforms::eval(arrays.chain(others.iter().copied()))?)
     }
 
-    /// The first `tokens` tokens of a block: layer by layer K, then V; of each the codes, then the
-    /// scales, then the biases.
+    /// The first `tokens` tokens of a block, in the order that `exported.rs` has.
     pub fn export(&self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error> {
         let from = block.0 as usize * BLOCK_TOKENS;
         let mut bytes = Vec::new();
-        for array in self.parts().flat_map(|part| part.arrays.all()) {
-            let slice = slots(array, from, from + tokens)?;
-            slice.eval()?;
-            append_bytes(&mut bytes, &slice)?;
+        for layer in &self.layers {
+            for (which, part) in [(Which::Key, &layer.key), (Which::Value, &layer.value)] {
+                for (index, array) in part.arrays.all().into_iter().enumerate() {
+                    let slice = slots(array, from, from + tokens)?;
+                    slice.eval()?;
+                    let mut native = Vec::new();
+                    append_bytes(&mut native, &slice)?;
+                    let tensor = part.tensor(which, array, tokens, index == 0);
+                    let mut exported = tensor.export(&native);
+                    if index == 0 && exported::has_halves(which, part.layout.part.bits) {
+                        exported.chunks_exact_mut(tensor.width).for_each(exported::to_halves);
+                    }
+                    bytes.extend(exported);
+                }
+            }
         }
         Ok(bytes)
     }
@@ -224,15 +235,21 @@ impl Kv {
         let from = block.0 as usize * BLOCK_TOKENS;
         let mut rest = bytes;
         for layer in &mut self.layers {
-            for part in [&mut layer.key, &mut layer.value] {
-                for array in part.arrays.all_mut() {
+            for (which, part) in [(Which::Key, &mut layer.key), (Which::Value, &mut layer.value)] {
+                for index in 0..part.arrays.all().len() {
+                    let array = part.arrays.all()[index];
+                    let tensor = part.tensor(which, array, tokens, index == 0);
                     let mut shape = array.shape().to_vec();
                     shape[0] = tokens as i32;
                     let len = array.nbytes() / array.dim(0) as usize * tokens;
                     let (head, tail) = rest.split_at(len);
                     rest = tail;
-                    let update = from_bytes(head, &shape, array.dtype());
-                    replace(array, from, tokens, &update)?;
+                    let mut head = head.to_vec();
+                    if index == 0 && exported::has_halves(which, part.layout.part.bits) {
+                        head.chunks_exact_mut(tensor.width).for_each(exported::from_halves);
+                    }
+                    let update = from_bytes(&tensor.import(&head), &shape, array.dtype());
+                    replace(part.arrays.all_mut()[index], from, tokens, &update)?;
                 }
             }
         }
@@ -310,6 +327,18 @@ impl Layout {
 }
 
 impl Part {
+    /// How the bytes of one of its arrays lie; the first are the codes.
+    fn tensor(&self, part: Which, array: &Array, tokens: usize, is_codes: bool) -> Tensor {
+        let heads = self.layout.heads;
+        let bytes = array.nbytes() / array.dim(0) as usize / heads;
+        let element = match (is_codes, self.layout.part.bits) {
+            (true, KvBits::Four | KvBits::Eight) => 1,
+            (true, KvBits::ThirtyTwo) => 4,
+            (true, KvBits::Sixteen) | (false, _) => 2,
+        };
+        Tensor { part, tokens, heads, width: bytes / element, element }
+    }
+
     fn append(&mut self, runs: &[Run], x: &Array) -> Result<(), Error> {
         let rotated;
         let x = match self.layout.part.rotated {

@@ -10,6 +10,7 @@ mod checkpoint;
 mod cpu;
 mod decoder;
 mod error;
+mod exported;
 pub mod fake;
 mod gguf;
 mod kv;
@@ -44,7 +45,7 @@ pub trait Model {
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error>;
 
     /// The KV of the first `tokens` tokens of a block, [`Spec::block_bytes`] long. The order of the
-    /// bytes is that of the path: what the kernels export, the portable path cannot import.
+    /// bytes is the same on every path: what one exports, the other can import.
     fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error>;
 
     /// Puts exported bytes back; the inverse of [`Model::export`], to the bit.
