@@ -25,6 +25,9 @@ mod place;
 mod project;
 mod step;
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::ops::Range;
 

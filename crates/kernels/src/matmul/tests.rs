@@ -36,10 +36,10 @@ enum Stored {
 }
 
 /// Numbers that look random and are the same on each machine.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -49,11 +49,11 @@ impl Random {
     }
 
     /// Between -1 and 1.
-    fn unit(&mut self) -> f32 {
+    pub(crate) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    fn factors<T>(&mut self, len: usize, one: impl Fn(&mut Random) -> T) -> Vec<T> {
+    pub(crate) fn factors<T>(&mut self, len: usize, one: impl Fn(&mut Random) -> T) -> Vec<T> {
         (0..len).map(|_| one(self)).collect()
     }
 
@@ -242,7 +242,7 @@ fn norm(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
 }
 
-fn bits_of(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits_of(values: &[f32]) -> Vec<u32> {
     // The sign and payload of a NaN may differ.
     values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
 }
