@@ -87,9 +87,12 @@ impl Cpu {
             prefill_tokens: PREFILL_TOKENS,
             layers: vec![slab.layer_spec(); config.layers.len()],
         };
+        let threads = threads.unwrap_or_else(physical_cores);
+        let pool = Pool::new(threads)
+            .map_err(|error| Error::Setting(format!("cannot start {threads} threads: {error}")))?;
         let shared = Shared {
             isa: Isa::best(),
-            pool: Pool::new(threads.unwrap_or_else(physical_cores)),
+            pool,
             shape: layer::shape(config, kv, slab.layout()),
             ropes: config
                 .ropes

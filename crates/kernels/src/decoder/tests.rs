@@ -123,7 +123,7 @@ impl Case {
 
     /// All sequences in one step.
     fn batch(&self, isa: Isa, layer: &Layer, blocks: &mut Blocks, x: &mut [f32]) {
-        let pool = &Pool::new(self.threads);
+        let pool = &Pool::new(self.threads).unwrap();
         let sequence = |(&(start, tokens), blocks): (&(usize, usize), &Vec<usize>)| {
             let blocks = blocks.clone();
             Sequence { start, tokens, blocks }
@@ -145,7 +145,7 @@ impl Case {
 
     /// Each token in a step of its own: the definition.
     fn one_by_one(&self, layer: &Layer, blocks: &mut Blocks, x: &mut [f32]) {
-        let pool = &Pool::new(1);
+        let pool = &Pool::new(1).unwrap();
         let mut buffers = Buffers::default();
         let mut rows = x.chunks_exact_mut(self.shape.hidden);
         for ((start, tokens), blocks_of) in self.sequences.iter().zip(&blocks.starts) {
@@ -285,10 +285,10 @@ proptest! {
         let mut buffers = Buffers::default();
         let mut expected = vec![f32::NAN; wanted.len() * vocabulary];
         for (row, out) in wanted.iter().zip(expected.chunks_exact_mut(vocabulary)) {
-            let head = Head { isa: Isa::SCALAR, pool: &Pool::new(1), norm, linear };
+            let head = Head { isa: Isa::SCALAR, pool: &Pool::new(1).unwrap(), norm, linear };
             head.run(&mut buffers, &x[row * hidden..][..hidden], &[0], out);
         }
-        let pool = &Pool::new(threads);
+        let pool = &Pool::new(threads).unwrap();
         for &isa in Isa::available() {
             let mut out = vec![f32::NAN; expected.len()];
             Head { isa, pool, norm, linear }.run(&mut buffers, &x, &wanted, &mut out);
