@@ -312,6 +312,25 @@ proptest! {
     }
 
     #[test]
+    fn a_row_alone_gives_what_it_gives_in_any_batch(
+        kind in kinds(),
+        (rows, groups, odd) in (1..140_usize, 1..5_usize, 0..32_usize),
+        (m, threads) in (1..41_usize, 1..4_usize),
+        isa in proptest::sample::select(Isa::available()),
+        seed: u64,
+    ) {
+        let random = &mut Random(seed);
+        let columns = columns(kind, groups, odd);
+        let matrix = Matrix::random(kind, rows, columns, random);
+        let x = random.activations(m * columns);
+        let batch = matrix.multiply(isa, &Pool::new(threads).unwrap(), &x);
+        let alone = Pool::new(1).unwrap();
+        for (x, out) in x.chunks(columns).zip(batch.chunks(rows)) {
+            prop_assert_eq!(bits_of(&matrix.multiply(isa, &alone, x)), bits_of(out));
+        }
+    }
+
+    #[test]
     fn two_levels_of_scales_give_the_bits_that_their_products_in_f32_give(
         bits in prop_oneof![Just(4_usize), Just(5)],
         (rows, m) in (1..40_usize, 1..10_usize),
