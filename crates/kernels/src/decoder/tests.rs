@@ -296,3 +296,62 @@ proptest! {
         }
     }
 }
+
+/// A case of one sequence, whose layer and step are right but for what a test changes.
+fn small() -> Case {
+    let shape = Shape {
+        hidden: 32,
+        intermediate: 32,
+        group_heads: 1,
+        layout: Layout::new(1, 32, Bits::Eight, Bits::Eight),
+        scale: 1.0,
+        rotates_keys: false,
+        rotates_values: false,
+    };
+    Case {
+        shape,
+        activation: Activation::Silu,
+        window: None,
+        softcap: None,
+        sequences: vec![(255, 2)],
+        shares_prefix: false,
+        part: 0,
+        threads: 1,
+        seed: 1,
+    }
+}
+
+/// Runs the small case's layer with these blocks for its sequence and this part; the cache has two.
+fn run_small(starts: [usize; 2], part: usize) {
+    let case = small();
+    let layer = case.layer(&mut Random(case.seed));
+    let (start, tokens) = case.sequences[0];
+    let step = &case.step(vec![Sequence { start, tokens, blocks: starts.to_vec() }], 1);
+    let pool = &Pool::new(1).unwrap();
+    let work = Work { isa: Isa::best(), pool, shape: &case.shape, step };
+    let mut bytes = vec![0; 2 * case.block_bytes()];
+    let cache = Cache { blocks: &mut bytes, part };
+    layer.run(&work, cache, &mut Buffers::default(), &mut [0.5; 64]);
+}
+
+#[test]
+fn blocks_that_are_not_in_the_cache_are_refused() {
+    let (block, part) = (small().block_bytes(), small().shape.layout.bytes());
+    let refused = |starts, part| std::panic::catch_unwind(|| run_small(starts, part)).is_err();
+    assert!(!refused([0, block], 0));
+    assert!(!refused([block, 0], part));
+    // These wrap around to the start of the cache.
+    for bad in [usize::MAX, usize::MAX - block + 1, usize::MAX - part + 1] {
+        assert!(refused([0, bad], 0), "{bad}");
+        assert!(refused([bad, 0], 0), "{bad}");
+        assert!(refused([0, block], bad), "{bad}");
+    }
+    assert!(refused([0, block + 1], 0));
+    assert!(refused([0, block - 1], 0));
+    assert!(refused([0, 0], 0));
+    assert!(refused([0, block], part + 1));
+    let start = |start| Sequence { start, tokens: 2, blocks: vec![0, block] };
+    for bad in [511, usize::MAX - 1, usize::MAX] {
+        assert!(std::panic::catch_unwind(|| small().step(vec![start(bad)], 1)).is_err(), "{bad}");
+    }
+}
