@@ -34,7 +34,7 @@ pub fn default_threads() -> usize {
 /// Bytes per second that `threads` threads read from memory together, in order and doing nothing
 /// else: what a decode step, which reads every weight once, can reach at most.
 pub fn read_bytes_per_s(threads: usize) -> f64 {
-    let pool = Pool::new(threads);
+    let pool = Pool::new(threads).expect("the system gives threads");
     // Written to, because untouched memory is one and the same page of zeros.
     let words: Vec<u64> = (0..READ_BYTES as u64 / 8).collect();
     let part = words.len().div_ceil(threads * PARTS_PER_THREAD);

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use kernels::attention::{Attention, Scratch, attend};
+use kernels::attention::{Attention, Blocks, Scratch, attend};
 use kernels::isa::Isa;
 use kernels::kv::{self, BLOCK_TOKENS, Bits, Layout};
 use kernels::strided::{Rows, RowsMut};
@@ -42,13 +42,14 @@ fn main() {
     }
 }
 
-fn cache(isa: Isa, layout: Layout, tokens: usize) -> Vec<Vec<u8>> {
+/// The cache of one layer, a block after another.
+fn cache(isa: Isa, layout: Layout, tokens: usize) -> Vec<u8> {
     let len = layout.kv_heads() * layout.head_dim();
-    let mut blocks = vec![vec![0; layout.bytes()]; tokens.div_ceil(BLOCK_TOKENS)];
+    let mut blocks = vec![0; layout.bytes() * tokens.div_ceil(BLOCK_TOKENS)];
     for token in 0..tokens {
         let x: Vec<f32> =
             (0..len).map(|i| ((token * 31 + i * 17) % 97) as f32 / 48.0 - 1.0).collect();
-        let block = &mut blocks[token / BLOCK_TOKENS];
+        let block = &mut blocks[token / BLOCK_TOKENS * layout.bytes()..][..layout.bytes()];
         kv::append(isa, layout, block, token % BLOCK_TOKENS, &x, &x);
     }
     blocks
@@ -65,7 +66,12 @@ fn best(mut f: impl FnMut()) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
-fn attention<'a>(layout: Layout, group_heads: usize, blocks: &'a [&'a [u8]]) -> Attention<'a> {
+/// Where the blocks of a [`cache`] begin.
+fn starts(layout: Layout, tokens: usize) -> Vec<usize> {
+    (0..tokens.div_ceil(BLOCK_TOKENS)).map(|index| index * layout.bytes()).collect()
+}
+
+fn attention(layout: Layout, group_heads: usize, blocks: Blocks<'_>) -> Attention<'_> {
     let scale = 1.0 / (layout.head_dim() as f32).sqrt();
     Attention { layout, kv_head: 0, group_heads, scale, window: None, softcap: None, blocks }
 }
@@ -73,14 +79,15 @@ fn attention<'a>(layout: Layout, group_heads: usize, blocks: &'a [&'a [u8]]) -> 
 fn decode(isa: Isa, layout: Layout, group_heads: usize, tokens: usize) {
     let layers = vec![cache(isa, layout, tokens); LAYERS];
     let width = group_heads * layout.head_dim();
+    let starts = starts(layout, tokens);
     let query: Vec<f32> = (0..width).map(|i| (i % 13) as f32 / 6.0 - 1.0).collect();
     let mut out = vec![0.0; width];
     let mut scratch = Scratch::new();
     let seconds = best(|| {
         for layer in &layers {
-            let blocks: Vec<&[u8]> = layer.iter().map(Vec::as_slice).collect();
+            let blocks = Blocks { cache: layer, starts: &starts, part: 0 };
             for kv_head in 0..layout.kv_heads() {
-                let attention = Attention { kv_head, ..attention(layout, group_heads, &blocks) };
+                let attention = Attention { kv_head, ..attention(layout, group_heads, blocks) };
                 let (query, out) = (Rows::new(&query, width, width), RowsMut::new(&mut out, width));
                 attend(isa, &attention, &[tokens - 1], query, out, &mut scratch);
             }
@@ -97,14 +104,15 @@ fn decode(isa: Isa, layout: Layout, group_heads: usize, tokens: usize) {
 }
 
 fn prefill(isa: Isa, layout: Layout, group_heads: usize, start: usize, rows: usize) {
-    let blocks = cache(isa, layout, start + rows);
-    let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+    let cache = cache(isa, layout, start + rows);
+    let starts = starts(layout, start + rows);
+    let blocks = Blocks { cache: &cache, starts: &starts, part: 0 };
     let width = group_heads * layout.head_dim();
     let queries: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32 / 6.0 - 1.0).collect();
     let positions: Vec<usize> = (start..start + rows).collect();
     let mut out = vec![0.0; rows * width];
     let mut scratch = Scratch::new();
-    let attention = attention(layout, group_heads, &blocks);
+    let attention = attention(layout, group_heads, blocks);
     let seconds = best(|| {
         let (queries, out) = (Rows::new(&queries, width, width), RowsMut::new(&mut out, width));
         attend(isa, &attention, &positions, queries, out, &mut scratch);

@@ -60,7 +60,7 @@ fn measure(isa: Isa, threads: usize, machine: Machine, shape: (usize, usize), ki
     let kinds = kinds.iter().filter(|kind| !kind.ends_with("_k") || columns % SUPERBLOCK == 0);
     let weights: Vec<(&String, Vec<Weights>)> =
         kinds.map(|kind| (kind, copies(kind, rows, columns))).collect();
-    let pool = Pool::new(threads);
+    let pool = Pool::new(threads).expect("the system gives threads");
     let how = format!("{:?} x{threads}", isa.level());
     for m in ROWS {
         let x: Vec<f32> = (0..m * columns).map(|i| (i as f32 * 0.37).sin()).collect();

@@ -35,7 +35,7 @@ use tile::{Scratch as TileScratch, Tile};
 pub const GROUP_HEADS_MAX: usize = 64;
 
 /// What the rows attend to, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Attention<'a> {
     pub layout: Layout,
     pub kv_head: usize,
@@ -47,9 +47,19 @@ pub struct Attention<'a> {
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
-    /// This layer's part of each block of the sequence, of `layout.bytes()` each, at any alignment.
-    /// Blocks that no row sees may be empty slices.
-    pub blocks: &'a [&'a [u8]],
+    pub blocks: Blocks<'a>,
+}
+
+/// The blocks of a sequence, each with a part of `layout.bytes()` for every layer. Found when they
+/// are needed: a list of a long sequence's parts would take longer to make than one block to read.
+#[derive(Clone, Copy)]
+pub struct Blocks<'a> {
+    pub cache: &'a [u8],
+    /// Where each block begins in the cache, at any alignment. Those that no row sees may be
+    /// anywhere.
+    pub starts: &'a [usize],
+    /// Where the layer's part begins in each.
+    pub part: usize,
 }
 
 /// Buffers of one thread; nothing in them outlives a call.
@@ -84,8 +94,8 @@ pub fn attend(
 }
 
 /// The f32 that [`attend_blocks`] leaves per block.
-pub fn partial_len(attention: &Attention<'_>) -> usize {
-    attention.group_heads * (attention.layout.head_dim() + 2)
+pub fn partial_len(layout: Layout, group_heads: usize) -> usize {
+    group_heads * (layout.head_dim() + 2)
 }
 
 /// The part of [`attend`] that belongs to some of the blocks, for one row at `position`:
@@ -101,7 +111,7 @@ pub fn attend_blocks(
 ) {
     attention.check(&[position], Rows::new(query, query.len(), query.len()));
     assert!(blocks.end <= position / BLOCK_TOKENS + 1);
-    assert_eq!(partials.len(), blocks.len() * partial_len(attention));
+    assert_eq!(partials.len(), blocks.len() * attention.partial_len());
     let seen = attention.blocks_seen(position);
     if blocks.end <= seen.start {
         let nothing = partials.chunks_exact_mut(attention.layout.head_dim() + 2);
@@ -116,7 +126,7 @@ pub fn attend_blocks(
 /// may be among them.
 pub fn merge(isa: Isa, attention: &Attention<'_>, partials: &[f32], out: &mut [f32]) {
     assert_eq!(out.len(), attention.row_width());
-    assert!(partials.len().is_multiple_of(partial_len(attention)));
+    assert!(partials.len().is_multiple_of(attention.partial_len()));
     lanes::run(isa, Merge { attention, partials, out });
 }
 
@@ -136,11 +146,18 @@ impl Attention<'_> {
         assert_eq!(queries.width(), self.row_width());
         for &position in positions {
             let last = position / BLOCK_TOKENS;
-            assert!(last < self.blocks.len(), "position {position} has no block");
-            for block in &self.blocks[self.blocks_seen(position)] {
-                assert_eq!(block.len(), self.layout.bytes());
-            }
+            assert!(last < self.blocks.starts.len(), "position {position} has no block");
         }
+    }
+
+    /// The layer's part of a block, if there is one.
+    fn block(&self, index: usize) -> Option<&[u8]> {
+        let Blocks { cache, starts, part } = self.blocks;
+        cache.get(starts.get(index)?.checked_add(part)?..)?.get(..self.layout.bytes())
+    }
+
+    fn partial_len(&self) -> usize {
+        partial_len(self.layout, self.group_heads)
     }
 
     fn row_width(&self) -> usize {
@@ -281,7 +298,7 @@ impl Kernel for AttendBlocks<'_> {
             for query in queries.clone() {
                 tile.push(lanes, self.position, &self.query[query * head_dim..][..head_dim]);
             }
-            let blocks = self.partials.chunks_exact_mut(partial_len(attention));
+            let blocks = self.partials.chunks_exact_mut(attention.partial_len());
             for (block, partials) in self.blocks.clone().zip(blocks) {
                 let seen = tile.blocks().contains(&block);
                 if seen {
@@ -324,7 +341,7 @@ impl Kernel for Merge<'_> {
         for (query, out) in self.out.chunks_exact_mut(head_dim).enumerate() {
             let mut so_far = Softmax::NOTHING;
             let mut values = [0.0; HEAD_DIM_MAX];
-            for partials in self.partials.chunks_exact(partial_len(self.attention)) {
+            for partials in self.partials.chunks_exact(self.attention.partial_len()) {
                 let partial = &partials[query * width..][..width];
                 let block = Softmax { largest: partial[0], sum: partial[1] };
                 // A block out of the window left nothing.

@@ -13,7 +13,7 @@
 //! | merge | the blocks of a single row |
 //! | output | some rows of the o weights, added to `x` |
 //! | norm | some rows |
-//! | gate | 32 rows of the gate and up weights, activated and prepared |
+//! | gate | some chunks of 32 rows of the gate and up weights, activated and prepared |
 //! | down | some rows of the down weights, added to `x` |
 //! | norm | some rows, where a norm follows the MLP |
 //!
@@ -24,6 +24,9 @@ mod inputs;
 mod place;
 mod project;
 mod step;
+
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -36,7 +39,7 @@ use crate::pool::{Phase, Pool, SharedSlice};
 use crate::rows;
 
 use inputs::{Filling, Inputs};
-use project::Projection;
+use project::{Projection, Writes};
 
 pub use project::Head;
 pub use step::{Angles, Sequence, Step};
@@ -135,6 +138,14 @@ pub struct Work<'a> {
     pub step: &'a Step,
 }
 
+/// A layer's part of the KV cache.
+pub struct Cache<'a> {
+    /// All blocks of all layers, which the step's offsets are for.
+    pub blocks: &'a mut [u8],
+    /// Where the layer's part begins in each block, in bytes.
+    pub part: usize,
+}
+
 /// Intermediate results, kept from layer to layer and from step to step.
 #[derive(Default)]
 pub struct Buffers {
@@ -162,17 +173,9 @@ thread_local! {
 }
 
 impl Layer {
-    /// Adds the layer's attention and its MLP to `x [token, hidden]`. `blocks` is the KV cache that
-    /// the step's offsets are for; the layer's part begins at `part` in each block.
-    pub fn run(
-        &self,
-        work: &Work<'_>,
-        blocks: &mut [u8],
-        part: usize,
-        buffers: &mut Buffers,
-        x: &mut [f32],
-    ) {
-        let run = Run::new(work, self, blocks, part, buffers, x);
+    /// Adds the layer's attention and its MLP to `x [token, hidden]`.
+    pub fn run(&self, work: &Work<'_>, cache: Cache<'_>, buffers: &mut Buffers, x: &mut [f32]) {
+        let run = Run::new(self, work, cache, buffers, x);
         let rows = run.rows.tasks();
         let phase = |tasks, run| Phase { tasks, run };
         work.pool.run_phases(&[
@@ -235,14 +238,14 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(
-        work: &Work<'a>,
         layer: &'a Layer,
-        blocks: &'a mut [u8],
-        part: usize,
+        work: &Work<'a>,
+        cache: Cache<'a>,
         buffers: &'a mut Buffers,
         x: &'a mut [f32],
     ) -> Run<'a> {
         let Work { isa, pool, shape, step } = *work;
+        let Cache { blocks, part } = cache;
         let (tokens, threads) = (step.tokens(), pool.threads());
         assert_eq!(x.len(), tokens * shape.hidden);
         layer.check(shape);
@@ -262,10 +265,10 @@ impl<'a> Run<'a> {
         let for_down = b.for_down.fill(&[&layer.down], tokens);
         // Straight to the residual, or first through a norm.
         let residual = |post_norm: &Option<Norm>| match post_norm {
-            None => (x, true),
-            Some(_) => (added, false),
+            None => (x, Writes::Adds),
+            Some(_) => (added, Writes::Replaces),
         };
-        let outs = [queries, keys, values].map(|out| (out, false));
+        let outs = [queries, keys, values].map(|out| (out, Writes::Replaces));
         let output = [residual(&layer.attention_output_norm)];
         let down = [residual(&layer.mlp_output_norm)];
         Run {

@@ -64,6 +64,8 @@ pub(crate) trait Lanes: Copy {
     fn select_less(self, x: Self::F, y: Self::F, a: Self::F, b: Self::F) -> Self::F;
     /// `a` in the lanes from `from` up to `to`, `b` in the others.
     fn select_lanes(self, from: usize, to: usize, a: Self::F, b: Self::F) -> Self::F;
+    /// Lane `i ^ DISTANCE` in lane `i`; the distance is 1, 2, 4 or 8.
+    fn swap<const DISTANCE: usize>(self, a: Self::F) -> Self::F;
 
     /// The sum by halves: lane `i` with `i + 8`, then with `i + 4`, `i + 2`, `i + 1`.
     fn sum(self, a: Self::F) -> f32;
@@ -173,6 +175,10 @@ mod tests {
                 lanes.select_less(x, y, half, x),
                 lanes.select_lanes(3, 11, x, y),
                 lanes.select_lanes(0, 16, x, y),
+                lanes.swap::<1>(x),
+                lanes.swap::<2>(x),
+                lanes.swap::<4>(x),
+                lanes.swap::<8>(x),
                 lanes.div(x, lanes.fma(y, y, half)),
                 low,
                 high,

@@ -11,7 +11,7 @@ mod weights;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kernels::decoder::{Buffers, Head, Layer, Linear, Norm, Shape, Work};
+use kernels::decoder::{Buffers, Cache, Head, Layer, Linear, Norm, Shape, Work};
 use kernels::isa::Isa;
 use kernels::pool::{Pool, physical_cores};
 use mlx_custom::{CpuKernel, Input, Kernel, OutputSpec, View, ViewMut, cpu_stream};
@@ -89,9 +89,12 @@ impl Cpu {
             prefill_tokens: PREFILL_TOKENS,
             layers: vec![slab.layer_spec(); config.layers.len()],
         };
+        let threads = threads.unwrap_or_else(physical_cores);
+        let pool = Pool::new(threads)
+            .map_err(|error| Error::Setting(format!("cannot start {threads} threads: {error}")))?;
         let shared = Shared {
             isa: Isa::best(),
-            pool: Pool::new(threads.unwrap_or_else(physical_cores)),
+            pool,
             shape: layer::shape(config, kv, layout),
             ropes: config
                 .ropes
@@ -207,7 +210,8 @@ impl CpuKernel for LayerStep {
         let Shared { isa, pool, shape, layers, .. } = &*self.shared;
         let work = Work { isa: *isa, pool, shape, step: &self.plan.step };
         let part = slab.part_offset(self.index);
-        layers[self.index].run(&work, slab.bytes_mut(), part, buffers, x);
+        let cache = Cache { blocks: slab.bytes_mut(), part };
+        layers[self.index].run(&work, cache, buffers, x);
     }
 }
 
@@ -225,9 +229,10 @@ impl CpuKernel for HeadStep {
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [ViewMut<'_>]) {
         let Shared { isa, pool, norm, head, embedding, .. } = &*self.shared;
-        let head = Head { norm, linear: head.as_ref().unwrap_or(embedding) };
+        let linear = head.as_ref().unwrap_or(embedding);
+        let head = Head { isa: *isa, pool, norm, linear };
         let buffers = &mut self.shared.state().buffers;
         let x = inputs[0].f32();
-        head.run(*isa, pool, buffers, x, &self.plan.wanted, outputs[0].f32_mut());
+        head.run(buffers, x, &self.plan.wanted, outputs[0].f32_mut());
     }
 }

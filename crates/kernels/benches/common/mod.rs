@@ -80,7 +80,7 @@ const ROUNDS: usize = 9;
 
 impl Machine {
     pub fn measure(isa: Isa, threads: usize) -> Machine {
-        let pool = Pool::new(threads);
+        let pool = Pool::new(threads).expect("the system gives threads");
         let buffer = vec![1_u64; BUFFER_BYTES / 8];
         let part = buffer.len() / threads;
         let total = AtomicU64::new(0);

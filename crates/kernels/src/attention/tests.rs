@@ -69,7 +69,7 @@ impl Case {
         Random(self.seed + 1).numbers(len).iter().map(|x| 2.0 * x).collect()
     }
 
-    fn attention<'a>(&self, kv_head: usize, blocks: &'a [&'a [u8]]) -> Attention<'a> {
+    fn attention<'a>(&self, kv_head: usize, blocks: Blocks<'a>) -> Attention<'a> {
         Attention {
             layout: self.layout,
             kv_head,
@@ -83,14 +83,15 @@ impl Case {
 
     /// Attends with all rows in one call per head; the result has the shape of the queries.
     fn attend(&self, isa: Isa, blocks: &[Vec<u8>]) -> Vec<f32> {
-        let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+        let (cache, starts) = in_a_cache(blocks);
+        let blocks = Blocks { cache: &cache, starts: &starts, part: PART };
         let queries = self.queries();
         let mut out = vec![f32::NAN; queries.len()];
         let (width, len) = (self.row_width(), self.rows * self.row_width());
         let mut scratch = Scratch::new();
         let heads = queries.chunks_exact(len).zip(out.chunks_exact_mut(len));
         for (head, (queries, out)) in heads.enumerate() {
-            let attention = self.attention(head, &blocks);
+            let attention = self.attention(head, blocks);
             let queries = Rows::new(queries, width, width);
             let out = RowsMut::new(out, width);
             attend(isa, &attention, &self.positions(), queries, out, &mut scratch);
@@ -131,6 +132,20 @@ impl Case {
         }
         out
     }
+}
+
+/// Where the parts of a test's layer begin in their blocks.
+const PART: usize = 5;
+
+/// One cache of these parts, last block first, and where their blocks begin in it.
+fn in_a_cache(parts: &[Vec<u8>]) -> (Vec<u8>, Vec<usize>) {
+    let (mut cache, mut starts) = (Vec::new(), Vec::new());
+    for part in parts.iter().rev() {
+        starts.insert(0, cache.len());
+        cache.extend([0; PART]);
+        cache.extend(part);
+    }
+    (cache, starts)
 }
 
 fn half(bytes: &[u8], index: usize) -> f64 {
@@ -242,13 +257,15 @@ proptest! {
     #[test]
     fn a_row_alone_is_the_row_of_a_tile(case in case()) {
         let blocks = case.blocks(Isa::best(), 0);
-        let slices: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+        let (cache, starts) = in_a_cache(&blocks);
         let together = case.attend(Isa::best(), &blocks);
         let (queries, width) = (case.queries(), case.row_width());
         let mut scratch = Scratch::new();
         for (index, query) in queries.chunks_exact(width).enumerate() {
             let position = case.start + index % case.rows;
-            let attention = case.attention(index / case.rows, &slices[..position / BLOCK_TOKENS + 1]);
+            let starts = &starts[..position / BLOCK_TOKENS + 1];
+            let blocks = Blocks { cache: &cache, starts, part: PART };
+            let attention = case.attention(index / case.rows, blocks);
             let together = bits(&together[index * width..][..width]);
 
             let mut out = vec![f32::NAN; width];
@@ -258,8 +275,8 @@ proptest! {
             prop_assert!(bits(&out) == together);
 
             // The same block by block.
-            let len = partial_len(&attention);
-            let mut partials = vec![f32::NAN; len * attention.blocks.len()];
+            let len = attention.partial_len();
+            let mut partials = vec![f32::NAN; len * starts.len()];
             for (block, partial) in partials.chunks_exact_mut(len).enumerate() {
                 let blocks = block..block + 1;
                 attend_blocks(Isa::best(), &attention, position, query, blocks, partial, &mut scratch);

@@ -2,14 +2,14 @@
 
 use super::step::{Merge, Piece, Tile};
 use super::{LOCAL, Local, Run, Shape};
-use crate::attention::{self, Attention};
+use crate::attention::{self, Attention, Blocks};
 use crate::matmul::CHUNK;
 use crate::rows;
 use crate::strided::{Rows, RowsMut};
 
 /// The f32 that a piece leaves.
 pub(super) fn partial_len(shape: &Shape) -> usize {
-    shape.group_heads * (shape.head_dim() + 2)
+    attention::partial_len(shape.layout, shape.group_heads)
 }
 
 impl Run<'_> {
@@ -31,10 +31,9 @@ impl Run<'_> {
         // SAFETY: the phase before wrote the queries.
         let queries = Rows::new(unsafe { self.queries.read(from..to) }, stride, width);
         let positions = &self.step.positions[tile.token..tile.token + tile.tokens];
-        let blocks = self.blocks_of(tile.sequence);
         LOCAL.with_borrow_mut(|Local { attention: scratch, rows }| {
             rows.resize(tile.tokens * width, 0.0);
-            let attention = self.attention(tile.kv_head, &blocks);
+            let attention = self.attention(tile.sequence, tile.kv_head);
             let out = RowsMut::new(rows, width);
             attention::attend(self.isa, &attention, positions, queries, out, scratch);
             for (token, row) in (tile.token..).zip(rows.chunks_exact_mut(width)) {
@@ -46,18 +45,23 @@ impl Run<'_> {
     fn attend_piece(&self, piece: &Piece, index: usize) {
         let width = self.shape.group_width();
         let token = self.step.firsts[piece.sequence];
+        let position = self.step.positions[token];
+        let attention = self.attention(piece.sequence, piece.kv_head);
+        // The merge leaves out what this layer's window hides.
+        if !attention.blocks_seen(position).contains(&piece.block) {
+            return;
+        }
         let from = token * self.shape.query_width() + piece.kv_head * width;
         // SAFETY: the phase before wrote the queries.
         let query = unsafe { self.queries.read(from..from + width) };
         let len = partial_len(self.shape);
         // SAFETY: no other task has this piece.
         let partial = unsafe { self.partials.part(index * len..(index + 1) * len) };
-        let blocks = self.blocks_of(piece.sequence);
         LOCAL.with_borrow_mut(|local| {
             attention::attend_blocks(
                 self.isa,
-                &self.attention(piece.kv_head, &blocks),
-                self.step.positions[token],
+                &attention,
+                position,
                 query,
                 piece.block..piece.block + 1,
                 partial,
@@ -84,13 +88,17 @@ impl Run<'_> {
 
     fn merge_pieces(&self, merge: &Merge) {
         let len = partial_len(self.shape);
-        let pieces = merge.first_piece..merge.first_piece + merge.pieces;
+        let token = self.step.firsts[merge.sequence];
+        let attention = self.attention(merge.sequence, merge.kv_head);
+        let seen = attention.blocks_seen(self.step.positions[token]);
+        assert_eq!(seen.end, merge.pieces);
+        let [from, to] = [seen.start, seen.end].map(|block| (merge.first_piece + block) * len);
         // SAFETY: the phase before wrote them.
-        let partials = unsafe { self.partials.read(pieces.start * len..pieces.end * len) };
+        let partials = unsafe { self.partials.read(from..to) };
         LOCAL.with_borrow_mut(|Local { rows, .. }| {
             rows.resize(self.shape.group_width(), 0.0);
-            attention::merge(self.isa, &self.attention(merge.kv_head, &[]), partials, rows);
-            self.finish(self.step.firsts[merge.sequence], merge.kv_head, rows);
+            attention::merge(self.isa, &attention, partials, rows);
+            self.finish(token, merge.kv_head, rows);
         });
     }
 
@@ -106,7 +114,11 @@ impl Run<'_> {
         unsafe { self.for_output.set(self.isa, token, chunk, row) };
     }
 
-    fn attention<'a>(&self, kv_head: usize, blocks: &'a [&'a [u8]]) -> Attention<'a> {
+    /// For the phases after the one that writes K and V.
+    fn attention(&self, sequence: usize, kv_head: usize) -> Attention<'_> {
+        // SAFETY: the phase before was the last to write to the KV cache.
+        let cache = unsafe { self.blocks.read(0..self.blocks.len()) };
+        let starts = &self.step.sequences[sequence].blocks;
         Attention {
             layout: self.shape.layout,
             kv_head,
@@ -114,16 +126,7 @@ impl Run<'_> {
             scale: self.shape.scale,
             window: self.layer.window,
             softcap: self.layer.softcap,
-            blocks,
+            blocks: Blocks { cache, starts, part: self.part },
         }
-    }
-
-    fn blocks_of(&self, sequence: usize) -> Vec<&[u8]> {
-        let bytes = self.shape.layout.bytes();
-        let blocks = self.step.sequences[sequence].blocks.iter();
-        // SAFETY: the phase before was the last to write to the layer's parts of the blocks.
-        blocks
-            .map(|block| unsafe { self.blocks.read(block + self.part..block + self.part + bytes) })
-            .collect()
     }
 }

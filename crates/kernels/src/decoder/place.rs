@@ -7,8 +7,10 @@ use crate::rows;
 
 /// Tokens whose queries are placed in one go.
 const QUERY_TOKENS: usize = 8;
-/// New tokens per block below which several units make a task.
+/// New tokens per block below which a unit is too small to be a task.
 const FEW_TOKENS: usize = 8;
+/// The units of a task when they are small.
+const SMALL_UNITS: usize = 8;
 
 /// A unit of this phase is either the K or the V of one head in one block, or the queries of some
 /// tokens.
@@ -23,7 +25,7 @@ impl Run<'_> {
 
     fn units_per_task(&self) -> usize {
         match self.step.tokens() < self.step.writes.len() * FEW_TOKENS {
-            true => 8,
+            true => SMALL_UNITS,
             false => 1,
         }
     }

@@ -1,7 +1,7 @@
 //! The matrices of a layer, and the output head.
 
 use super::inputs::Filling;
-use super::{Activation, LOCAL, Layer, Linear, Norm, RowTasks, Run};
+use super::{Activation, Buffers, LOCAL, Layer, Linear, Norm, RowTasks, Run};
 use crate::isa::Isa;
 use crate::matmul::{self, CHUNK, Grid, LANES, ROWS_MAX, multiply_tile};
 use crate::pool::{Phase, Pool, SharedSlice};
@@ -19,25 +19,31 @@ struct Product<'a> {
     grid: Grid,
     /// `[row, linear.rows]`
     out: SharedSlice<'a, f32>,
-    /// To what is there, in place of it.
-    adds: bool,
+    writes: Writes,
+}
+
+/// What a product does to what is there.
+#[derive(Clone, Copy)]
+pub(super) enum Writes {
+    Replaces,
+    Adds,
 }
 
 impl<'a, const N: usize> Projection<'a, N> {
-    /// Each matrix has its own `out [row, matrix rows]`, and whether the product is added to it.
+    /// Each matrix has its own `out [row, matrix rows]`.
     pub(super) fn new(
         threads: usize,
         linears: [&'a Linear; N],
         inputs: Filling<'a>,
-        outs: [(SharedSlice<'a, f32>, bool); N],
+        outs: [(SharedSlice<'a, f32>, Writes); N],
     ) -> Projection<'a, N> {
         let products = std::array::from_fn(|index| {
-            let (linear, (out, adds)) = (linears[index], outs[index]);
+            let (linear, (out, writes)) = (linears[index], outs[index]);
             let input = inputs.of(linear);
             assert_eq!(out.len(), input.rows() * linear.weights.rows());
             let weights = &linear.weights;
             let grid = Grid::new(threads, input, weights.tiles(), weights.tile_bytes());
-            Product { linear, grid, out, adds }
+            Product { linear, grid, out, writes }
         });
         Projection { inputs, products }
     }
@@ -75,10 +81,9 @@ impl Product<'_> {
                     let range = start + columns.start..start + columns.end;
                     // SAFETY: no two tasks of the phase have the same block and tile of a matrix.
                     let out = unsafe { self.out.part(range) };
-                    if self.adds {
-                        add(out, results);
-                    } else {
-                        out.copy_from_slice(results);
+                    match self.writes {
+                        Writes::Replaces => out.copy_from_slice(results),
+                        Writes::Adds => add(out, results),
                     }
                 }
             }
@@ -160,31 +165,26 @@ impl Run<'_> {
 
 /// The last norm and the output head.
 pub struct Head<'a> {
+    pub isa: Isa,
+    pub pool: &'a Pool,
     pub norm: &'a Norm,
     pub linear: &'a Linear,
 }
 
 impl Head<'_> {
     /// The logits of some rows of `x [row, hidden]`: `out [wanted, vocabulary]`.
-    pub fn run(
-        &self,
-        isa: Isa,
-        pool: &Pool,
-        buffers: &mut super::Buffers,
-        x: &[f32],
-        wanted: &[usize],
-        out: &mut [f32],
-    ) {
-        let hidden = self.norm.weight.len();
-        let inputs = buffers.for_projections.fill(&[self.linear], wanted.len());
-        let outs = [(SharedSlice::new(out), false)];
-        let head = Projection::new(pool.threads(), [self.linear], inputs, outs);
+    pub fn run(&self, buffers: &mut Buffers, x: &[f32], wanted: &[usize], out: &mut [f32]) {
+        let Head { isa, pool, norm, linear } = *self;
+        let hidden = norm.weight.len();
+        let inputs = buffers.for_projections.fill(&[linear], wanted.len());
+        let outs = [(SharedSlice::new(out), Writes::Replaces)];
+        let head = Projection::new(pool.threads(), [linear], inputs, outs);
         let rows = RowTasks::new(wanted.len(), pool.threads());
         let normalise = |task: usize| {
             LOCAL.with_borrow_mut(|local| {
                 local.rows.resize(hidden, 0.0);
                 for row in rows.of(task) {
-                    self.norm.apply(isa, &x[wanted[row] * hidden..][..hidden], &mut local.rows);
+                    norm.apply(isa, &x[wanted[row] * hidden..][..hidden], &mut local.rows);
                     // SAFETY: no other task has this row.
                     unsafe { inputs.set(isa, row, 0, &local.rows) };
                 }

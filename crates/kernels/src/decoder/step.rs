@@ -1,5 +1,7 @@
 //! What a step is to do, worked out once and read by every layer.
 
+use std::ops::Range;
+
 use super::Shape;
 use crate::kv::BLOCK_TOKENS;
 
@@ -16,6 +18,18 @@ pub struct Sequence {
     pub tokens: usize,
     /// Where the blocks that hold the sequence once the step is done begin in the KV cache, in bytes.
     pub blocks: Vec<usize>,
+}
+
+impl Sequence {
+    /// Of the new tokens, for which there are blocks.
+    fn positions(&self) -> Range<usize> {
+        let end = self.start.checked_add(self.tokens).expect("positions are small numbers");
+        assert!(
+            self.tokens == 0 || end.div_ceil(BLOCK_TOKENS) <= self.blocks.len(),
+            "too few blocks"
+        );
+        self.start..end
+    }
 }
 
 /// The cosines and sines by which the heads of each token turn, `[token, head_dim / 2]`.
@@ -76,7 +90,7 @@ impl Step {
     /// `block_bytes` is what a block takes, all layers together.
     ///
     /// # Panics
-    /// When two sequences write to the same block, or one has too few blocks.
+    /// When two sequences write to the same block or to overlapping ones, or one has too few blocks.
     pub fn new(
         sequences: Vec<Sequence>,
         angles: Vec<Angles>,
@@ -99,7 +113,7 @@ impl Step {
         };
         for sequence in &step.sequences {
             step.firsts.push(step.positions.len());
-            step.positions.extend(sequence.start..sequence.start + sequence.tokens);
+            step.positions.extend(sequence.positions());
         }
         step.plan_writes();
         let singles = step.sequences.iter().filter(|sequence| sequence.tokens == 1).count();
@@ -127,14 +141,14 @@ impl Step {
         }
         let mut blocks: Vec<usize> = self.writes.iter().map(|write| write.block).collect();
         blocks.sort_unstable();
-        let apart = |pair: &[usize]| pair[1] - pair[0] >= self.block_bytes;
-        assert!(blocks.windows(2).all(apart), "two sequences write to one block");
+        let mut pairs = blocks.array_windows();
+        let apart = |[first, second]: &[usize; 2]| second - first >= self.block_bytes;
+        assert!(pairs.all(apart), "two sequences write to one block");
     }
 
     fn plan_attention(&mut self, index: usize, cuts: bool) {
         let sequence = &self.sequences[index];
-        let blocks = (sequence.start + sequence.tokens).div_ceil(BLOCK_TOKENS);
-        assert!(sequence.tokens == 0 || blocks <= sequence.blocks.len(), "too few blocks");
+        let blocks = sequence.positions().end.div_ceil(BLOCK_TOKENS);
         for kv_head in 0..self.kv_heads {
             if cuts && sequence.tokens == 1 && blocks > 1 {
                 let first_piece = self.pieces.len();
@@ -160,12 +174,23 @@ impl Step {
         self.pieces.len()
     }
 
-    /// Asserts that a layer stays within the KV cache and its own part of each block.
+    /// Asserts that a layer stays within the KV cache and its own part of each block. Then no sum of
+    /// a block's start, `part` and an offset within the part overflows.
     pub(super) fn check(&self, shape: &Shape, cache_bytes: usize, part: usize) {
         assert_eq!(shape.layout.kv_heads(), self.kv_heads);
-        assert!(part + shape.layout.bytes() <= self.block_bytes);
-        let mut blocks = self.sequences.iter().flat_map(|sequence| &sequence.blocks);
-        assert!(blocks.all(|block| block + self.block_bytes <= cache_bytes));
+        let fits = |start: usize, len: usize, room: usize| {
+            start.checked_add(len).is_some_and(|end| end <= room)
+        };
+        assert!(
+            fits(part, shape.layout.bytes(), self.block_bytes),
+            "part {part} is not in a block"
+        );
+        for block in self.sequences.iter().flat_map(|sequence| &sequence.blocks) {
+            assert!(
+                fits(*block, self.block_bytes, cache_bytes),
+                "block {block} is not in the cache"
+            );
+        }
         let half = shape.layout.head_dim() / 2;
         for Angles { cos, sin } in &self.angles {
             assert_eq!((cos.len(), sin.len()), (self.tokens() * half, self.tokens() * half));

@@ -126,6 +126,20 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn swap<const DISTANCE: usize>(self, a: Self::F) -> Self::F {
+        // SAFETY: `self` proves that the CPU has it.
+        unsafe {
+            match DISTANCE {
+                1 => (_mm256_permute_ps::<0xb1>(a.0), _mm256_permute_ps::<0xb1>(a.1)),
+                2 => (_mm256_permute_ps::<0x4e>(a.0), _mm256_permute_ps::<0x4e>(a.1)),
+                4 => (_mm256_permute2f128_ps::<1>(a.0, a.0), _mm256_permute2f128_ps::<1>(a.1, a.1)),
+                8 => (a.1, a.0),
+                _ => unreachable!("lanes {DISTANCE} apart"),
+            }
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {
         // SAFETY: `self` proves that the CPU has it.
         unsafe { sum_of_eight(_mm256_add_ps(a.0, a.1)) }

@@ -115,6 +115,20 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn swap<const DISTANCE: usize>(self, a: Self::F) -> Self::F {
+        // SAFETY: `self` proves that the CPU has it.
+        unsafe {
+            match DISTANCE {
+                1 => _mm512_permute_ps::<0xb1>(a),
+                2 => _mm512_permute_ps::<0x4e>(a),
+                4 => _mm512_shuffle_f32x4::<0xb1>(a, a),
+                8 => _mm512_shuffle_f32x4::<0x4e>(a, a),
+                _ => unreachable!("lanes {DISTANCE} apart"),
+            }
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {
         // SAFETY: `self` proves that the CPU has it.
         unsafe {

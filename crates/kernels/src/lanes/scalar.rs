@@ -113,6 +113,11 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
+    fn swap<const DISTANCE: usize>(self, a: Self::F) -> Self::F {
+        each(|i| a[i ^ DISTANCE])
+    }
+
+    #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {
         by_halves(a, |a, b| a + b)
     }

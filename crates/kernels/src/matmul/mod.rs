@@ -22,7 +22,7 @@ mod avx2;
 mod avx512;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 

@@ -36,10 +36,10 @@ enum Stored {
 }
 
 /// Numbers that look random and are the same on each machine.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -49,11 +49,11 @@ impl Random {
     }
 
     /// Between -1 and 1.
-    fn unit(&mut self) -> f32 {
+    pub(crate) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    fn factors<T>(&mut self, len: usize, one: impl Fn(&mut Random) -> T) -> Vec<T> {
+    pub(crate) fn factors<T>(&mut self, len: usize, one: impl Fn(&mut Random) -> T) -> Vec<T> {
         (0..len).map(|_| one(self)).collect()
     }
 
@@ -242,7 +242,7 @@ fn norm(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
 }
 
-fn bits_of(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits_of(values: &[f32]) -> Vec<u32> {
     // The sign and payload of a NaN may differ.
     values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
 }
@@ -303,11 +303,30 @@ proptest! {
         let columns = columns(kind, groups, odd);
         let matrix = Matrix::random(kind, rows, columns, random);
         let x = random.activations(m * columns);
-        let pool = Pool::new(1);
+        let pool = Pool::new(1).unwrap();
         let expected = matrix.multiply(Isa::SCALAR, &pool, &x);
         for &isa in Isa::available() {
             let out = matrix.multiply(isa, &pool, &x);
             prop_assert_eq!(bits_of(&expected), bits_of(&out), "{:?}", isa);
+        }
+    }
+
+    #[test]
+    fn a_row_alone_gives_what_it_gives_in_any_batch(
+        kind in kinds(),
+        (rows, groups, odd) in (1..140_usize, 1..5_usize, 0..32_usize),
+        (m, threads) in (1..41_usize, 1..4_usize),
+        isa in proptest::sample::select(Isa::available()),
+        seed: u64,
+    ) {
+        let random = &mut Random(seed);
+        let columns = columns(kind, groups, odd);
+        let matrix = Matrix::random(kind, rows, columns, random);
+        let x = random.activations(m * columns);
+        let batch = matrix.multiply(isa, &Pool::new(threads).unwrap(), &x);
+        let alone = Pool::new(1).unwrap();
+        for (x, out) in x.chunks(columns).zip(batch.chunks(rows)) {
+            prop_assert_eq!(bits_of(&matrix.multiply(isa, &alone, x)), bits_of(out));
         }
     }
 
@@ -318,7 +337,7 @@ proptest! {
         seed: u64,
     ) {
         let random = &mut Random(seed);
-        let (columns, pool) = (512, Pool::new(1));
+        let (columns, pool) = (512, Pool::new(1).unwrap());
         let codes = random.codes(rows * columns, bits);
         let two_level = TwoLevel::random(rows * columns, random);
         let (scales, biases) = two_level.expanded();
@@ -342,7 +361,7 @@ proptest! {
     ) {
         let random = &mut Random(seed);
         let kind = Kind::Centred { bits, group: 32, scales: Stored::F16 };
-        let (columns, pool) = (96, Pool::new(1));
+        let (columns, pool) = (96, Pool::new(1).unwrap());
         let seed = random.next();
         let centred = Matrix::random(kind, rows, columns, &mut Random(seed));
         // The same and a row whose biases are their own, so that all are stored.
@@ -382,7 +401,7 @@ proptest! {
         let x: Vec<f32> = (0..m * columns)
             .map(|i| if i / 32 % 2 == 0 { random.unit() } else { strange(random.next()) })
             .collect();
-        let pool = Pool::new(1);
+        let pool = Pool::new(1).unwrap();
         let expected = matrix.multiply(Isa::SCALAR, &pool, &x);
         for &isa in Isa::available() {
             let out = matrix.multiply(isa, &pool, &x);
@@ -393,7 +412,7 @@ proptest! {
 
 #[test]
 fn a_row_alone_gives_what_it_gives_in_a_batch_on_any_number_of_threads() {
-    let pools = [1, 2, 3].map(Pool::new);
+    let pools = [1, 2, 3].map(|threads| Pool::new(threads).unwrap());
     let isa = Isa::best();
     for kind in all_kinds() {
         let random = &mut Random(7);
@@ -416,7 +435,7 @@ fn hundreds_of_rows_are_cut_into_bands_without_a_trace() {
     let kind = Kind::Affine { bits: 4, group: 32, scales: Stored::F16 };
     let matrix = Matrix::random(kind, rows, columns, random);
     let x = random.activations(m * columns);
-    let pool = Pool::new(2);
+    let pool = Pool::new(2).unwrap();
     let out = matrix.multiply(Isa::best(), &pool, &x);
     for row in [0, 1, 151, 152, 299] {
         let alone = matrix.multiply(Isa::best(), &pool, &x[row * columns..][..columns]);
@@ -427,7 +446,7 @@ fn hundreds_of_rows_are_cut_into_bands_without_a_trace() {
 
 #[test]
 fn products_are_near_the_exact_ones() {
-    let pool = Pool::new(2);
+    let pool = Pool::new(2).unwrap();
     for kind in all_kinds() {
         for groups in [1, 3, 12] {
             let columns = columns(kind, groups, 0);
@@ -444,7 +463,7 @@ fn zero_huge_and_tiny_rows_come_out_right() {
     let kind = Kind::Affine { bits: 4, group: 32, scales: Stored::F16 };
     let random = &mut Random(9);
     let matrix = Matrix::random(kind, 20, 64, random);
-    let pool = Pool::new(1);
+    let pool = Pool::new(1).unwrap();
     for &isa in Isa::available() {
         for scale in [0.0, 1e30, 1e-30] {
             let x: Vec<f32> = (0..64).map(|_| scale * random.unit()).collect();
@@ -470,7 +489,7 @@ fn a_chunk_of_nothing_but_nan_is_nan() {
     let matrix = Matrix::random(kind, 5, 64, &mut Random(12));
     for &isa in Isa::available() {
         for x in [f32::NAN, -f32::NAN, f32::INFINITY, f32::from_bits(0xffff_ffff)] {
-            let out = matrix.multiply(isa, &Pool::new(1), &[x; 64]);
+            let out = matrix.multiply(isa, &Pool::new(1).unwrap(), &[x; 64]);
             assert!(out.iter().all(|y| y.is_nan()));
         }
     }
@@ -555,7 +574,7 @@ fn wrong_shapes_are_told() {
 
 #[test]
 fn empty_products_are_empty() {
-    let pool = Pool::new(2);
+    let pool = Pool::new(2).unwrap();
     let none = Weights::dense_f32(0, 4, &[]).expect("a right shape");
     let mut x = Activations::new();
     x.prepare(Isa::best(), &pool, Input::Floats, &[1.0; 8], (2, 4));
