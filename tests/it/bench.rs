@@ -92,19 +92,32 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let report = report(&bench(&machine, &["--json"]));
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
-    assert_eq!(names, ["load", "prefill", "decode", "batch", "kv-quality", "fidelity"]);
+    assert_eq!(names, ["load", "prefill", "decode", "batch", "kv-quality", "kv-speed", "fidelity"]);
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
-    assert_eq!(rows[..5], [1, 2, 2, 2, 6], "{report}");
+    assert_eq!(rows[..6], [1, 2, 2, 2, 7, 24], "{report}");
     let kv = &suites[4]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
-    assert_eq!(settings, ["16/16", "8/8", "8/4", "8/4r", "4/4", "4r/4r"]);
+    assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
     assert_eq!(kv[0]["top1_agreement_percent"], 100.0);
     assert_eq!(kv[0]["change_percent"], 0.0);
-    let fidelity = &suites[5]["rows"][0];
-    assert!(fidelity["mean_kl_nats"].as_f64() < Some(1e-3), "{report}");
-    assert!(fidelity["top1_agreement_percent"].as_f64() > Some(90.0), "{report}");
+    // Each work with all settings but the one that they are compared with.
+    let works = ["prefill 4 tokens", "decode, context 4", "prefill 9 tokens", "decode, context 9"];
+    let expected = works
+        .iter()
+        .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
+    let speeds = suites[5]["rows"].as_array().expect("rows");
+    for (row, name) in speeds.iter().zip(expected) {
+        assert_eq!(row["name"], name);
+        assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
+        let median = |name: &str| row[name]["median"].as_f64().expect("a number");
+        let ratio = median("tokens_per_s") / median("tokens_per_s_at_16");
+        let shown = row["ratio_to_16"].as_f64().expect("a number");
+        // Reading JSON may cost the last bit.
+        assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
+    }
+    assert_eq!(suites[6]["rows"][0]["name"], "kernels");
 }
 
 #[test]
@@ -126,6 +139,13 @@ fn work_beyond_the_context_is_left_out_and_said_so() {
     // Those that every test here asks for, and one more.
     assert_eq!(suite["rows"].as_array().map(Vec::len), Some(3));
     assert_eq!(suite["notes"][0], "context 510: left out, the model's context is 512");
+    let ran = bench(&machine, &["--suite=kv-speed", "--contexts=510,600", "--json", "-q"]);
+    let suite = &report(&ran)["suites"][0];
+    // Two works at each of 4 and 9 tokens, a prompt of 510, all with each of six settings.
+    assert_eq!(suite["rows"].as_array().map(Vec::len), Some(5 * 6));
+    let notes = ["context 510", "600 tokens", "context 600"]
+        .map(|work| format!("{work}: left out, the model's context is 512"));
+    assert_eq!(suite["notes"].as_array().map(|all| &all[..3]), Some(&notes.map(Json::from)[..]));
 }
 
 #[test]
