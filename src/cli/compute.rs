@@ -1,10 +1,8 @@
 //! The flags that say how a model computes, as commands share them.
 
 use crate::config;
+use crate::model::machine::THREADS_MAX;
 use crate::model::{Device, KvConfig};
-
-/// More threads than any machine has cores.
-const THREADS_MAX: usize = 1024;
 
 #[derive(Debug, clap::Args)]
 pub struct ComputeFlags {

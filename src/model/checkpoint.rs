@@ -30,11 +30,21 @@ pub struct Dialect {
     pub modules: &'static [(&'static str, &'static str)],
 }
 
-/// Whether the embedding is part of a sum.
+/// Which matrix turns hidden states into logits.
 #[derive(Clone, Copy)]
-pub enum Embedding {
-    Counted,
-    Left,
+pub enum Head {
+    /// The embedding, which is then read in full and not only looked up in.
+    Embedding,
+    Own,
+}
+
+/// How a container calls what a step reads.
+struct StepNames {
+    /// Before a layer's index.
+    layers: &'static str,
+    norm: &'static str,
+    embedding: &'static str,
+    head: &'static str,
 }
 
 /// The head counts of a model whose q and k rows are interleaved.
@@ -59,19 +69,16 @@ pub enum Dense {
 }
 
 impl Checkpoint {
-    /// Bytes on disk of all tensors, or of all but the embedding.
-    pub fn stored_bytes(&self, embedding: Embedding) -> usize {
-        let is_counted = |name: &str| match embedding {
-            Embedding::Counted => true,
-            Embedding::Left => {
-                !name.starts_with("model.embed_tokens.") && name != "token_embd.weight"
-            }
-        };
+    /// Bytes on disk of what a step reads in full: `layers` layers, the last norm and the head.
+    /// Whatever else lies beside them, a vision model or further layers, is not counted.
+    pub fn step_bytes(&self, layers: usize, head: Head) -> usize {
         match self {
-            Checkpoint::Folder(folder) => folder.stored_bytes(is_counted),
+            Checkpoint::Folder(folder) => {
+                folder.stored_bytes(|name| StepNames::FOLDER.have(name, layers, head))
+            }
             Checkpoint::Gguf { gguf, .. } => gguf
                 .tensors()
-                .filter(|(name, _)| is_counted(name))
+                .filter(|(name, _)| StepNames::GGUF.have(name, layers, head))
                 .map(|(_, tensor)| Gguf::stored_bytes(tensor))
                 .sum(),
         }
@@ -108,6 +115,33 @@ impl Checkpoint {
                 })
             }
         }
+    }
+}
+
+impl StepNames {
+    const FOLDER: StepNames = StepNames {
+        layers: "model.layers.",
+        norm: "model.norm.",
+        embedding: "model.embed_tokens.",
+        head: "lm_head.",
+    };
+    const GGUF: StepNames = StepNames {
+        layers: "blk.",
+        norm: "output_norm.",
+        embedding: "token_embd.",
+        head: "output.",
+    };
+
+    fn have(&self, name: &str, layers: usize, head: Head) -> bool {
+        let layer = name.strip_prefix(self.layers).and_then(|rest| rest.split_once('.'));
+        if let Some((index, _)) = layer {
+            return index.parse::<usize>().is_ok_and(|index| index < layers);
+        }
+        let head = match head {
+            Head::Embedding => self.embedding,
+            Head::Own => self.head,
+        };
+        name.starts_with(self.norm) || name.starts_with(head)
     }
 }
 
@@ -213,7 +247,72 @@ impl Dense {
 
 #[cfg(test)]
 mod tests {
-    use super::uninterleave;
+    use std::path::Path;
+
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+    use serde_json::Map;
+
+    use super::*;
+
+    /// A folder's weights: a byte per element, so that a tensor's length is what it adds.
+    fn write_tensors(path: &Path, tensors: &[(&str, usize)]) {
+        let zeros = [0; 128];
+        let tensors = tensors.iter().map(|&(name, len)| {
+            let view = TensorView::new(Dtype::U8, vec![len], &zeros[..len]);
+            (name, view.expect("the length is that of the bytes"))
+        });
+        let bytes = safetensors::serialize(tensors, None).expect("valid tensors");
+        std::fs::write(path.join("model.safetensors"), bytes).expect("a file");
+    }
+
+    /// A vision model beside the text and names with a prefix, as Gemma 3 has them, were counted
+    /// as weights that each token is multiplied with.
+    #[test]
+    fn only_what_a_step_of_the_text_model_reads_is_counted() {
+        let check = |prefix: &'static str, tensors: &[(&str, usize)]| {
+            let folder = tempfile::tempdir().expect("a folder");
+            write_tensors(folder.path(), tensors);
+            let open = Folder::open(folder.path(), &Map::new(), prefix);
+            let checkpoint = Checkpoint::Folder(open.expect("it is whole"));
+            (checkpoint.step_bytes(11, Head::Embedding), checkpoint.step_bytes(11, Head::Own))
+        };
+        let text = [
+            ("model.embed_tokens.weight", 1),
+            ("model.embed_tokens.scales", 2),
+            ("model.layers.0.mlp.up_proj.weight", 4),
+            ("model.layers.10.input_layernorm.weight", 8),
+            ("model.norm.weight", 16),
+            ("lm_head.weight", 32),
+            ("model.layers.11.mlp.up_proj.weight", 64),
+            ("vision_tower.weight", 128),
+        ];
+        assert_eq!(check("", &text), (1 + 2 + 4 + 8 + 16, 4 + 8 + 16 + 32));
+        let nested = [
+            ("language_model.model.embed_tokens.weight", 1),
+            ("language_model.model.layers.0.mlp.up_proj.weight", 4),
+            ("language_model.model.norm.weight", 16),
+            ("language_model.lm_head.weight", 32),
+            ("model.layers.0.mlp.up_proj.weight", 64),
+            ("vision_tower.model.norm.weight", 128),
+        ];
+        assert_eq!(check("language_model.", &nested), (1 + 4 + 16, 4 + 16 + 32));
+    }
+
+    #[test]
+    fn a_gguf_file_names_them_otherwise() {
+        let names = [
+            "token_embd.weight",
+            "blk.1.ffn_up.weight",
+            "blk.2.ffn_up.weight",
+            "output_norm.weight",
+            "output.weight",
+            "rope_freqs.weight",
+        ];
+        let have = |head| names.map(|name| StepNames::GGUF.have(name, 2, head));
+        assert_eq!(have(Head::Embedding), [true, true, false, true, false, false]);
+        assert_eq!(have(Head::Own), [false, true, false, true, true, false]);
+    }
 
     #[test]
     fn interleaved_rows_go_back_to_halves() {

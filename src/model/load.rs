@@ -8,7 +8,7 @@ use kernels::isa::Isa;
 use serde_json::{Map, Value as Json};
 
 use super::arch::{self, Architecture, Fields};
-use super::checkpoint::{Checkpoint, Dialect, Embedding, Folder, Interleaved};
+use super::checkpoint::{Checkpoint, Dialect, Folder, Head, Interleaved};
 use super::cpu::Cpu;
 use super::decoder::Config;
 use super::gguf::{Gguf, names};
@@ -82,13 +82,14 @@ impl FromStr for Device {
 pub struct ModelSummary {
     pub context_tokens: usize,
     pub vocabulary: usize,
-    pub layers: usize,
+    /// Layer by layer: how many tokens one sees, if not all.
+    pub windows: Vec<Option<usize>>,
     /// Weights of the layers' matrices: what each token is multiplied with.
     pub layer_weights: usize,
     /// Weights of the output head: what each token whose logits are wanted is multiplied with.
     pub head_weights: usize,
     /// Bytes on disk of all weights that a step reads in full: an embedding that is not the head
-    /// too is not among them.
+    /// too is not among them, nor is what does not belong to the text model.
     pub step_bytes: usize,
 }
 
@@ -112,17 +113,17 @@ impl ModelFiles {
         let config = &self.config;
         let attention = 2 * (config.query_heads + config.kv_heads) * config.head_dim;
         let layer = config.hidden * (attention + 3 * config.intermediate);
-        let embedding = match config.tied {
-            true => Embedding::Counted,
-            false => Embedding::Left,
+        let head = match config.tied {
+            true => Head::Embedding,
+            false => Head::Own,
         };
         ModelSummary {
             context_tokens: config.context_tokens,
             vocabulary: config.vocabulary,
-            layers: config.layers.len(),
+            windows: config.layers.iter().map(|layer| layer.window).collect(),
             layer_weights: config.layers.len() * layer,
             head_weights: config.vocabulary * config.hidden,
-            step_bytes: self.checkpoint.stored_bytes(embedding),
+            step_bytes: self.checkpoint.step_bytes(config.layers.len(), head),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kernels::isa::{Isa, Level};
+pub use kernels::pool::THREADS_MAX;
 use kernels::pool::{Pool, physical_cores};
 
 /// More than any cache that a read could come from by mistake.

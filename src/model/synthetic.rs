@@ -3,9 +3,10 @@
 
 mod shapes;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -92,6 +93,9 @@ impl Synthetic {
         let mut file = tempfile::Builder::new()
             .prefix(".semantic-")
             .suffix(".gguf.part")
+            // A temporary file is its owner's alone; a model is as readable as the user's umask
+            // lets any other file be.
+            .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(io_failed)?;
         let done = self.write_to(file.as_file_mut(), progress).map_err(io_failed)?;
@@ -137,9 +141,6 @@ impl Synthetic {
 
 /// On disk, then under its name.
 fn place(file: NamedTempFile, path: &Path, existing: Existing) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // A temporary file is its owner's alone; a model is as readable as any other file.
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
     file.as_file().sync_all()?;
     match existing {
         Existing::Replaced => file.persist(path),
@@ -422,6 +423,18 @@ mod tests {
         let done = tiny(2).write(&path, Existing::Replaced, &mut go_on);
         assert!(done.expect("it may be replaced").is_continue());
         assert_ne!(std::fs::read(&path).expect("a file"), first);
+    }
+
+    /// It was 0644, whatever the umask.
+    #[test]
+    fn a_model_is_as_readable_as_any_other_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (other, model) = (folder.path().join("other"), folder.path().join("model"));
+        std::fs::write(&other, "").expect("a file");
+        let done = tiny(1).write(&model, Existing::Kept, &mut go_on);
+        assert!(done.expect("it is written").is_continue());
+        let mode = |path: &Path| path.metadata().expect("a file").permissions().mode();
+        assert_eq!(mode(&model), mode(&other));
     }
 
     #[test]

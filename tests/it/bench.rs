@@ -8,7 +8,7 @@ use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 
-use crate::support::cli::{Machine, Ran, wait};
+use crate::support::cli::{Machine, Ran, copy_folder, wait};
 use crate::support::golden::data;
 
 /// What llama.cpp's two programs print, shortened to what is read.
@@ -38,6 +38,21 @@ fn report(ran: &Ran) -> Json {
 
 fn keys(json: &Json) -> Vec<&str> {
     json.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// A copy of a tiny model in a folder `model`, with the tokenizer of the one that has it and with
+/// these changes to its configuration.
+fn copy_model(machine: &Machine, name: &str, changes: &[(&str, usize)]) {
+    copy_folder(&data("tiny").join(name), &machine.path("model"));
+    let tokenizer = data("tiny/llama-f16/tokenizer.json");
+    std::fs::copy(tokenizer, machine.path("model/tokenizer.json")).expect("a file");
+    let path = machine.path("model/config.json");
+    let text = std::fs::read(&path).expect("a file");
+    let mut config: Json = serde_json::from_slice(&text).expect("it is JSON");
+    for (key, value) in changes {
+        config[*key] = json!(value);
+    }
+    std::fs::write(path, config.to_string()).expect("a file");
 }
 
 /// A program that prints this text, or fails.
@@ -92,19 +107,92 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let report = report(&bench(&machine, &["--json"]));
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
-    assert_eq!(names, ["load", "prefill", "decode", "batch", "kv-quality", "fidelity"]);
+    assert_eq!(names, ["load", "prefill", "decode", "batch", "kv-quality", "kv-speed", "fidelity"]);
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
-    assert_eq!(rows[..5], [1, 2, 2, 2, 6], "{report}");
+    assert_eq!(rows[..6], [1, 2, 2, 2, 7, 24], "{report}");
     let kv = &suites[4]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
-    assert_eq!(settings, ["16/16", "8/8", "8/4", "8/4r", "4/4", "4r/4r"]);
+    assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
     assert_eq!(kv[0]["top1_agreement_percent"], 100.0);
     assert_eq!(kv[0]["change_percent"], 0.0);
-    let fidelity = &suites[5]["rows"][0];
-    assert!(fidelity["mean_kl_nats"].as_f64() < Some(1e-3), "{report}");
-    assert!(fidelity["top1_agreement_percent"].as_f64() > Some(90.0), "{report}");
+    // Each work with all settings but the one that they are compared with.
+    let works = ["prefill 4 tokens", "decode, context 4", "prefill 9 tokens", "decode, context 9"];
+    let expected = works
+        .iter()
+        .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
+    let speeds = suites[5]["rows"].as_array().expect("rows");
+    for (row, name) in speeds.iter().zip(expected) {
+        assert_eq!(row["name"], name);
+        assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
+        let median = |name: &str| row[name]["median"].as_f64().expect("a number");
+        let ratio = median("tokens_per_s") / median("tokens_per_s_at_16");
+        let shown = row["ratio_to_16"].as_f64().expect("a number");
+        // Reading JSON may cost the last bit.
+        assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
+    }
+    assert_eq!(suites[6]["rows"][0]["name"], "kernels");
+}
+
+/// The promise that the suite judges; quantised weights, whose activations the kernels round.
+#[test]
+fn the_kernels_are_as_near_to_plain_mlx_as_promised() {
+    let machine = Machine::new();
+    copy_model(&machine, "llama-q4-g32", &[("max_position_embeddings", 2048)]);
+    let flags = ["--model=./model", "--suite=fidelity", "--tokens=2048", "--json", "-q"];
+    let report = report(&machine.run(&[&["bench"], &flags[..]].concat()));
+    let suite = &report["suites"][0];
+    let figures = &suite["rows"][0];
+    let figure = |name: &str| figures[name].as_f64().expect("a number");
+    assert!(figure("top1_agreement_percent") >= 99.5, "{report}");
+    assert!(figure("largest_gap_nats") < 0.02, "{report}");
+    assert!(figure("mean_kl_nats") < 2e-4, "{report}");
+    assert!(figure("change_percent").abs() <= 0.1, "{report}");
+    for row in suite["rows"].as_array().expect("rows") {
+        assert_eq!(row["promise"], "holds", "{report}");
+    }
+    let notes = [
+        "2048 tokens of text; the reference is plain MLX",
+        "top-1 agreement of 99.5 % or more: holds",
+        "every disagreement a tie, a gap below 0.02 nats: holds",
+        "mean KL divergence below 2e-4 nats: holds",
+        "perplexity within 0.1 % of the reference's: holds",
+    ];
+    assert_eq!(suite["notes"], json!(notes));
+}
+
+/// The suites ended in an error, after those before them had taken their minutes.
+#[test]
+fn what_a_model_cannot_have_is_left_out_and_said_so() {
+    let machine = Machine::new();
+    // Heads of 16 have neither kernels nor a KV cache of 8 or 4 bits.
+    let changes = [("head_dim", 16), ("num_attention_heads", 8), ("num_key_value_heads", 4)];
+    copy_model(&machine, "llama-f32", &changes);
+    let suites = ["--suite=kv-quality", "--suite=kv-speed", "--suite=fidelity"];
+    let flags = ["--model=./model", "--contexts=4", "--decode-tokens=2", "--runs=1", "--tokens=9"];
+    let report = report(&machine.run(&[&["bench", "-q", "--json"], &suites[..], &flags].concat()));
+    let suite = |index: usize| {
+        let suite = &report["suites"][index];
+        let notes = suite["notes"].as_array().expect("notes");
+        let notes: Vec<String> = notes.iter().filter_map(Json::as_str).map(str::to_owned).collect();
+        (suite["rows"].as_array().map_or(0, Vec::len), notes)
+    };
+    let cannot = |kv: &str, bits: usize| {
+        format!(
+            "{kv}: left out: a {bits}-bit KV cache needs a head size that is a multiple of 32; \
+             this model's is 16: use 16 bits"
+        )
+    };
+    let settings = [("8/8", 8), ("8r/8r", 8), ("8/4", 8), ("8/4r", 8), ("4/4", 4), ("4r/4r", 4)];
+    let left_out = settings.map(|(kv, bits)| cannot(kv, bits));
+    let (rows, notes) = suite(0);
+    assert_eq!((rows, &notes[1..]), (1, &left_out[..]));
+    let (rows, notes) = suite(1);
+    assert_eq!((rows, &notes[..6]), (0, &left_out[..]));
+    let no_kernel = "left out: the CPU kernels cannot run this model: its heads are of 16, not of \
+                     a multiple of 32 up to 256; --device portable can";
+    assert_eq!(suite(2), (0, vec![no_kernel.to_owned()]));
 }
 
 #[test]
@@ -126,6 +214,13 @@ fn work_beyond_the_context_is_left_out_and_said_so() {
     // Those that every test here asks for, and one more.
     assert_eq!(suite["rows"].as_array().map(Vec::len), Some(3));
     assert_eq!(suite["notes"][0], "context 510: left out, the model's context is 512");
+    let ran = bench(&machine, &["--suite=kv-speed", "--contexts=510,600", "--json", "-q"]);
+    let suite = &report(&ran)["suites"][0];
+    // Two works at each of 4 and 9 tokens, a prompt of 510, all with each of six settings.
+    assert_eq!(suite["rows"].as_array().map(Vec::len), Some(5 * 6));
+    let notes = ["context 510", "600 tokens", "context 600"]
+        .map(|work| format!("{work}: left out, the model's context is 512"));
+    assert_eq!(suite["notes"].as_array().map(|all| &all[..3]), Some(&notes.map(Json::from)[..]));
 }
 
 #[test]

@@ -21,6 +21,7 @@ const fn part(bits: KvBits, rotated: bool) -> KvPart {
 pub const SETTINGS: &[KvConfig] = &[
     KvConfig::plain(KvBits::Sixteen),
     KvConfig::plain(KvBits::Eight),
+    KvConfig { key: part(KvBits::Eight, true), value: part(KvBits::Eight, true) },
     KvConfig { key: part(KvBits::Eight, false), value: part(KvBits::Four, false) },
     KvConfig { key: part(KvBits::Eight, false), value: part(KvBits::Four, true) },
     KvConfig::plain(KvBits::Four),

@@ -26,6 +26,7 @@ pub enum Cell {
     /// A number, and how many decimals the table shows.
     Number(f64, usize),
     Count(u64),
+    Text(&'static str),
 }
 
 impl Row {
@@ -68,6 +69,7 @@ impl Cell {
             }
             Cell::Number(number, decimals) => format!("{number:.decimals$}"),
             Cell::Count(count) => count.to_string(),
+            Cell::Text(text) => (*text).to_owned(),
         }
     }
 
@@ -80,6 +82,7 @@ impl Cell {
             }),
             Cell::Number(number, _) => json!(number),
             Cell::Count(count) => json!(count),
+            Cell::Text(text) => json!(text),
         }
     }
 }

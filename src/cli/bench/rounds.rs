@@ -74,15 +74,19 @@ struct Timed {
     theirs: Vec<f64>,
 }
 
-/// Times the works that the model's context has room for.
-pub fn section(setup: &Setup<'_>, suite: &str, works: Vec<Work>) -> Result<Section, Failure> {
+/// The works that the model's context has room for, and a note for each of the others.
+pub fn fitting(setup: &Setup<'_>, works: Vec<Work>) -> (Vec<Work>, Vec<String>) {
     let context = setup.summary.context_tokens;
     let (fitting, others): (Vec<Work>, Vec<Work>) =
         works.into_iter().partition(|work| work.sequence_tokens() <= context);
-    let mut notes: Vec<String> = others
-        .iter()
-        .map(|work| format!("{}: left out, the model's context is {context}", work.name()))
-        .collect();
+    let left_out =
+        |work: &Work| format!("{}: left out, the model's context is {context}", work.name());
+    (fitting, others.iter().map(left_out).collect())
+}
+
+/// Times the works that the model's context has room for.
+pub fn section(setup: &Setup<'_>, suite: &str, works: Vec<Work>) -> Result<Section, Failure> {
+    let (fitting, mut notes) = fitting(setup, works);
     if fitting.is_empty() {
         return Ok(Section { rows: Vec::new(), notes });
     }
@@ -170,10 +174,22 @@ fn decode_bytes(summary: &ModelSummary, spec: &Spec, work: &Work) -> f64 {
             tokens
         }
     };
-    // Each token reads the KV of all before it and its own.
-    let mean_context = (work.sequence_tokens() - tokens) as f64 + (tokens + 1) as f64 / 2.0;
-    let weights = summary.step_bytes as f64 / work.sequences() as f64;
-    weights + spec.token_bytes() as f64 * mean_context
+    let end = work.sequence_tokens();
+    assert_eq!(summary.windows.len(), spec.layers.len());
+    let kv = summary.windows.iter().zip(&spec.layers).map(|(window, layer)| {
+        let bytes = (layer.key_bytes + layer.value_bytes) as f64;
+        bytes * mean_seen(end - tokens, tokens, window.unwrap_or(end))
+    });
+    summary.step_bytes as f64 / work.sequences() as f64 + kv.sum::<f64>()
+}
+
+/// Tokens whose KV one of `tokens` tokens after `context` reads in a layer, on average: all before
+/// it and its own, or as many of the last as the layer's window has.
+fn mean_seen(context: usize, tokens: usize, window: usize) -> f64 {
+    let growing = window.saturating_sub(context).min(tokens);
+    // context + 1, context + 2, … and then the window again and again.
+    let grown = growing * context + growing * (growing + 1) / 2;
+    (grown + (tokens - growing) * window) as f64 / tokens as f64
 }
 
 fn memory_note(setup: &Setup<'_>, suite: &str) -> Option<String> {
@@ -208,7 +224,7 @@ mod tests {
         let summary = ModelSummary {
             context_tokens: 1024,
             vocabulary: 100,
-            layers: 2,
+            windows: vec![None; 2],
             layer_weights: 1000,
             head_weights: 400,
             step_bytes: 800,
@@ -226,5 +242,38 @@ mod tests {
         let batch = Work::Batch { sequences: 4, context: 100, tokens: 3 };
         assert_eq!(decode_bytes(&summary, &spec, &batch), 200.0 + 10.0 * 102.0);
         assert_eq!(batch.timed_tokens(), 12);
+    }
+
+    /// All layers were taken to read all of the context.
+    #[test]
+    fn a_layer_with_a_window_reads_no_more_than_it() {
+        let layer = LayerSpec { key_bytes: 3, value_bytes: 2, snapshot_bytes: 0 };
+        let spec = Spec {
+            vocabulary: 100,
+            context_tokens: 1024,
+            pool_blocks: 4,
+            prefill_tokens: 32,
+            layers: vec![layer; 3],
+        };
+        let summary = ModelSummary {
+            context_tokens: 1024,
+            vocabulary: 100,
+            windows: vec![Some(16), None, Some(102)],
+            layer_weights: 1000,
+            head_weights: 400,
+            step_bytes: 800,
+        };
+        let decode = Work::Decode { context: 100, tokens: 4 };
+        // 101 to 104 tokens, of which the layers see 16, all and up to 102.
+        let seen = 16.0 + 102.5 + (101.0 + 3.0 * 102.0) / 4.0;
+        assert_eq!(decode_bytes(&summary, &spec, &decode), 800.0 + 5.0 * seen);
+        let seen = |context: usize, tokens: usize, window: usize| {
+            let each = (context + 1..=context + tokens).map(|seen| seen.min(window));
+            each.sum::<usize>() as f64 / tokens as f64
+        };
+        for window in 1..12 {
+            assert_eq!(mean_seen(5, 3, window), seen(5, 3, window), "{window}");
+            assert_eq!(mean_seen(0, 4, window), seen(0, 4, window), "{window}");
+        }
     }
 }

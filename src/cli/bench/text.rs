@@ -27,7 +27,8 @@ pub struct TextFlags {
     /// The text of `kv-quality` and `fidelity` [default: this project's own documents]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Tokens of the text that are used [default: 2048 for kv-quality, 256 for fidelity]
+    /// Tokens of the text that are used; what `fidelity` promises is about 2048 and more
+    /// [default: 2048 for kv-quality, 256 for fidelity]
     #[arg(long, value_name = "N", value_parser = up_to(TOKENS_MAX))]
     tokens: Option<usize>,
 }

@@ -66,8 +66,9 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Bytes on disk of the tensors whose name `is_counted`.
+    /// Bytes on disk of the tensors whose name, after the folder's prefix, `is_counted`.
     pub fn stored_bytes(&self, is_counted: impl Fn(&str) -> bool) -> usize {
+        let is_counted = |name: &str| name.strip_prefix(self.prefix).is_some_and(&is_counted);
         let counted = self.tensors.iter().filter(|(name, _)| is_counted(name));
         counted.map(|(_, place)| place.bytes).sum()
     }
