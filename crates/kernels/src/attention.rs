@@ -63,7 +63,12 @@ pub struct Blocks<'a> {
 }
 
 /// Buffers of one thread; nothing in them outlives a call.
-pub struct Scratch(Box<TileScratch>);
+pub struct Scratch {
+    tile: Box<TileScratch>,
+    values: Box<Values>,
+}
+
+type Values = [[f32; HEAD_DIM_MAX]; tile::QUERIES_MAX];
 
 impl Default for Scratch {
     fn default() -> Scratch {
@@ -73,7 +78,8 @@ impl Default for Scratch {
 
 impl Scratch {
     pub fn new() -> Scratch {
-        Scratch(TileScratch::new())
+        let values = Box::new([[0.0; HEAD_DIM_MAX]; tile::QUERIES_MAX]);
+        Scratch { tile: TileScratch::new(), values }
     }
 }
 
@@ -90,7 +96,8 @@ pub fn attend(
     attention.check(positions, queries);
     assert_eq!(out.count(), positions.len());
     assert_eq!(out.width(), attention.row_width());
-    lanes::run(isa, Attend { attention, positions, queries, out, scratch: &mut scratch.0 });
+    let Scratch { tile, values } = scratch;
+    lanes::run(isa, Attend { attention, positions, queries, out, scratch: tile, values });
 }
 
 /// The f32 that [`attend_blocks`] leaves per block.
@@ -117,7 +124,7 @@ pub fn attend_blocks(
         let nothing = partials.chunks_exact_mut(attention.layout.head_dim() + 2);
         return nothing.for_each(leave_nothing);
     }
-    let scratch = &mut *scratch.0;
+    let scratch = &mut *scratch.tile;
     lanes::run(isa, AttendBlocks { attention, position, query, blocks, partials, scratch });
 }
 
@@ -237,6 +244,8 @@ struct Attend<'a> {
     queries: Rows<'a>,
     out: RowsMut<'a>,
     scratch: &'a mut TileScratch,
+    /// What each query of a tile has gathered so far.
+    values: &'a mut Values,
 }
 
 impl Kernel for Attend<'_> {
@@ -247,7 +256,7 @@ impl Kernel for Attend<'_> {
         let attention = self.attention;
         let (heads, head_dim) = (attention.group_heads, attention.layout.head_dim());
         let mut tiles = tile::Tiles::<S>::new(self.positions.len() * heads);
-        let mut values = [[0.0; HEAD_DIM_MAX]; tile::QUERIES_MAX];
+        let values = self.values;
         while let Some(queries) = tiles.next() {
             let mut tile = Tile::new(attention, self.scratch);
             for query in queries.clone() {
@@ -256,7 +265,9 @@ impl Kernel for Attend<'_> {
                 tile.push(lanes, self.positions[row], x);
             }
             let mut so_far = [Softmax::NOTHING; tile::QUERIES_MAX];
-            values.as_flattened_mut().fill(0.0);
+            for values in &mut values[..queries.len()] {
+                values[..head_dim].fill(0.0);
+            }
             for block in tile.blocks() {
                 lanes.call(tile::Block { tile: &mut tile, block });
                 for index in 0..queries.len() {

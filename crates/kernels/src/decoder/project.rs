@@ -82,7 +82,7 @@ impl Product<'_> {
                     // SAFETY: no two tasks of the phase have the same block and tile of a matrix.
                     let out = unsafe { self.out.part(range) };
                     match self.writes {
-                        Writes::Replaces => out.copy_from_slice(results),
+                        Writes::Replaces => copy(out, results),
                         Writes::Adds => add(out, results),
                     }
                 }
@@ -91,10 +91,19 @@ impl Product<'_> {
     }
 }
 
+/// `x = y`. Nearly always a whole tile's columns, for which no call is needed.
+fn copy(x: &mut [f32], y: &[f32]) {
+    match (x.first_chunk_mut::<LANES>(), y.first_chunk::<LANES>()) {
+        (Some(x), Some(y)) => *x = *y,
+        _ => x.copy_from_slice(y),
+    }
+}
+
 /// `x += y`
 fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
+    match (x.first_chunk_mut::<LANES>(), y.first_chunk::<LANES>()) {
+        (Some(x), Some(y)) => x.iter_mut().zip(y).for_each(|(x, y)| *x += y),
+        _ => x.iter_mut().zip(y).for_each(|(x, y)| *x += y),
     }
 }
 
@@ -157,7 +166,7 @@ impl Run<'_> {
                 if let Some(bias) = &linear.bias {
                     add(results, &bias[columns.clone()]);
                 }
-                out[at..at + columns.len()].copy_from_slice(results);
+                copy(&mut out[at..at + columns.len()], results);
             }
         }
     }
