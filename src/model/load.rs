@@ -153,8 +153,9 @@ impl ModelFiles {
             }
             Device::Auto => match self.load_cpu(options) {
                 Err(Error::NoKernel(reason)) => {
+                    let model = self.load_portable(options)?;
                     tracing::warn!("plain MLX runs the model, as the CPU kernels cannot: {reason}");
-                    self.load_portable(options)
+                    Ok(model)
                 }
                 result => result,
             },
