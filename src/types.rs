@@ -3,6 +3,7 @@
 //! Nothing here is `Serialize`: the wire, the disk and the terminal each have their own types.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// An index into the model's vocabulary.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +15,69 @@ pub struct BlockId(pub u32);
 
 /// Tokens in one KV block. Also the granularity of what is saved, shared and restored.
 pub const BLOCK_TOKENS: usize = 256;
+
+/// What one API key may see: agents and shared prefixes never cross its border.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(Arc<str>);
+
+/// A named conversation with memory, unique in its [`Namespace`]. From outside, so never a file
+/// name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentId(Arc<str>);
+
+/// The longest agent id, in bytes: enough for any name with a path or a UUID in it.
+pub const AGENT_ID_BYTES_MAX: usize = 256;
+
+/// Why a text is no agent id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AgentIdError {
+    #[error("the agent id is empty")]
+    Empty,
+    #[error("the agent id has {bytes} bytes; at most {AGENT_ID_BYTES_MAX}")]
+    TooLong { bytes: usize },
+}
+
+impl Namespace {
+    /// That of the command line, and of a server without keys.
+    pub fn local() -> Namespace {
+        Namespace::new("local")
+    }
+
+    pub fn new(name: &str) -> Namespace {
+        Namespace(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AgentId {
+    /// Any text of 1 to [`AGENT_ID_BYTES_MAX`] bytes.
+    pub fn new(id: &str) -> Result<AgentId, AgentIdError> {
+        match id.len() {
+            0 => Err(AgentIdError::Empty),
+            bytes if bytes > AGENT_ID_BYTES_MAX => Err(AgentIdError::TooLong { bytes }),
+            _ => Ok(AgentId(id.into())),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AgentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl fmt::Debug for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

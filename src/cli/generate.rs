@@ -14,7 +14,7 @@ use super::memory::peak_rss_bytes;
 use super::model::{self, ModelFlag};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
-use crate::engine::{self, Answer, Event, Finish, Outcome, Reply, Request};
+use crate::engine::single::{self as engine, Answer, Event, Finish, Outcome, Reply, Request};
 use crate::model::LoadOptions;
 use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};

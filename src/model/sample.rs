@@ -61,6 +61,16 @@ pub struct Candidate {
     pub probability: f32,
 }
 
+/// A token that was chosen, with its log-probability and those of the likeliest tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    pub token: TokenId,
+    /// Natural logarithm, of the model's own distribution: before temperature and filters.
+    pub logprob: f32,
+    /// Likeliest first.
+    pub top: Vec<(TokenId, f32)>,
+}
+
 /// The token for draw number `draw` of a sequence. `history` is the sequence so far, prompt
 /// included. `None` if the logits hold a NaN: the model is broken, and any choice would be a lie.
 pub fn sample(

@@ -13,6 +13,7 @@ mod gguf;
 mod hugging_face;
 mod pieces;
 mod pre_tokenizer;
+mod prompt;
 mod python;
 mod stop;
 mod template;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use detokenizer::Detokenizer;
 pub use error::Error;
+pub use prompt::{Piece, Prompt};
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};
 pub use tokenizer::{Special, Tokenizer};

@@ -135,7 +135,7 @@ mod tests {
     use crate::types::TextSource;
 
     fn tokenizer() -> Tokenizer {
-        let json = include_str!("../../tests/data/text/byte_level.tokenizer.json");
+        let json = include_str!("../../../tests/data/text/byte_level.tokenizer.json");
         Tokenizer::new(&TextSource::Folder {
             tokenizer_json: json.as_bytes().to_vec(),
             tokenizer_config_json: None,
