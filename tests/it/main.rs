@@ -11,6 +11,7 @@ mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
 mod native;
+mod simulation;
 mod source;
 mod support;
 mod tidy;

@@ -5,3 +5,6 @@ pub mod golden;
 pub mod greedy;
 pub mod hub;
 pub mod model;
+pub mod random;
+pub mod scale;
+pub mod text;
