@@ -2,7 +2,7 @@
 
 mod error;
 mod handle;
-mod pool;
+pub mod pool;
 mod request;
 pub mod single;
 mod store;
