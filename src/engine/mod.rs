@@ -3,6 +3,7 @@
 mod error;
 mod handle;
 pub mod pool;
+pub mod prefix;
 mod request;
 pub mod single;
 mod store;
