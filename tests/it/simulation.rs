@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 
 use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
 use semantic::engine::worker::{Clock, Watch, Worker};
-use semantic::engine::{
-    Error, Event, Finish, HeadId, Reply, Request, Snapshot, Store, StoreError,
-};
+use semantic::engine::{Error, Event, Finish, HeadId, Reply, Request, Snapshot, Store, StoreError};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{Batch, Model, Row, Wanted};
@@ -32,6 +30,8 @@ const STEPS: usize = 1_000_000;
 /// Steps of one simulation; then another world begins.
 const STEPS_PER_WORLD: usize = 2_000;
 const CONTEXT_TOKENS: usize = 1_100;
+/// The first tokens of the tokenizer, those that end a turn among them.
+const VOCABULARY: usize = 64;
 const QUEUE_TIME: Duration = Duration::from_secs(60);
 /// Longer than any request here: an oldest request that takes more steps than it has tokens is
 /// starving.
@@ -214,7 +214,7 @@ impl World {
         let memory = random.pick(&[Memory::Tokens, Memory::Tokens, Memory::State]);
         let fake = |pool_blocks| {
             Fake::new(FakeConfig {
-                vocabulary: tokenizer.vocabulary_size(),
+                vocabulary: VOCABULARY,
                 context_tokens: CONTEXT_TOKENS,
                 pool_blocks,
                 memory,
@@ -323,11 +323,14 @@ impl World {
         if prompt.len() > 900 {
             prompt.truncate(self.random.range(1..300));
         }
-        let max_tokens = self.random.range(1..120);
+        let max_tokens = match self.random.range(0..12) {
+            // Beyond the window that is reserved for it.
+            0 => self.random.range(500..1_000),
+            _ => self.random.range(1..120),
+        };
         let choices = if self.random.range(0..10) == 0 { self.random.range(1..4) } else { 1 };
         let temperature = self.random.pick(&[0.0, 1.0, 2.0]);
-        let sampling =
-            Sampling { temperature, seed: self.random.next(), ..Sampling::GREEDY };
+        let sampling = Sampling { temperature, seed: self.random.next(), ..Sampling::GREEDY };
         let is_end_ignored = self.random.range(0..2) == 0;
         let request = Request {
             namespace: Namespace::new(&format!("n{namespace}")),

@@ -61,6 +61,7 @@ impl Scheduler {
             false => restore.first * BLOCK_TOKENS,
         };
         active.computed = reused;
+        active.is_restoring = false;
         if !is_there {
             self.agents.remove(restore.head);
         }
@@ -243,6 +244,7 @@ impl Scheduler {
         });
         active.set_table(start.shared.into_iter().chain(own).collect());
         active.computed = start.reused;
+        active.is_restoring = restore.is_some();
         self.running.insert(order, active);
         let ticket = self.tickets.get_mut(&order.request).expect("what runs has a ticket");
         ticket.admit(now);
@@ -268,7 +270,8 @@ impl Scheduler {
             start.head = Some(found.head);
         }
         for (order, active) in &self.running {
-            if self.tickets[&order.request].namespace != *namespace {
+            let is_visible = self.tickets[&order.request].namespace == *namespace;
+            if !is_visible || active.is_restoring {
                 continue;
             }
             let written = &active.sequence.tokens()[..active.computed];

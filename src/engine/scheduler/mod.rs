@@ -105,6 +105,8 @@ struct Active {
     blocks: Vec<BlockId>,
     /// For the choices that begin when the prompt is done.
     reserve: Vec<Lease>,
+    /// Its blocks are being restored, which can fail: nobody else may count on them yet.
+    is_restoring: bool,
 }
 
 /// What has to be done to blocks before the next step.
@@ -511,6 +513,7 @@ impl Active {
             table: Vec::new(),
             blocks: Vec::new(),
             reserve: Vec::new(),
+            is_restoring: false,
         }
     }
 

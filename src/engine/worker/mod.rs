@@ -3,9 +3,9 @@
 //! This room alone has a thread, a clock and a model; [`Worker`] itself takes the clock as an
 //! argument, so that a simulation runs the same code.
 
-mod outbox;
-pub mod thread;
-mod watchdog;
+pub(super) mod outbox;
+pub(super) mod thread;
+pub(super) mod watchdog;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -209,15 +209,22 @@ impl Thread {
                 false => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match command {
-                Ok(command) if self.obey(command) == Next::Leave => return Next::Leave,
+                Ok(command) => {
+                    if self.obey(command) == Next::Leave {
+                        return Next::Leave;
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return Next::Leave,
-                Ok(_) | Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Timeout) => (),
             }
         }
         loop {
             match self.commands.try_recv() {
-                Ok(command) if self.obey(command) == Next::Leave => return Next::Leave,
-                Ok(_) => (),
+                Ok(command) => {
+                    if self.obey(command) == Next::Leave {
+                        return Next::Leave;
+                    }
+                }
                 Err(TryRecvError::Empty) => return Next::GoOn,
                 // Every handle is gone: nobody can submit any more, or hear.
                 Err(TryRecvError::Disconnected) => return Next::Leave,
