@@ -4,6 +4,7 @@ mod error;
 mod handle;
 pub mod pool;
 pub mod prefix;
+pub mod queue;
 mod request;
 pub mod single;
 mod store;
