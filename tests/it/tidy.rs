@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "src/text/",
     "src/engine/pool.rs",
     "src/engine/prefix.rs",
+    "src/engine/queue.rs",
     "src/engine/sequence.rs",
     "src/model/sample.rs",
     "src/model/spec.rs",
