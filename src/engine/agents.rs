@@ -96,7 +96,12 @@ impl Agents {
 
     /// The hot head with which most of `tokens` need not be computed, and how many a sequence of
     /// exactly these tokens can go on from. At least one is left to compute.
-    pub fn find_hot(&self, namespace: &Namespace, tokens: &[TokenId], spec: &Spec) -> Option<Match> {
+    pub fn find_hot(
+        &self,
+        namespace: &Namespace,
+        tokens: &[TokenId],
+        spec: &Spec,
+    ) -> Option<Match> {
         self.find(&self.spaces.get(namespace)?.hot, tokens, spec)
     }
 

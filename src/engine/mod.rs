@@ -22,7 +22,6 @@ pub mod queue;
 mod request;
 pub mod scheduler;
 pub mod sequence;
-pub mod single;
 mod store;
 pub mod worker;
 
@@ -30,6 +29,6 @@ pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
 pub use request::{
     Admitted, CHOICES_MAX, Choice, Delta, Event, Finish, Item, Outcome, Reply, Request, Source,
-    TOP_LOGPROBS_MAX,
+    TOP_LOGPROBS_MAX, budget_tokens,
 };
 pub use store::{Forgetful, HeadId, Snapshot, Store, StoreError};

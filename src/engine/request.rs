@@ -135,3 +135,21 @@ pub struct Choice {
 
 /// One item of a stream.
 pub type Item = Result<Event, Error>;
+
+/// The tokens that prompt and reply may have together within the context.
+pub fn budget_tokens(
+    prompt_tokens: usize,
+    max_tokens: usize,
+    context_tokens: usize,
+) -> Result<usize, Error> {
+    if prompt_tokens == 0 {
+        return Err(Error::EmptyPrompt);
+    }
+    if max_tokens == 0 {
+        return Err(Error::NoTokensWanted);
+    }
+    if prompt_tokens >= context_tokens {
+        return Err(Error::PromptTooLong { prompt_tokens, context_tokens });
+    }
+    Ok(prompt_tokens.saturating_add(max_tokens).min(context_tokens))
+}

@@ -8,7 +8,7 @@ use super::super::pool::Lease;
 use super::super::request::{Event, Source};
 use super::super::store::HeadId;
 use super::{
-    Active, Copy, Order, Restore, Scheduler, Waiting, WINDOW_TOKENS, Work, blocks,
+    Active, Copy, Order, Restore, Scheduler, WINDOW_TOKENS, Waiting, Work, blocks,
     blocks_for_choices,
 };
 use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
@@ -80,9 +80,10 @@ impl Scheduler {
 
     fn refuse_late(&mut self, now: Instant) {
         for Waiting { request, .. } in self.waiting.expire(now) {
-            let waited = self.tickets.get(&request).map_or(self.limits.queue_time, |ticket| {
-                ticket.waited(now)
-            });
+            let waited = self
+                .tickets
+                .get(&request)
+                .map_or(self.limits.queue_time, |ticket| ticket.waited(now));
             self.fail(request, Error::WaitedTooLong(waited));
         }
     }

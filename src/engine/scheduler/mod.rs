@@ -22,7 +22,7 @@ use super::handle::Stats;
 use super::pace::{Chunk, Pace, Shape};
 use super::pool::{Exhausted, Lease, Pool};
 use super::queue::Queue;
-use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX};
+use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX, budget_tokens};
 use super::sequence::{Sequence, Settings};
 use super::store::HeadId;
 use crate::model::{Batch, Row, Spec, Wanted};
@@ -211,24 +211,14 @@ impl Scheduler {
         if let Some(top) = request.logprobs.filter(|top| *top > TOP_LOGPROBS_MAX) {
             return Err(Error::Logprobs { top, most: TOP_LOGPROBS_MAX });
         }
-        if request.max_tokens == Some(0) {
-            return Err(Error::NoTokensWanted);
-        }
         request.sampling.check().map_err(Error::Sampling)?;
         let matched = |tokens: &[TokenId]| self.agents.matched(&request.namespace, tokens);
         let prompt = request.prompt.resolve(&matched);
-        let (prompt_tokens, context_tokens) = (prompt.len(), self.spec.context_tokens);
-        if prompt_tokens == 0 {
-            return Err(Error::EmptyPrompt);
-        }
-        if prompt_tokens >= context_tokens {
-            return Err(Error::PromptTooLong { prompt_tokens, context_tokens });
-        }
         let vocabulary = self.spec.vocabulary;
         if let Some(token) = prompt.iter().find(|token| token.0 as usize >= vocabulary) {
             return Err(Error::OutsideVocabulary { token: *token, vocabulary });
         }
-        let budget_tokens = self.budget(prompt_tokens, request.max_tokens, choices)?;
+        let budget_tokens = self.budget(prompt.len(), request.max_tokens, choices)?;
         let settings = Settings {
             budget_tokens,
             sampling: request.sampling.clone(),
@@ -251,8 +241,9 @@ impl Scheduler {
         let context = self.spec.context_tokens;
         let total = self.pool.total();
         let needed = |budget: usize| blocks_for_choices(prompt_tokens, budget, choices);
+        let most = budget_tokens(prompt_tokens, max_tokens.unwrap_or(context), context)?;
         let wanted = match max_tokens {
-            Some(most) => prompt_tokens.saturating_add(most).min(context),
+            Some(_) => most,
             None => (prompt_tokens + 1..=context)
                 .rev()
                 .step_by(BLOCK_TOKENS)
@@ -313,9 +304,9 @@ impl Scheduler {
         let range = Order { request, choice: 0 }..=Order { request, choice: CHOICES_MAX };
         let choices = self.choices_of(request);
         let waiting = self.waiting.remove_where(|waiting| waiting.request == request);
-        let waiting = waiting.into_iter().map(|waiting| {
-            (Order { request, choice: 0 }, Active::new(waiting.sequence, choices))
-        });
+        let waiting = waiting
+            .into_iter()
+            .map(|waiting| (Order { request, choice: 0 }, Active::new(waiting.sequence, choices)));
         let mut all: Vec<(Order, Active)> = waiting.collect();
         for set in [&mut self.running, &mut self.parked] {
             let orders: Vec<Order> = set.range(range.clone()).map(|(order, _)| *order).collect();
@@ -342,12 +333,15 @@ impl Scheduler {
                     context += active.computed;
                     rows.push(active.row(*order, 1));
                 }
-                left => prefilling.push(Prefilling { order: *order, context: active.computed, left }),
+                left => {
+                    prefilling.push(Prefilling { order: *order, context: active.computed, left })
+                }
             }
         }
         let decode_rows = rows.len();
-        let capacity =
-            |at: usize| self.pace.prefill_tokens(decode_rows, context, at).min(self.spec.prefill_tokens);
+        let capacity = |at: usize| {
+            self.pace.prefill_tokens(decode_rows, context, at).min(self.spec.prefill_tokens)
+        };
         for (order, tokens) in share(&prefilling, &capacity) {
             rows.push(self.running[&order].row(order, tokens));
         }
@@ -537,7 +531,6 @@ impl Active {
         self.blocks.extend(more.iter().map(Lease::id));
         self.table.extend(more);
     }
-
 }
 
 /// Blocks that so many tokens fill.

@@ -21,10 +21,7 @@ pub struct Prefilling {
 ///
 /// The shortest goes first, so that a short request passes a long one; the oldest has a quarter
 /// of the time for itself. Something is always done.
-pub fn share(
-    prefilling: &[Prefilling],
-    capacity: &dyn Fn(usize) -> usize,
-) -> Vec<(Order, usize)> {
+pub fn share(prefilling: &[Prefilling], capacity: &dyn Fn(usize) -> usize) -> Vec<(Order, usize)> {
     let Some(oldest) = prefilling.iter().map(|one| one.order).min() else { return Vec::new() };
     let mut by_length = prefilling.to_vec();
     by_length.sort_by_key(|one| (one.left, one.order));
@@ -62,7 +59,8 @@ mod tests {
     #[track_caller]
     fn check(prefilling: &[Prefilling], capacity: usize, expected: &[(u64, usize)]) {
         let found = share(prefilling, &|_| capacity);
-        let found: Vec<_> = found.iter().map(|(order, tokens)| (order.request.0, *tokens)).collect();
+        let found: Vec<_> =
+            found.iter().map(|(order, tokens)| (order.request.0, *tokens)).collect();
         assert_eq!(found, expected);
     }
 

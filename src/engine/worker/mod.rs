@@ -160,9 +160,7 @@ impl Worker {
             self.panics.push(now);
         }
         match self.panics.len() >= PANICS_MAX {
-            true => {
-                Err(Fatal(format!("the model panicked {PANICS_MAX} times within a minute")))
-            }
+            true => Err(Fatal(format!("the model panicked {PANICS_MAX} times within a minute"))),
             false => Ok(()),
         }
     }
@@ -228,7 +226,7 @@ impl Worker {
         let logits = run(&mut *self.model, &Batch { rows: vec![row] });
         match logits {
             Ok(logits) if logits[0].last().iter().any(|logit| logit.is_nan()) => {
-                Err("the model computes NaN".to_owned())
+                Err("the model computed NaN in its first step".to_owned())
             }
             Ok(_) => Ok(()),
             Err(Failure::Refused(error)) => Err(error.to_string()),

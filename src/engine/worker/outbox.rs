@@ -45,8 +45,7 @@ impl Outbox {
 
     /// Whether the reader has let the channel be full for too long.
     pub fn is_stuck(&self, now: Instant) -> bool {
-        self.full_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= READER_PATIENCE)
+        self.full_since.is_some_and(|since| now.saturating_duration_since(since) >= READER_PATIENCE)
     }
 
     pub fn push(&mut self, item: Item, now: Instant) {

@@ -86,7 +86,6 @@ impl Shared {
 
     /// The engine is no more. Whoever made it decides what becomes of the process.
     pub fn fail(&self, reason: &str) {
-        tracing::error!(reason, "the engine has failed");
         self.set_status(Status::Failed(reason.to_owned()));
         (self.on_fatal)(reason);
     }
@@ -117,14 +116,10 @@ pub fn run(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) 
     }
 }
 
-fn serve(
-    setup: Setup,
-    load: impl FnOnce() -> Result<Box<dyn Model>, String>,
-) -> Result<(), Fatal> {
+fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) -> Result<(), Fatal> {
     let Setup { config, tokenizer, store, commands, shared } = setup;
     let model = load().map_err(Fatal)?;
-    let scheduler =
-        Scheduler::new(config.limits(), model.spec().clone(), tokenizer, store.keeps());
+    let scheduler = Scheduler::new(config.limits(), model.spec().clone(), tokenizer, store.keeps());
     let mut worker = Worker::new(scheduler, model, store);
     let on_hang = {
         let shared = Arc::clone(&shared);

@@ -42,7 +42,9 @@ impl Watchdog {
                 thread::sleep(period);
                 if watched.is_hung() {
                     let most = watched.patience_min.as_secs();
-                    return on_hang(format!("a step has not ended (the limit is {most} s or more)"));
+                    return on_hang(format!(
+                        "a step has not ended (the limit is {most} s or more)"
+                    ));
                 }
             }
         })?;
@@ -62,8 +64,8 @@ impl Watchdog {
 impl Watch for Watchdog {
     fn begin(&self, predicted: Duration) {
         let patience = (predicted.saturating_mul(PATIENCE)).max(self.patience_min);
-        let deadline = (self.started.elapsed() + patience).as_millis() as u64;
-        self.deadline_ms.store(deadline.max(1), Ordering::Relaxed);
+        let deadline = self.started.elapsed().saturating_add(patience).as_millis();
+        self.deadline_ms.store((deadline as u64).max(1), Ordering::Relaxed);
     }
 
     fn end(&self) {
