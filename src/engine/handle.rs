@@ -14,7 +14,7 @@ use super::worker::outbox::STREAM_ITEMS_MAX;
 use super::worker::thread::{self as engine_thread, Command, Setup, Shared, Submission};
 use super::worker::watchdog::PATIENCE_MIN;
 use super::{DrainError, Error, Item, Request};
-use crate::model::Model;
+use crate::model::{Model, Spec};
 use crate::text::Tokenizer;
 use crate::types::{Namespace, TokenId};
 
@@ -187,6 +187,11 @@ impl Engine {
 
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// The shape of the model, once it is loaded.
+    pub fn spec(&self) -> Option<&Spec> {
+        self.shared.spec.get()
     }
 
     /// The ids that replies with this text (outer white space aside) were generated as, latest

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc::Sender, oneshot};
@@ -15,7 +15,7 @@ use super::{Clock, Fatal, Worker};
 use crate::engine::handle::{Config, Evicted, Stats, Status};
 use crate::engine::scheduler::{RequestId, Scheduler};
 use crate::engine::{DrainError, Error, Item, Request, Store};
-use crate::model::Model;
+use crate::model::{Model, Spec};
 use crate::text::{Replies, Tokenizer};
 
 /// How often streams that do not take their items, and drains, are looked at while nothing runs.
@@ -40,7 +40,9 @@ pub struct Submission {
 pub struct Shared {
     pub is_draining: AtomicBool,
     pub is_shut_down: AtomicBool,
-    pub replies: Mutex<Replies>,
+    replies: Mutex<Replies>,
+    /// That of the model, once it is there.
+    pub spec: OnceLock<Spec>,
     status: Mutex<Status>,
     status_changed: Condvar,
     stats: Mutex<Stats>,
@@ -53,6 +55,7 @@ impl Shared {
             is_draining: AtomicBool::new(false),
             is_shut_down: AtomicBool::new(false),
             replies: Mutex::new(Replies::new()),
+            spec: OnceLock::new(),
             status: Mutex::new(Status::Starting),
             status_changed: Condvar::new(),
             stats: Mutex::new(Stats::default()),
