@@ -223,6 +223,8 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
         top_p: arguments.top_p.or(defaults.top_p).unwrap_or(1.0),
         min_p: arguments.min_p.or(defaults.min_p).unwrap_or(0.0),
         repeat_penalty: arguments.repeat_penalty.or(defaults.repeat_penalty).unwrap_or(1.0),
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
         seed: arguments.seed.or(defaults.seed).unwrap_or_else(random_seed),
     };
     sampling.check()?;

@@ -1,7 +1,7 @@
 //! One request on its way: its tokens, the text they make, and when it ends. Pure.
 
 use super::{Reply, Request};
-use crate::model::sample::{self, Sampling};
+use crate::model::sample::{self, History, Sampling};
 use crate::text::{Detokenizer, StopMatcher, Tokenizer};
 use crate::types::TokenId;
 
@@ -77,7 +77,8 @@ impl Sequence {
     pub fn sample(&mut self, logits: &[f32]) -> Option<String> {
         assert_eq!(self.finish, None);
         let draw = (self.tokens.len() - self.prompt_tokens) as u64;
-        let token = sample::sample(logits, &self.sampling, &self.tokens, draw)?;
+        let history = History { tokens: &self.tokens, prompt_tokens: self.prompt_tokens };
+        let token = sample::sample(logits, &self.sampling, history, draw)?;
         self.tokens.push(token);
         let mut new = String::new();
         if self.end_tokens.contains(&token) {
@@ -147,18 +148,10 @@ mod tests {
 
     /// A sequence whose model has said these tokens, and the text it has shown.
     fn after(tokenizer: &Tokenizer, tokens: &[TokenId], stop: &str) -> (Sequence, String) {
-        let sampling = Sampling {
-            temperature: 0.0,
-            top_k: None,
-            top_p: 1.0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            seed: 0,
-        };
         let request = Request {
             prompt: tokenizer.encode("a", Special::Parse).expect("it encodes"),
             max_tokens: 100,
-            sampling,
+            sampling: Sampling::GREEDY,
             stops: vec![stop.to_owned()],
             reply: Reply::Turn,
         };
