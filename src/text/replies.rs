@@ -178,13 +178,15 @@ mod tests {
         assert_eq!(replies.bytes, 0);
     }
 
-    /// The same in a vector: namespace, text and lists, the least recently used first.
+    type Kept = (Namespace, String, Vec<Arc<[TokenId]>>);
+
+    /// The same in a vector, the least recently used first.
     #[derive(Default)]
-    struct Naive(Vec<(Namespace, String, Vec<Arc<[TokenId]>>)>);
+    struct Naive(Vec<Kept>);
 
     impl Naive {
         fn take(&mut self, namespace: &Namespace, text: &str) -> Option<Vec<Arc<[TokenId]>>> {
-            let is_it = |(n, t, _): &(Namespace, String, _)| n == namespace && t == text;
+            let is_it = |(n, t, _): &Kept| n == namespace && t == text;
             self.0.iter().position(is_it).map(|index| self.0.remove(index).2)
         }
 

@@ -122,7 +122,8 @@ pub fn run(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) 
 fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) -> Result<(), Fatal> {
     let Setup { config, tokenizer, store, commands, shared } = setup;
     let model = load().map_err(Fatal)?;
-    let scheduler = Scheduler::new(config.limits(), model.spec().clone(), tokenizer, store.keeps());
+    let spec = shared.spec.get_or_init(|| model.spec().clone());
+    let scheduler = Scheduler::new(config.limits(), spec.clone(), tokenizer, store.keeps());
     let mut worker = Worker::new(scheduler, model, store);
     let on_hang = {
         let shared = Arc::clone(&shared);
