@@ -2,6 +2,7 @@
 
 mod error;
 mod handle;
+pub mod pace;
 pub mod pool;
 pub mod prefix;
 pub mod queue;
