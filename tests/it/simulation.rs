@@ -29,7 +29,7 @@ use crate::support::text::byte_level_tokenizer;
 const STEPS: usize = 1_000_000;
 /// Steps of one simulation; then another world begins.
 const STEPS_PER_WORLD: usize = 2_000;
-const CONTEXT_TOKENS: usize = 1_100;
+const CONTEXT_TOKENS: usize = 1_800;
 /// The first tokens of the tokenizer, those that end a turn among them.
 const VOCABULARY: usize = 64;
 const QUEUE_TIME: Duration = Duration::from_secs(5);
@@ -223,7 +223,7 @@ impl World {
                 memory,
             })
         };
-        let pool_blocks = random.pick(&[6, 8, 10, 12, 20, 40]);
+        let pool_blocks = random.pick(&[8, 9, 10, 12, 20, 40]);
         let model = fake(pool_blocks);
         let limits = Limits {
             step: Duration::from_millis(100),
@@ -264,7 +264,10 @@ impl World {
             if self.random.range(0..100) < eagerness {
                 self.submit();
             }
-            self.disturb();
+            // In a calm world long replies come to their end.
+            if !self.is_calm() || step % 20 == 0 {
+                self.disturb();
+            }
             self.step();
         }
         // A drain: nothing new, and everything that is there ends.
@@ -291,6 +294,10 @@ impl World {
             self.totals.restored = kept.loads;
         }
         self.totals
+    }
+
+    fn is_calm(&self) -> bool {
+        self.totals.seed.is_multiple_of(3)
     }
 
     fn submit(&mut self) {
@@ -320,13 +327,13 @@ impl World {
         };
         // Few different tokens, so that prompts agree for a while.
         prompt.extend((0..more).map(|_| TokenId(self.random.range(3..6) as u32)));
-        if prompt.len() > 900 {
+        if prompt.len() > 600 {
             prompt.truncate(self.random.range(1..300));
         }
-        // In some worlds many replies are longer than the window that is reserved for them.
+        // In calm worlds many replies are longer than the window that is reserved for them.
         let max_tokens = match self.random.range(0..if self.totals.seed % 3 == 0 { 2 } else { 12 })
         {
-            0 => self.random.range(600..1_000),
+            0 => self.random.range(600..1_600),
             _ => self.random.range(1..120),
         };
         let choices = if self.random.range(0..10) == 0 { self.random.range(1..4) } else { 1 };
