@@ -10,12 +10,16 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use semantic::engine::HeadId;
 use semantic::engine::pace::{Pace, Shape};
 use semantic::engine::pool::Pool;
 use semantic::engine::prefix::PrefixIndex;
 use semantic::engine::queue::Queue;
-use semantic::types::{Namespace, TokenId};
+use semantic::engine::scheduler::{Limits, Scheduler};
+use semantic::engine::{HeadId, Reply, Request};
+use semantic::model::sample::Sampling;
+use semantic::model::{Batch, LayerSpec, Logits, Spec, Wanted};
+use semantic::text::{Prompt, Tokenizer};
+use semantic::types::{Namespace, TextSource, TokenId};
 
 const ROUNDS: usize = 31;
 const REPEATS: usize = 200;
@@ -25,6 +29,14 @@ const HEADS: u32 = 1_000;
 const HEAD_TOKENS: u32 = 4_000;
 const SHARED_TOKENS: u32 = 3_000;
 const WAITING: usize = 1_000;
+
+/// Sequences that decode, and blocks they share among them and the free list.
+const SEQUENCES: u32 = 100;
+const BLOCKS: usize = 10_000;
+/// Prompt of each: seventy blocks.
+const PROMPT_TOKENS: u32 = 70 * 256;
+/// Few, so that choosing a token costs next to nothing: that belongs to the model's side.
+const VOCABULARY: usize = 32;
 
 /// Something to measure.
 struct Case {
@@ -38,6 +50,7 @@ fn main() {
     cases.extend(prefix());
     cases.extend([1, 100].map(queue));
     cases.push(pace());
+    cases.push(scheduler());
     let medians = medians(if is_bench { ROUNDS } else { 1 }, &mut cases);
     for (case, median) in cases.iter().zip(medians) {
         println!("{:54} {median:9.3} us", case.name);
@@ -152,4 +165,80 @@ fn pace() -> Case {
         step.add_prefill(4_096, tokens);
         pace.observe(black_box(&step), Duration::from_millis(90));
     })
+}
+
+/// All of a step but the model: who is admitted, what runs, the batch, its cost, and what becomes
+/// of the logits, with the events for a hundred clients.
+fn scheduler() -> Case {
+    let limits = Limits {
+        // Long, so that the prompts are done soon.
+        step: Duration::from_secs(1_000),
+        running_max: SEQUENCES as usize,
+        queue_max: 2 * SEQUENCES as usize,
+        queue_time: Duration::MAX / 4,
+        instance: 0,
+    };
+    let spec = Spec {
+        vocabulary: VOCABULARY,
+        context_tokens: 1 << 20,
+        pool_blocks: BLOCKS,
+        prefill_tokens: 512,
+        layers: vec![LayerSpec { key_bytes: 1, value_bytes: 1, snapshot_bytes: 0 }],
+    };
+    let source = TextSource::Folder {
+        tokenizer_json: include_bytes!("../data/text/byte_level.tokenizer.json").to_vec(),
+        tokenizer_config_json: None,
+        chat_template_jinja: None,
+        end_tokens: Vec::new(),
+    };
+    let tokenizer = Tokenizer::new(&source).expect("the fixture is a tokenizer");
+    let mut scheduler = Scheduler::new(limits, spec, Arc::new(tokenizer), false);
+    let now = Instant::now();
+    for sequence in 0..SEQUENCES {
+        let token = |index: u32| TokenId((index * (sequence + 1)) % VOCABULARY as u32);
+        let prompt: Vec<TokenId> = (0..PROMPT_TOKENS).map(token).collect();
+        let request = Request {
+            namespace: Namespace::local(),
+            agent: None,
+            prompt: Prompt::from(prompt),
+            max_tokens: Some(1 << 15),
+            sampling: Sampling::GREEDY,
+            stops: Vec::new(),
+            reply: Reply::Turn,
+            choices: 1,
+            logprobs: None,
+            is_end_ignored: true,
+        };
+        scheduler.submit(request, now).expect("there is room");
+    }
+    let mut step = move || {
+        black_box(scheduler.admit(now));
+        let rows = scheduler.rows();
+        let shape = scheduler.shape(&rows);
+        black_box(scheduler.predict(&shape));
+        let logits = logits(&scheduler.batch(&rows));
+        scheduler.observe(&shape, Duration::from_millis(100));
+        scheduler.complete(&rows, &logits, now);
+        black_box(scheduler.take_items());
+        black_box(scheduler.stats());
+        rows.iter().filter(|row| row.is_last && row.end > PROMPT_TOKENS as usize).count()
+    };
+    // Until all of them decode.
+    while step() < SEQUENCES as usize {}
+    let name = format!("step of {SEQUENCES} sequences in {BLOCKS} blocks, all but the model");
+    Case {
+        name,
+        run: Box::new(move || {
+            black_box(step());
+        }),
+    }
+}
+
+/// What a model would answer, without one.
+fn logits(batch: &Batch<'_>) -> Vec<Logits> {
+    let one = |wanted| match wanted {
+        Wanted::Last => Logits::new(VOCABULARY, vec![0.0; VOCABULARY]),
+        Wanted::None | Wanted::All => Logits::new(VOCABULARY, Vec::new()),
+    };
+    batch.rows.iter().map(|row| one(row.logits)).collect()
 }
