@@ -46,7 +46,8 @@ impl Default for Config {
             step: Duration::from_millis(100),
             // Each costs a window of blocks; more than this slow each other down too much.
             running_max: 64,
-            queue_max: 1024,
+            // One namespace alone has half of it.
+            queue_max: 2048,
             queue_time: Duration::from_secs(120),
             step_patience: PATIENCE_MIN,
             instance: 0,

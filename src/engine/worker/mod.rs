@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::handle::Evicted;
+use super::pace::Shape;
 use super::scheduler::{Copy, PlannedRow, Restore, Scheduler, Work};
 use super::store::{HeadId, Snapshot, Store};
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
@@ -51,8 +52,11 @@ pub struct Worker {
 pub struct Fatal(pub String);
 
 /// How a step failed.
+#[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error(transparent)]
     Refused(model::Error),
+    #[error("it panicked")]
     Panicked,
 }
 
@@ -149,10 +153,7 @@ impl Worker {
     }
 
     fn blame(&mut self, row: &PlannedRow, failure: Failure, now: Instant) -> Result<(), Fatal> {
-        let reason = match &failure {
-            Failure::Refused(error) => error.to_string(),
-            Failure::Panicked => "it panicked".to_owned(),
-        };
+        let reason = failure.to_string();
         tracing::error!(request = row.order.request.0, reason, "the model failed a request");
         self.scheduler.fail(row.order.request, Error::Model(reason));
         if matches!(failure, Failure::Panicked) {
@@ -219,19 +220,27 @@ impl Worker {
         }
     }
 
-    /// The first token: everything that a step touches has been touched once after it.
-    pub fn warm_up(&mut self) -> Result<(), String> {
+    /// The first tokens. What a step touches has been touched once after the first of them; the
+    /// second tells the scheduler how fast this machine is, so that the first prompt's chunks are
+    /// not cut for another.
+    pub fn warm_up(&mut self, clock: &dyn Clock) -> Result<(), String> {
         let (tokens, blocks) = ([TokenId(0)], [BlockId(0)]);
         let row = Row { tokens: &tokens, start: 0, blocks: &blocks, logits: Wanted::Last };
-        let logits = run(&mut *self.model, &Batch { rows: vec![row] });
-        match logits {
-            Ok(logits) if logits[0].last().iter().any(|logit| logit.is_nan()) => {
-                Err("the model computed NaN in its first step".to_owned())
+        let mut shape = Shape::default();
+        shape.add_decode(0);
+        for is_timed in [false, true] {
+            let started = clock.now();
+            let result = run(&mut *self.model, &Batch { rows: vec![row] });
+            let took = clock.now().saturating_duration_since(started);
+            let logits = result.map_err(|failure| failure.to_string())?;
+            if logits[0].last().iter().any(|logit| logit.is_nan()) {
+                return Err("the model computed NaN in its first step".to_owned());
             }
-            Ok(_) => Ok(()),
-            Err(Failure::Refused(error)) => Err(error.to_string()),
-            Err(Failure::Panicked) => Err("the model panicked".to_owned()),
+            if is_timed {
+                self.scheduler.observe(&shape, took);
+            }
         }
+        Ok(())
     }
 }
 

@@ -131,7 +131,7 @@ fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) ->
     };
     let watchdog = Watchdog::start(config.step_patience, on_hang)
         .map_err(|error| Fatal(format!("cannot start a thread: {error}")))?;
-    worker.warm_up().map_err(Fatal)?;
+    worker.warm_up(&SystemClock).map_err(Fatal)?;
     *lock(&shared.stats) = worker.scheduler.stats();
     if !shared.is_shut_down.load(Ordering::SeqCst) {
         shared.set_status(Status::Serving);
