@@ -5,6 +5,7 @@
 mod bad_input;
 mod bench;
 mod cli;
+mod engine;
 mod golden;
 mod invariance;
 mod kv;
