@@ -204,6 +204,8 @@ impl Engine {
     /// From the instant of the call new requests are refused. Waits until everything accepted
     /// before has finished and returns how much that was. May be called again.
     pub async fn drain(&self, timeout: Duration) -> Result<usize, DrainError> {
+        // Looked at first: what ends from here on was waited for.
+        let finished_before = self.shared.finished_requests.load(Ordering::SeqCst);
         self.shared.is_draining.store(true, Ordering::SeqCst);
         let (reply, answer) = oneshot::channel();
         match self.shared.status() {
@@ -212,7 +214,8 @@ impl Engine {
             Status::Serving | Status::Draining => (),
             Status::Failed(_) | Status::Stopped => return Err(DrainError::Stopped),
         }
-        self.send(Command::Drain { timeout, reply }).map_err(|Gone| DrainError::Stopped)?;
+        let command = Command::Drain { timeout, finished_before, reply };
+        self.send(command).map_err(|Gone| DrainError::Stopped)?;
         answer.await.unwrap_or(Err(DrainError::Stopped))
     }
 

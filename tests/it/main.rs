@@ -6,6 +6,7 @@ mod bad_input;
 mod batching;
 mod bench;
 mod cli;
+mod engine;
 mod golden;
 mod invariance;
 mod kv;

@@ -69,10 +69,12 @@ impl Worker {
     /// anything to do.
     pub fn turn(&mut self, clock: &dyn Clock, watch: &dyn Watch) -> Result<bool, Fatal> {
         let mut is_busy = false;
+        // Blocks whose copy failed: a later copy may be from one of them.
+        let mut broken = Vec::new();
         for work in self.scheduler.admit(clock.now()) {
             is_busy = true;
             match work {
-                Work::Copy(copy) => self.copy(&copy),
+                Work::Copy(copy) => self.copy(&copy, &mut broken),
                 Work::Restore(restore) => self.restore(&restore),
             }
         }
@@ -89,9 +91,17 @@ impl Worker {
         Ok(is_busy)
     }
 
-    fn copy(&mut self, copy: &Copy) {
-        if let Err(error) = self.model.copy(copy.from.id(), copy.to, copy.tokens) {
-            self.scheduler.fail(copy.order.request, Error::Model(error.to_string()));
+    fn copy(&mut self, copy: &Copy, broken: &mut Vec<BlockId>) {
+        let result = match broken.contains(&copy.from.id()) {
+            true => Err("what it is a copy of could not be copied".to_owned()),
+            false => self
+                .model
+                .copy(copy.from.id(), copy.to, copy.tokens)
+                .map_err(|error| error.to_string()),
+        };
+        if let Err(reason) = result {
+            broken.push(copy.to);
+            self.scheduler.fail(copy.order.request, Error::Model(reason));
         }
     }
 
@@ -139,6 +149,10 @@ impl Worker {
             Err(_) => {
                 // Somebody's row is to blame; the others go on.
                 for row in rows {
+                    // Another choice of its request has just failed, and with it all of them.
+                    if !self.scheduler.knows(row.order.request) {
+                        continue;
+                    }
                     watch.begin(self.scheduler.predict(&self.scheduler.shape(&[*row])));
                     let result = run(&mut *self.model, &self.scheduler.batch(&[*row]));
                     watch.end();
@@ -175,6 +189,8 @@ impl Worker {
         let Some(head) = self.scheduler.unsaved().find(is_due) else { return false };
         if let Err(reason) = self.save(head) {
             tracing::warn!(head = head.0, reason, "agent not saved");
+            // Of those that have gone unsaved, nothing else tells.
+            self.retries.retain(|head, _| self.scheduler.head(*head).is_some());
             self.retries.insert(head, now + SAVE_RETRY);
         }
         true

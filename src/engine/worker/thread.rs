@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,9 +24,16 @@ const IDLE_PERIOD: Duration = Duration::from_millis(10);
 /// What a handle asks of the thread.
 pub enum Command {
     Submit(Box<Submission>),
-    Drain { timeout: Duration, reply: oneshot::Sender<Result<usize, DrainError>> },
+    Drain {
+        timeout: Duration,
+        /// Requests that had ended when it was asked for.
+        finished_before: u64,
+        reply: oneshot::Sender<Result<usize, DrainError>>,
+    },
     Cut,
-    EvictAll { reply: oneshot::Sender<Evicted> },
+    EvictAll {
+        reply: oneshot::Sender<Evicted>,
+    },
     Shutdown,
 }
 
@@ -40,6 +47,8 @@ pub struct Submission {
 pub struct Shared {
     pub is_draining: AtomicBool,
     pub is_shut_down: AtomicBool,
+    /// Requests that have ended.
+    pub finished_requests: AtomicU64,
     replies: Mutex<Replies>,
     /// That of the model, once it is there.
     pub spec: OnceLock<Spec>,
@@ -54,6 +63,7 @@ impl Shared {
         Shared {
             is_draining: AtomicBool::new(false),
             is_shut_down: AtomicBool::new(false),
+            finished_requests: AtomicU64::new(0),
             replies: Mutex::new(Replies::new()),
             spec: OnceLock::new(),
             status: Mutex::new(Status::Starting),
@@ -160,9 +170,9 @@ struct Thread {
 
 /// A drain that waits.
 struct Drain {
-    deadline: Instant,
+    /// None if it is further away than time goes.
+    deadline: Option<Instant>,
     timeout: Duration,
-    /// Requests that had ended when it began.
     finished_before: u64,
     reply: oneshot::Sender<Result<usize, DrainError>>,
 }
@@ -192,7 +202,6 @@ impl Thread {
             is_busy = self.worker.turn(&SystemClock, &*watchdog)?;
             self.deliver();
             self.settle_drains();
-            *lock(&self.shared.stats) = self.worker.scheduler.stats();
         }
         self.worker.scheduler.cut();
         self.deliver();
@@ -234,20 +243,19 @@ impl Thread {
     fn obey(&mut self, command: Command) -> Next {
         match command {
             Command::Submit(submission) => self.submit(*submission),
-            Command::Drain { timeout, reply } => self.drains.push(Drain {
-                deadline: Instant::now() + timeout,
-                timeout,
-                finished_before: self.worker.scheduler.finished_requests(),
-                reply,
-            }),
+            Command::Drain { timeout, finished_before, reply } => {
+                let deadline = Instant::now().checked_add(timeout);
+                self.drains.push(Drain { deadline, timeout, finished_before, reply });
+            }
             Command::Cut => {
                 self.worker.scheduler.cut();
                 self.deliver();
             }
             Command::EvictAll { reply } => {
+                let evicted = self.worker.evict_all();
+                self.publish();
                 // Nobody may be there to hear it.
-                let _ = reply.send(self.worker.evict_all());
-                *lock(&self.shared.stats) = self.worker.scheduler.stats();
+                let _ = reply.send(evicted);
             }
             Command::Shutdown => return Next::Leave,
         }
@@ -273,17 +281,32 @@ impl Thread {
     fn cancel_unwanted(&mut self) {
         let now = Instant::now();
         let scheduler = &mut self.worker.scheduler;
+        let mut has_ended = false;
         for (id, outbox) in &self.outboxes {
             if outbox.is_cancelled() {
                 scheduler.cancel(*id, now);
             } else if outbox.is_stuck(now) {
                 scheduler.fail(*id, Error::SlowReader);
+            } else {
+                continue;
             }
+            has_ended = true;
         }
-        self.deliver();
+        if has_ended {
+            self.deliver();
+        }
+    }
+
+    /// Lets handles see how things stand.
+    fn publish(&self) {
+        let scheduler = &self.worker.scheduler;
+        *lock(&self.shared.stats) = scheduler.stats();
+        self.shared.finished_requests.store(scheduler.finished_requests(), Ordering::SeqCst);
     }
 
     fn deliver(&mut self) {
+        // Whoever hears that a request has ended finds it so in the statistics.
+        self.publish();
         let now = Instant::now();
         for reply in self.worker.scheduler.take_replies() {
             self.shared.replies().remember(&reply.namespace, &reply.text, reply.tokens);
@@ -314,7 +337,7 @@ impl Thread {
             // Who asked may have gone away.
             if running == 0 {
                 let _ = drain.reply.send(Ok(drained));
-            } else if now >= drain.deadline {
+            } else if drain.deadline.is_some_and(|deadline| deadline <= now) {
                 let _ = drain.reply.send(Err(DrainError::Timeout { running, drained, timeout }));
             } else {
                 self.drains.push(drain);

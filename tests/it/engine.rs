@@ -1,0 +1,8 @@
+//! The engine as its callers have it, on a fake model that the tests hold: no test sleeps, and
+//! none depends on how long anything takes.
+
+mod failures;
+mod lifecycle;
+mod reuse;
+mod serving;
+mod storing;
