@@ -11,7 +11,7 @@ use super::Context;
 use super::compute::{Compute, ComputeFlags};
 use super::interrupt::Interrupt;
 use super::memory::peak_rss_bytes;
-use super::model::{self, ModelFlag};
+use super::model::{self, ModelFlag, name_model};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
 use crate::engine::single::{self as engine, Answer, Event, Finish, Outcome, Reply, Request};
@@ -177,18 +177,6 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts the model's path before a failure that does not name it.
-fn name_model<E>(error: E, path: &Path) -> anyhow::Error
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let path = path.display().to_string();
-    match error.to_string().starts_with(&path) {
-        true => anyhow::Error::new(error),
-        false => anyhow::Error::new(error).context(path),
-    }
-}
-
 /// A tokenizer may know tokens that the model has no row for, as long as nobody uses them.
 fn check_vocabulary(prompt: &[TokenId], rows: usize) -> anyhow::Result<()> {
     match prompt.iter().find(|token| token.0 as usize >= rows) {
@@ -234,7 +222,7 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
     if stops.iter().any(String::is_empty) {
         return Err("a stop text is empty".to_owned());
     }
-    let compute = arguments.compute.merge(defaults)?;
+    let compute = arguments.compute.merge(defaults.compute())?;
     Ok(Settings { sampling, max_tokens, stops: stops.clone(), compute })
 }
 

@@ -7,6 +7,7 @@ mod request;
 pub mod single;
 mod store;
 
+pub use crate::model::sample::{Sampling, TokenLogprob};
 pub use error::{DrainError, Error};
 pub use handle::{Engine, Evicted, Stats, Status, Stream};
 pub use request::{

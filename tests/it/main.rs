@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod cli;
 mod golden;
+mod http;
 mod invariance;
 mod kv;
 #[cfg(target_os = "linux")]

@@ -3,5 +3,6 @@
 pub mod cli;
 pub mod golden;
 pub mod greedy;
+pub mod http;
 pub mod hub;
 pub mod model;
