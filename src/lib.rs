@@ -11,7 +11,7 @@
 //! | room | what it is for | it alone names |
 //! | --- | --- | --- |
 //! | [`types`] | nouns that several rooms share | |
-//! | [`text`] | tokenizer, incremental detokenizer, chat template, stop sequences | `tokenizers`, `minijinja` |
+//! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, stop sequences | `tokenizers`, `minijinja` |
 //! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`engine`] | requests to tokens | |
 //! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `governor`, `subtle`, status codes |

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -14,12 +15,14 @@ use super::memory::peak_rss_bytes;
 use super::model::{self, ModelFlag, name_model};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
-use crate::engine::single::{self as engine, Answer, Event, Finish, Outcome, Reply, Request};
+use crate::engine::{
+    self, Choice, Engine, Event, Finish, Forgetful, Outcome, Reply, Request, Stream, budget_tokens,
+};
 use crate::model::LoadOptions;
 use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
 use crate::text::{self, ChatTemplate, Message, RenderOptions, Special, Tokenizer};
-use crate::types::{BLOCK_TOKENS, TokenId};
+use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
 
 /// The longest reply if nobody says otherwise.
 const MAX_TOKENS_DEFAULT: usize = 512;
@@ -135,40 +138,48 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     };
     check_vocabulary(&tokens, files.summary().vocabulary)
         .map_err(|error| error.context(resolved.path.display().to_string()))?;
-    let request = Request { prompt: tokens, max_tokens, sampling, stops, reply };
-    let budget = engine::budget_tokens(&request, files.summary().context_tokens)?;
+    let prompt_tokens = tokens.len();
+    let budget = budget_tokens(prompt_tokens, max_tokens, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
     let options = LoadOptions { kv, pool_blocks, device, threads };
-    let mut model = files.load(options).map_err(|error| name_model(error, &resolved.path))?;
+    let load = move || files.load(options).map_err(|error| error.to_string());
+    // Nobody else waits, so that a step may be as long as serves the prompt best.
+    let config = engine::Config { step: Duration::MAX, ..engine::Config::default() };
+    let engine = Engine::start(config, Arc::new(tokenizer), Box::new(Forgetful), load);
+    let started = engine.wait_started();
+    started.map_err(|reason| name_model(Reason(reason), &resolved.path))?;
     let load = load_started.elapsed();
 
     let interrupt = Interrupt::catch()?;
-    let mut screen = Screen::new(&arguments, request.prompt.len());
-    let mut failure = None;
-    let outcome = engine::run(&mut *model, &tokenizer, request, &mut |event| {
-        if let Err(error) = screen.show(event) {
-            failure = Some(error);
-        }
-        match failure.is_some() || interrupt.is_set() {
-            true => Answer::Cancel,
-            false => Answer::Continue,
-        }
+    let mut screen = Screen::new(&arguments, prompt_tokens);
+    let stream = engine.submit(Request {
+        namespace: Namespace::local(),
+        agent: None,
+        prompt: tokens.into(),
+        max_tokens: Some(max_tokens),
+        sampling,
+        stops,
+        reply,
+        choices: 1,
+        logprobs: None,
+        is_end_ignored: false,
     });
+    let outcome = follow(stream, &mut screen, &interrupt);
     screen.clear();
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
-    let outcome = outcome.map_err(|error| name_model(error, &resolved.path))?;
+    engine.shutdown();
+    let outcome = outcome?.map_err(|error| name_model(error, &resolved.path))?;
+    let Outcome { choices, .. } = &outcome;
+    let Choice { text, finish, .. } = &choices[0];
     match arguments.json {
         true => {
             let report = Report::new(&outcome, load, resolved.name.clone());
             output::data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
         }
         // The reply ends where the model ended it; a terminal wants a new line after it.
-        false if !outcome.text.ends_with('\n') => output::data(b"\n")?,
+        false if !text.ends_with('\n') => output::data(b"\n")?,
         false => (),
     }
-    if outcome.finish == Finish::Cancelled {
+    if *finish == Finish::Cancelled {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
     if resolved.name == DEFAULT_MODEL && !arguments.quiet {
@@ -176,6 +187,30 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Shows what comes until the reply is complete or the user has had enough.
+fn follow(
+    mut stream: Stream,
+    screen: &mut Screen,
+    interrupt: &Interrupt,
+) -> Result<Result<Outcome, engine::Error>, Failure> {
+    while let Some(item) = stream.blocking_next() {
+        match item {
+            Ok(Event::Finished(outcome)) => return Ok(Ok(outcome)),
+            Ok(event) => screen.show(&event)?,
+            Err(error) => return Ok(Err(error)),
+        }
+        if interrupt.is_set() {
+            stream.cancel();
+        }
+    }
+    Ok(Err(engine::Error::Stopped))
+}
+
+/// Why the engine did not start, as it says.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reason(String);
 
 /// A tokenizer may know tokens that the model has no row for, as long as nobody uses them.
 fn check_vocabulary(prompt: &[TokenId], rows: usize) -> anyhow::Result<()> {
@@ -211,6 +246,8 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
         top_p: arguments.top_p.or(defaults.top_p).unwrap_or(1.0),
         min_p: arguments.min_p.or(defaults.min_p).unwrap_or(0.0),
         repeat_penalty: arguments.repeat_penalty.or(defaults.repeat_penalty).unwrap_or(1.0),
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
         seed: arguments.seed.or(defaults.seed).unwrap_or_else(random_seed),
     };
     sampling.check()?;
@@ -227,7 +264,7 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
 }
 
 /// Differs from run to run, which is all that is asked of it.
-fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }
@@ -294,18 +331,19 @@ impl Screen {
         Screen { prints_text: !arguments.json, bar }
     }
 
-    fn show(&mut self, event: Event<'_>) -> Result<(), Failure> {
+    fn show(&mut self, event: &Event) -> Result<(), Failure> {
         match event {
+            Event::Admitted(_) | Event::Finished(_) => Ok(()),
             Event::Prefilled { tokens } => {
                 if let Some(bar) = &self.bar {
-                    bar.set_position(tokens as u64);
+                    bar.set_position(*tokens as u64);
                 }
                 Ok(())
             }
-            Event::Text(text) => {
+            Event::Text(delta) => {
                 self.clear();
-                match self.prints_text && !text.is_empty() {
-                    true => output::data(text.as_bytes()),
+                match self.prints_text && !delta.text.is_empty() {
+                    true => output::data(delta.text.as_bytes()),
                     false => Ok(()),
                 }
             }
@@ -326,17 +364,18 @@ impl Report {
             seconds => tokens as f64 / seconds,
         };
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        let choice = &outcome.choices[0];
         Report {
-            text: outcome.text.clone(),
-            finish_reason: match outcome.finish {
-                Finish::Stop => "stop",
+            text: choice.text.clone(),
+            finish_reason: match choice.finish {
+                Finish::Stop | Finish::StopSequence(_) => "stop",
                 Finish::Length => "length",
                 Finish::Cancelled => "cancelled",
             },
             usage: Usage {
                 prompt_tokens: outcome.prompt_tokens,
-                completion_tokens: outcome.completion_tokens,
-                prompt_tokens_details: PromptTokensDetails { cached_tokens: 0 },
+                completion_tokens: choice.completion_tokens,
+                prompt_tokens_details: PromptTokensDetails { cached_tokens: outcome.cached_tokens },
             },
             timings: Timings {
                 load_ms: milliseconds(load),
@@ -344,7 +383,7 @@ impl Report {
                 prefill_tokens_per_s: per_second(outcome.prompt_tokens, outcome.prefill),
                 // The first token belongs to the prefill.
                 decode_tokens_per_s: per_second(
-                    outcome.completion_tokens.saturating_sub(1),
+                    choice.completion_tokens.saturating_sub(1),
                     outcome.decode,
                 ),
             },

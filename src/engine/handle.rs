@@ -1,15 +1,79 @@
 //! The engine as others hold it: cheap to clone, usable from any thread.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{DrainError, Error, Event, Item, Request};
+use tokio::sync::{mpsc, oneshot};
+
+use super::scheduler::Limits;
+use super::store::Store;
+use super::worker::outbox::STREAM_ITEMS_MAX;
+use super::worker::thread::{self as engine_thread, Command, Setup, Shared, Submission};
+use super::worker::watchdog::PATIENCE_MIN;
+use super::{DrainError, Error, Item, Request};
+use crate::model::{Model, Spec};
+use crate::text::Tokenizer;
 use crate::types::{Namespace, TokenId};
 
-/// A handle on the engine's thread. Clones share it; it stops with [`Engine::shutdown`].
+/// Commands on their way to the engine's thread, which takes all of them before each step.
+const COMMANDS_MAX: usize = 4096;
+
+/// What the engine is held to.
+pub struct Config {
+    /// A step's time, as far as the size of its work can hold it.
+    pub step: Duration,
+    /// Sequences that run together.
+    pub running_max: usize,
+    /// Requests that wait.
+    pub queue_max: usize,
+    /// How long a request may wait.
+    pub queue_time: Duration,
+    /// A step that takes longer, and ten times what it was predicted to, hangs.
+    pub step_patience: Duration,
+    /// Tells the automatic agents of this process from those of others, e.g. the time.
+    pub instance: u64,
+    /// Hears why the engine cannot go on, from a thread of the engine's. A server ends its
+    /// process here.
+    pub on_fatal: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            step: Duration::from_millis(100),
+            // Each costs a window of blocks; more than this slow each other down too much.
+            running_max: 64,
+            queue_max: 1024,
+            queue_time: Duration::from_secs(120),
+            step_patience: PATIENCE_MIN,
+            instance: 0,
+            on_fatal: Box::new(|_| ()),
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            step: self.step,
+            running_max: self.running_max,
+            queue_max: self.queue_max,
+            queue_time: self.queue_time,
+            instance: self.instance,
+        }
+    }
+}
+
+/// A handle on the engine's thread. Clones share it; it ends with [`Engine::shutdown`] or with
+/// the last clone.
 #[derive(Clone)]
 pub struct Engine {
-    // filled in with the worker
+    commands: SyncSender<Command>,
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// How far the engine is.
@@ -37,64 +101,163 @@ pub struct Stats {
     pub running: usize,
     pub waiting: usize,
     pub parked: usize,
+    /// Times that a sequence was parked.
+    pub parkings: u64,
     pub agents: usize,
 }
 
 /// The answer to one request, as it comes. Dropping it cancels the request.
 pub struct Stream {
-    receiver: tokio::sync::mpsc::Receiver<Item>,
+    receiver: mpsc::Receiver<Item>,
+    is_cancelled: Arc<AtomicBool>,
 }
 
-/// What [`Engine::evict_all_to_disk`] came to.
+/// What [`Engine::evict_all_to_disk`] came to, in heads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evicted {
-    /// Heads that are safe in the store.
+    /// Safe in the store.
     pub saved: usize,
-    /// Heads that could not be saved.
+    /// Could not be saved; still in the pool.
     pub failed: usize,
+    /// Gone, because the store keeps nothing.
+    pub forgotten: usize,
 }
 
 impl Engine {
+    /// Starts the thread, which calls `load` and then serves. [`Engine::wait_started`] tells what
+    /// came of it.
+    pub fn start(
+        config: Config,
+        tokenizer: Arc<Tokenizer>,
+        store: Box<dyn Store>,
+        load: impl FnOnce() -> Result<Box<dyn Model>, String> + Send + 'static,
+    ) -> Engine {
+        let (sender, commands) = sync_channel(COMMANDS_MAX);
+        let mut config = config;
+        let on_fatal = std::mem::replace(&mut config.on_fatal, Box::new(|_| ()));
+        let shared = Arc::new(Shared::new(on_fatal));
+        let setup = Setup { config, tokenizer, store, commands, shared: Arc::clone(&shared) };
+        let thread = thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || engine_thread::run(setup, load));
+        if let Err(error) = &thread {
+            shared.fail(&format!("cannot start a thread: {error}"));
+        }
+        Engine { commands: sender, shared, thread: Arc::new(Mutex::new(thread.ok())) }
+    }
+
+    /// Waits until the model has made its first token, or says why it has not. For a thread that
+    /// may block.
+    pub fn wait_started(&self) -> Result<(), String> {
+        match self.shared.wait_started() {
+            Status::Failed(reason) => Err(reason),
+            Status::Stopped => Err(Error::Stopped.to_string()),
+            Status::Starting | Status::Serving | Status::Draining => Ok(()),
+        }
+    }
+
     /// Never waits. A refusal is the stream's first item.
     pub fn submit(&self, request: Request) -> Stream {
-        unreachable!("{request:?}")
+        let (sender, receiver) = mpsc::channel(STREAM_ITEMS_MAX);
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let stream = Stream { receiver, is_cancelled: Arc::clone(&is_cancelled) };
+        let refusal = match self.status() {
+            Status::Serving => {
+                let submission = Submission { request, sender: sender.clone(), is_cancelled };
+                match self.commands.try_send(Command::Submit(Box::new(submission))) {
+                    Ok(()) => return stream,
+                    Err(TrySendError::Full(_)) => Error::QueueFull { waiting: COMMANDS_MAX },
+                    Err(TrySendError::Disconnected(_)) => Error::Stopped,
+                }
+            }
+            Status::Starting => Error::Starting,
+            Status::Draining => Error::Draining,
+            Status::Failed(_) | Status::Stopped => Error::Stopped,
+        };
+        sender.try_send(Err(refusal)).expect("the channel is new and empty");
+        stream
     }
 
     pub fn status(&self) -> Status {
-        Status::Starting
+        match self.shared.status() {
+            Status::Serving if self.shared.is_draining.load(Ordering::SeqCst) => Status::Draining,
+            status => status,
+        }
     }
 
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.shared.stats()
+    }
+
+    /// The shape of the model, once it is loaded.
+    pub fn spec(&self) -> Option<&Spec> {
+        self.shared.spec.get()
     }
 
     /// The ids that replies with this text (outer white space aside) were generated as, latest
-    /// first: what `text::chat_prompt` asks for.
-    pub fn known_replies(&self, _namespace: &Namespace, _text: &str) -> Vec<Arc<[TokenId]>> {
-        Vec::new()
+    /// first: what a chat's prompt is made with.
+    pub fn known_replies(&self, namespace: &Namespace, text: &str) -> Vec<Arc<[TokenId]>> {
+        self.shared.replies().known(namespace, text)
     }
 
     /// From the instant of the call new requests are refused. Waits until everything accepted
     /// before has finished and returns how much that was. May be called again.
     pub async fn drain(&self, timeout: Duration) -> Result<usize, DrainError> {
-        let _ = timeout;
-        Ok(0)
+        self.shared.is_draining.store(true, Ordering::SeqCst);
+        let (reply, answer) = oneshot::channel();
+        match self.shared.status() {
+            // Nothing has been accepted.
+            Status::Starting => return Ok(0),
+            Status::Serving | Status::Draining => (),
+            Status::Failed(_) | Status::Stopped => return Err(DrainError::Stopped),
+        }
+        self.send(Command::Drain { timeout, reply }).map_err(|Gone| DrainError::Stopped)?;
+        answer.await.unwrap_or(Err(DrainError::Stopped))
     }
 
     /// Ends every request with [`Error::Cut`]; their KV is kept.
-    pub fn cut(&self) {}
-
-    /// Saves every idle agent and gives its blocks back.
-    pub async fn evict_all_to_disk(&self) -> Result<Evicted, Error> {
-        Ok(Evicted::default())
+    pub fn cut(&self) {
+        // If it is gone, so are the requests.
+        let _ = self.send(Command::Cut);
     }
 
-    /// Ends the thread, and every request with [`Error::Cut`]. May be called again.
-    pub fn shutdown(&self) {}
+    /// Saves every idle agent and gives the blocks of those that are safe back.
+    pub async fn evict_all_to_disk(&self) -> Result<Evicted, Error> {
+        if self.shared.status() == Status::Starting {
+            return Ok(Evicted::default());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::EvictAll { reply }).map_err(|Gone| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)
+    }
+
+    /// Ends the thread, and every request with [`Error::Cut`]; waits for the end of the step. May
+    /// be called again. A model that is still loading is not waited for.
+    pub fn shutdown(&self) {
+        self.shared.is_draining.store(true, Ordering::SeqCst);
+        self.shared.is_shut_down.store(true, Ordering::SeqCst);
+        let _ = self.send(Command::Shutdown);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.shared.status() != Status::Starting
+            && let Some(thread) = thread
+        {
+            // Its panic has been reported already.
+            let _ = thread.join();
+        }
+    }
+
+    fn send(&self, command: Command) -> Result<(), Gone> {
+        // Waits only behind thousands of submissions, which the thread takes before its next step.
+        self.commands.send(command).map_err(|_| Gone)
+    }
 }
 
+/// The engine's thread has ended.
+struct Gone;
+
 impl Stream {
-    /// The next item; `None` after [`Event::Finished`] or an error.
+    /// The next item; `None` after the last, [`Event::Finished`](super::Event::Finished) or an
+    /// error, and if the engine has died.
     pub async fn next(&mut self) -> Option<Item> {
         self.receiver.recv().await
     }
@@ -102,5 +265,10 @@ impl Stream {
     /// As [`Stream::next`], for callers without a runtime.
     pub fn blocking_next(&mut self) -> Option<Item> {
         self.receiver.blocking_recv()
+    }
+
+    /// Ends the reply where it is; what was held back and the outcome still come.
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
     }
 }

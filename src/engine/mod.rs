@@ -1,17 +1,35 @@
 //! Turns requests into tokens: continuous batching over one pool of KV blocks.
+//!
+//! [`Engine`] is the door: a handle on the one thread that owns model, pool and store. The thread
+//! and its clock are in [`worker`]; what is decided, and by what rules, is pure:
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | [`scheduler`] | who is admitted, parked and evicted, what runs in the next step |
+//! | [`queue`] | who is next in line |
+//! | [`pace`] | how much fits a step's time |
+//! | [`agents`], [`prefix`] | what is kept after a request, and where a prompt finds itself again |
+//! | [`pool`] | which blocks are free |
+//! | [`sequence`] | the tokens and the text of one reply |
 
+pub mod agents;
 mod error;
 mod handle;
-mod pool;
+pub mod pace;
+pub mod pool;
+pub mod prefix;
+pub mod queue;
 mod request;
-pub mod single;
+pub mod scheduler;
+pub mod sequence;
 mod store;
+pub mod worker;
 
 pub use crate::model::sample::{Sampling, TokenLogprob};
 pub use error::{DrainError, Error};
-pub use handle::{Engine, Evicted, Stats, Status, Stream};
+pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
 pub use request::{
     Admitted, CHOICES_MAX, Choice, Delta, Event, Finish, Item, Outcome, Reply, Request, Source,
-    TOP_LOGPROBS_MAX,
+    TOP_LOGPROBS_MAX, budget_tokens,
 };
 pub use store::{Forgetful, HeadId, Snapshot, Store, StoreError};

@@ -22,8 +22,9 @@ pub struct Request {
     pub agent: Option<AgentId>,
     /// At least one token.
     pub prompt: Prompt,
-    /// The longest reply; cut to what the context has room for.
-    pub max_tokens: usize,
+    /// The longest reply, cut to what the context has room for. If not given: whatever context
+    /// and pool have room for.
+    pub max_tokens: Option<usize>,
     pub sampling: Sampling,
     /// Texts that end the reply; they are not part of it.
     pub stops: Vec<String>,
@@ -32,6 +33,8 @@ pub struct Request {
     pub choices: usize,
     /// Log-probabilities of each token and of so many alternatives, at most [`TOP_LOGPROBS_MAX`].
     pub logprobs: Option<usize>,
+    /// Go on when the model ends its turn, e.g. to measure replies of a certain length.
+    pub is_end_ignored: bool,
 }
 
 /// How the reply relates to the prompt.
@@ -132,3 +135,21 @@ pub struct Choice {
 
 /// One item of a stream.
 pub type Item = Result<Event, Error>;
+
+/// The tokens that prompt and reply may have together within the context.
+pub fn budget_tokens(
+    prompt_tokens: usize,
+    max_tokens: usize,
+    context_tokens: usize,
+) -> Result<usize, Error> {
+    if prompt_tokens == 0 {
+        return Err(Error::EmptyPrompt);
+    }
+    if max_tokens == 0 {
+        return Err(Error::NoTokensWanted);
+    }
+    if prompt_tokens >= context_tokens {
+        return Err(Error::PromptTooLong { prompt_tokens, context_tokens });
+    }
+    Ok(prompt_tokens.saturating_add(max_tokens).min(context_tokens))
+}

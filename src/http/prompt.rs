@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::Serving;
 use super::error::Error;
-use crate::text::{self, Message, Prompt, RenderOptions, Special};
+use crate::text::{self, Conversation, Message, Prompt, RenderOptions, chat_prompt};
 use crate::types::Namespace;
 
 /// Text that is made a prompt on the async thread itself: about half a millisecond's work. More
@@ -31,9 +31,11 @@ pub async fn prompt(
 
 fn encode(
     serving: &Serving,
-    _namespace: &Namespace,
+    namespace: &Namespace,
     messages: &[Message],
 ) -> Result<Prompt, text::Error> {
-    let rendered = serving.template.render(messages, &RenderOptions::new(SystemTime::now()))?;
-    Ok(Prompt::from(serving.tokenizer.encode(&rendered, Special::Parse)?))
+    let options = RenderOptions::new(SystemTime::now());
+    let conversation = Conversation { messages, options: &options };
+    let mut known = |reply: &str| serving.engine.known_replies(namespace, reply);
+    chat_prompt(&serving.template, &serving.tokenizer, conversation, &mut known)
 }

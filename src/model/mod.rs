@@ -50,6 +50,12 @@ pub trait Model {
 
     /// Puts exported bytes back; the inverse of [`Model::export`], to the bit.
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error>;
+
+    /// The first `tokens` tokens of a block become those of another, to the bit.
+    fn copy(&mut self, from: BlockId, to: BlockId, tokens: usize) -> Result<(), Error> {
+        let bytes = self.export(from, tokens)?;
+        self.import(to, tokens, &bytes)
+    }
 }
 
 /// The rows of one step. Ragged: every row has any number of new tokens at its own position.

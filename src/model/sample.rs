@@ -2,6 +2,7 @@
 //!
 //! The order is that of Hugging Face's `generate` and of vLLM. Pure: the n-th draw of a sequence
 //! depends on the seed and n alone, so a sequence that was parked or restored draws the same.
+//! Log-probabilities are those of the model itself, whatever chose the token.
 
 use crate::types::TokenId;
 
@@ -21,6 +22,10 @@ pub struct Sampling {
     pub min_p: f32,
     /// Divides the logits of recent tokens (multiplies negative ones); 1 changes nothing.
     pub repeat_penalty: f32,
+    /// Taken from a token's logit for each time that the reply has it already; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Taken once from the logits of all tokens that the reply has already; 0 changes nothing.
+    pub presence_penalty: f32,
     pub seed: u64,
 }
 
@@ -31,6 +36,8 @@ impl Sampling {
         top_p: 1.0,
         min_p: 0.0,
         repeat_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
         seed: 0,
     };
 
@@ -47,10 +54,34 @@ impl Sampling {
         in_range("top_p", self.top_p, 0.0, 1.0)?;
         in_range("min_p", self.min_p, 0.0, 1.0)?;
         in_range("repeat_penalty", self.repeat_penalty, 0.01, 100.0)?;
+        // OpenAI's range.
+        in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         match self.top_k {
             Some(0) => Err("top_k is 0; it is at least 1".to_owned()),
             _ => Ok(()),
         }
+    }
+}
+
+/// A sequence so far.
+#[derive(Clone, Copy, Debug)]
+pub struct History<'a> {
+    /// Prompt and reply.
+    pub tokens: &'a [TokenId],
+    /// Where the reply begins.
+    pub prompt_tokens: usize,
+}
+
+impl<'a> History<'a> {
+    /// What was generated.
+    fn reply(&self) -> &'a [TokenId] {
+        &self.tokens[self.prompt_tokens..]
+    }
+
+    /// What the repetition penalty looks at, which may reach into the prompt.
+    fn recent(&self) -> &'a [TokenId] {
+        &self.tokens[self.tokens.len().saturating_sub(REPEAT_WINDOW_TOKENS)..]
     }
 }
 
@@ -65,20 +96,16 @@ pub struct Candidate {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
     pub token: TokenId,
-    /// Natural logarithm, of the model's own distribution: before temperature and filters.
+    /// Natural logarithm, of the model's own distribution: before penalties, temperature and
+    /// filters. Minus infinity for what the model holds impossible.
     pub logprob: f32,
-    /// Likeliest first.
+    /// Likeliest first, of equals the lowest id.
     pub top: Vec<(TokenId, f32)>,
 }
 
-/// The token for draw number `draw` of a sequence. `history` is the sequence so far, prompt
-/// included. `None` if the logits hold a NaN: the model is broken, and any choice would be a lie.
-pub fn sample(
-    logits: &[f32],
-    sampling: &Sampling,
-    history: &[TokenId],
-    draw: u64,
-) -> Option<TokenId> {
+/// The token for draw number `draw` of a sequence. `None` if the logits hold a NaN: the model is
+/// broken, and any choice would be a lie.
+pub fn sample(logits: &[f32], sampling: &Sampling, history: History, draw: u64) -> Option<TokenId> {
     if logits.iter().any(|logit| logit.is_nan()) {
         return None;
     }
@@ -110,46 +137,66 @@ pub fn argmax(logits: &[f32]) -> TokenId {
     TokenId(best as u32)
 }
 
-/// Changes logits before any choice is made. A grammar mask or a further penalty belongs here.
-fn penalise(logits: &[f32], sampling: &Sampling, history: &[TokenId]) -> Option<Vec<f32>> {
-    if sampling.repeat_penalty == 1.0 {
+/// The log-probability of `chosen` and of the `top` likeliest tokens by these logits, which are
+/// the model's own: what vLLM and OpenAI report, whatever penalties and filters chose the token.
+pub fn logprobs(logits: &[f32], chosen: TokenId, top: usize) -> TokenLogprob {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let below = |logit: f32| below(logit, highest);
+    let total: f64 = logits.iter().map(|logit| below(*logit).exp()).sum();
+    let logprob = |token: u32| (below(logits[token as usize]) - total.ln()) as f32;
+    TokenLogprob {
+        token: chosen,
+        logprob: logprob(chosen.0),
+        top: likeliest(logits, top).into_iter().map(|id| (TokenId(id), logprob(id))).collect(),
+    }
+}
+
+/// Changes logits before any choice is made: the repetition penalty first, as in vLLM. A grammar
+/// mask or a further penalty belongs here.
+fn penalise(logits: &[f32], sampling: &Sampling, history: History) -> Option<Vec<f32>> {
+    let repeats = sampling.repeat_penalty != 1.0;
+    let counts = sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
+    if !repeats && !counts {
         return None;
     }
     let mut logits = logits.to_vec();
-    let recent = &history[history.len().saturating_sub(REPEAT_WINDOW_TOKENS)..];
-    let mut recent: Vec<usize> = recent.iter().map(|token| token.0 as usize).collect();
-    recent.sort_unstable();
-    recent.dedup();
-    for token in recent {
-        if let Some(logit) = logits.get_mut(token) {
-            // Keskar et al., 2019 (CTRL), with the sign fixed as everyone has it.
-            *logit = match *logit > 0.0 {
-                true => *logit / sampling.repeat_penalty,
-                false => *logit * sampling.repeat_penalty,
-            };
+    if repeats {
+        for (token, _) in counted(history.recent()) {
+            if let Some(logit) = logits.get_mut(token.0 as usize) {
+                // Keskar et al., 2019 (CTRL), with the sign fixed as everyone has it.
+                *logit = match *logit > 0.0 {
+                    true => *logit / sampling.repeat_penalty,
+                    false => *logit * sampling.repeat_penalty,
+                };
+            }
+        }
+    }
+    if counts {
+        for (token, count) in counted(history.reply()) {
+            if let Some(logit) = logits.get_mut(token.0 as usize) {
+                *logit -= sampling.frequency_penalty * count as f32;
+                *logit -= sampling.presence_penalty;
+            }
         }
     }
     Some(logits)
 }
 
+/// Each token once, with how often it is there.
+fn counted(tokens: &[TokenId]) -> Vec<(TokenId, usize)> {
+    let mut sorted = tokens.to_vec();
+    sorted.sort_unstable();
+    sorted.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect()
+}
+
 /// The tokens that remain after all filters, most likely first, renormalised.
 pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<Candidate> {
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    let by_logit =
-        |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-    if let Some(k) = sampling.top_k
-        && k < order.len()
-    {
-        order.select_nth_unstable_by(k - 1, by_logit);
-        order.truncate(k);
-    }
-    order.sort_unstable_by(by_logit);
-    let highest = f64::from(logits[order[0] as usize]);
+    let mut order = likeliest(logits, sampling.top_k.unwrap_or(logits.len()));
+    let highest = logits[order[0] as usize];
     let temperature = f64::from(sampling.temperature);
-    let weight = |token: u32| match f64::from(logits[token as usize]) - highest {
-        // Also where both are infinite.
+    let weight = |token: u32| match below(logits[token as usize], highest) {
+        // Also at temperature 0.
         0.0 => 1.0,
-        difference if difference.is_nan() => 1.0,
         difference => (difference / temperature).exp(),
     };
     let weights: Vec<f64> = order.iter().map(|&token| weight(token)).collect();
@@ -165,14 +212,37 @@ pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<Candidate> {
         cumulative += weight;
         kept += 1;
     }
-    order[..kept]
-        .iter()
+    order.truncate(kept);
+    order
+        .into_iter()
         .zip(&weights)
-        .map(|(&token, weight)| Candidate {
+        .map(|(token, weight)| Candidate {
             token: TokenId(token),
             probability: (weight / cumulative) as f32,
         })
         .collect()
+}
+
+/// The `count` likeliest tokens, or all there are: likeliest first, of equals the lowest id.
+fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
+    // Adding zero makes minus zero plus zero, and the two are equals then.
+    let logit = |token: u32| logits[token as usize] + 0.0;
+    let by_logit = |a: &u32, b: &u32| logit(*b).total_cmp(&logit(*a)).then(a.cmp(b));
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    if 0 < count && count < order.len() {
+        order.select_nth_unstable_by(count - 1, by_logit);
+    }
+    order.truncate(count);
+    order.sort_unstable_by(by_logit);
+    order
+}
+
+/// How far a logit is below the highest one; not at all if both are infinite.
+fn below(logit: f32, highest: f32) -> f64 {
+    match f64::from(logit) - f64::from(highest) {
+        difference if difference.is_nan() => 0.0,
+        difference => difference,
+    }
 }
 
 /// Draw number `draw` in `0 .. 1`: SplitMix64 (Steele et al., 2014) at a position, not a state.
@@ -189,6 +259,11 @@ mod tests {
     use super::*;
 
     const LOGITS: [f32; 4] = [1.0, 3.0, 2.0, 0.0];
+    const NOTHING: History = History { tokens: &[], prompt_tokens: 0 };
+
+    fn prompt(tokens: &[TokenId]) -> History<'_> {
+        History { tokens, prompt_tokens: tokens.len() }
+    }
 
     fn sampling() -> Sampling {
         Sampling { temperature: 1.0, ..Sampling::GREEDY }
@@ -243,20 +318,86 @@ mod tests {
     fn the_repetition_penalty_pushes_recent_tokens_down() {
         let penalised = Sampling { repeat_penalty: 2.0, ..Sampling::GREEDY };
         let logits = [-1.0, 3.0, 2.0];
-        assert_eq!(sample(&logits, &penalised, &[], 0), Some(TokenId(1)));
-        assert_eq!(sample(&logits, &penalised, &[TokenId(1)], 0), Some(TokenId(2)));
-        let adjusted = penalise(&logits, &penalised, &[TokenId(0), TokenId(1), TokenId(1)]);
+        assert_eq!(sample(&logits, &penalised, NOTHING, 0), Some(TokenId(1)));
+        assert_eq!(sample(&logits, &penalised, prompt(&[TokenId(1)]), 0), Some(TokenId(2)));
+        let history = [TokenId(0), TokenId(1), TokenId(1)];
+        let adjusted = penalise(&logits, &penalised, prompt(&history));
         assert_eq!(adjusted, Some(vec![-2.0, 1.5, 2.0]));
         let mut history = vec![TokenId(1)];
         history.extend([TokenId(0); REPEAT_WINDOW_TOKENS]);
-        assert_eq!(sample(&logits, &penalised, &history, 0), Some(TokenId(1)));
+        assert_eq!(sample(&logits, &penalised, prompt(&history), 0), Some(TokenId(1)));
+    }
+
+    #[test]
+    fn frequency_and_presence_penalties_count_what_was_generated_and_not_the_prompt() {
+        let logits = [1.0, 3.0, -2.0, 0.5];
+        let tokens = [3, 0, 1, 1, 2, 1, 99].map(TokenId);
+        let history = History { tokens: &tokens, prompt_tokens: 2 };
+        let penalties = |frequency_penalty, presence_penalty| Sampling {
+            frequency_penalty,
+            presence_penalty,
+            ..Sampling::GREEDY
+        };
+        let penalised = |sampling| penalise(&logits, &sampling, history);
+        assert_eq!(penalised(penalties(0.0, 0.0)), None);
+        assert_eq!(penalised(penalties(0.5, 0.0)), Some(vec![1.0, 1.5, -2.5, 0.5]));
+        assert_eq!(penalised(penalties(0.0, 2.0)), Some(vec![1.0, 1.0, -4.0, 0.5]));
+        assert_eq!(penalised(penalties(-1.0, 0.5)), Some(vec![1.0, 5.5, -1.5, 0.5]));
+        // The repetition penalty looks at the prompt too, and comes first.
+        let both = Sampling { repeat_penalty: 2.0, ..penalties(0.5, 0.0) };
+        assert_eq!(penalised(both), Some(vec![0.5, 0.0, -4.5, 0.25]));
+        assert_eq!(sample(&logits, &penalties(0.0, 2.0), prompt(&tokens), 0), Some(TokenId(1)));
+        assert_eq!(sample(&logits, &penalties(1.0, 0.0), history, 0), Some(TokenId(0)));
+    }
+
+    #[track_caller]
+    fn check_logprobs(logits: &[f32], chosen: u32, top: usize, expected: (f32, &[(u32, f32)])) {
+        let found = logprobs(logits, TokenId(chosen), top);
+        let close = |a: f32, b: f32| a == b || (a - b).abs() < 1e-5;
+        assert_eq!(found.token, TokenId(chosen));
+        assert!(close(found.logprob, expected.0), "{found:?}");
+        assert_eq!(found.top.len(), expected.1.len(), "{found:?}");
+        for ((token, logprob), (expected_token, expected)) in found.top.iter().zip(expected.1) {
+            assert_eq!(*token, TokenId(*expected_token), "{found:?}");
+            assert!(close(*logprob, *expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn log_probabilities_are_the_logits_less_the_logarithm_of_their_sum() {
+        // ln(e^1 + e^3 + e^2 + e^0) = ln 31.19287 = 3.440190.
+        check_logprobs(&LOGITS, 3, 0, (-3.44019, &[]));
+        check_logprobs(&LOGITS, 2, 2, (-1.44019, &[(1, -0.44019), (2, -1.44019)]));
+        let all = [(1, -0.44019), (2, -1.44019), (0, -2.44019), (3, -3.44019)];
+        check_logprobs(&LOGITS, 1, 9, (-0.44019, &all));
+        // Far from zero, where e^x is beyond any float.
+        check_logprobs(&[1e4, 1e4 - 1.0], 1, 1, (-1.313262, &[(0, -0.313262)]));
+    }
+
+    #[test]
+    fn of_equal_log_probabilities_the_lowest_id_comes_first() {
+        let half = -std::f32::consts::LN_2;
+        let zeros = [f32::NEG_INFINITY, -0.0, 0.0];
+        check_logprobs(&zeros, 1, 1, (half, &[(1, half)]));
+        check_logprobs(&zeros, 2, 2, (half, &[(1, half), (2, half)]));
+        let third = -(3.0f32.ln());
+        check_logprobs(&[5.0; 3], 0, 2, (third, &[(0, third), (1, third)]));
+    }
+
+    #[test]
+    fn an_impossible_token_has_a_log_probability_of_minus_infinity() {
+        let never = f32::NEG_INFINITY;
+        check_logprobs(&[0.0, never, never], 1, 2, (never, &[(0, 0.0), (1, never)]));
+        check_logprobs(&[f32::INFINITY, 0.0], 0, 2, (0.0, &[(0, 0.0), (1, never)]));
+        let half = -std::f32::consts::LN_2;
+        check_logprobs(&[never, never], 0, 1, (half, &[(0, half)]));
     }
 
     #[test]
     fn draws_follow_the_distribution_and_repeat_with_their_seed() {
         let sampling = Sampling { seed: 7, ..sampling() };
-        let draws: Vec<_> = (0..20_000).map(|n| sample(&LOGITS, &sampling, &[], n)).collect();
-        let again: Vec<_> = (0..20_000).map(|n| sample(&LOGITS, &sampling, &[], n)).collect();
+        let draws: Vec<_> = (0..20_000).map(|n| sample(&LOGITS, &sampling, NOTHING, n)).collect();
+        let again: Vec<_> = (0..20_000).map(|n| sample(&LOGITS, &sampling, NOTHING, n)).collect();
         assert_eq!(draws, again);
         for candidate in distribution(&LOGITS, &sampling) {
             let count = draws.iter().filter(|draw| **draw == Some(candidate.token)).count();
@@ -265,15 +406,15 @@ mod tests {
             assert!((share - candidate.probability).abs() < 0.0142, "{candidate:?}: {share}");
         }
         let other = Sampling { seed: 8, ..sampling.clone() };
-        let others: Vec<_> = (0..20_000).map(|n| sample(&LOGITS, &other, &[], n)).collect();
+        let others: Vec<_> = (0..20_000).map(|n| sample(&LOGITS, &other, NOTHING, n)).collect();
         assert_ne!(draws, others);
     }
 
     #[test]
     fn broken_logits_choose_nothing_and_infinities_are_survived() {
-        assert_eq!(sample(&[0.0, f32::NAN], &sampling(), &[], 0), None);
+        assert_eq!(sample(&[0.0, f32::NAN], &sampling(), NOTHING, 0), None);
         let certain = [f32::NEG_INFINITY, f32::INFINITY, 0.0];
-        assert_eq!(sample(&certain, &sampling(), &[], 3), Some(TokenId(1)));
+        assert_eq!(sample(&certain, &sampling(), NOTHING, 3), Some(TokenId(1)));
     }
 
     #[test]
@@ -287,6 +428,11 @@ mod tests {
         assert!(refused(Sampling { top_p: 1.5, ..sampling() }).contains("top_p"));
         assert!(refused(Sampling { min_p: f32::INFINITY, ..sampling() }).contains("min_p"));
         assert!(refused(Sampling { repeat_penalty: 0.0, ..sampling() }).contains("repeat"));
+        assert!(refused(Sampling { frequency_penalty: 2.1, ..sampling() }).contains("frequency_p"));
+        assert_eq!(
+            refused(Sampling { presence_penalty: -2.5, ..sampling() }),
+            "presence_penalty is -2.5; it goes from -2 to 2"
+        );
         assert!(refused(Sampling { top_k: Some(0), ..sampling() }).contains("top_k"));
         assert_eq!(Sampling::GREEDY.check(), Ok(()));
     }

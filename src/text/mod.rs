@@ -6,7 +6,11 @@
 //! [`Tokenizer::new`] reads either an MLX / Hugging Face folder (`hugging_face.rs`) or the
 //! vocabulary inside a GGUF file (`gguf.rs`); both end in the same two things: an encoder of the
 //! `tokenizers` crate, and our own table of the bytes each id stands for (`pieces.rs`).
+//!
+//! [`chat_prompt`] makes a conversation a [`Prompt`]: the template's text as ids, with the ids of
+//! our own replies, which [`Replies`] remembers, in place of theirs.
 
+mod chat;
 mod detokenizer;
 mod error;
 mod gguf;
@@ -15,6 +19,7 @@ mod pieces;
 mod pre_tokenizer;
 mod prompt;
 mod python;
+mod replies;
 mod stop;
 mod template;
 mod tokenizer;
@@ -22,9 +27,11 @@ mod tokenizer;
 #[cfg(test)]
 mod tests;
 
+pub use chat::{Conversation, chat_prompt};
 pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use prompt::{Piece, Prompt};
+pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};
 pub use tokenizer::{Special, Tokenizer};

@@ -300,7 +300,7 @@ fn a_damaged_folder() {
     check_folder(
         edit(first, nan),
         expect![[r#"
-            error: ./model: the model computed NaN at position 19
+            error: ./model: the model computed NaN in its first step
         "#]],
     );
 }

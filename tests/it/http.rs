@@ -1,6 +1,6 @@
 //! The server's door: health, who may ask, what is refused and how, and the limits of connections.
 
-use crate::support::http::{Answer, CHAT, Request, Server, Setup, hello};
+use crate::support::http::{Answer, CHAT, ModelState, Request, Server, Setup, hello, wait_until};
 use expect_test::expect;
 use semantic::http::{Bounds, Rates};
 use serde_json::{Value as Json, json};
@@ -10,11 +10,16 @@ const KEY: &str = "key-of-the-tests-1";
 const OTHER_KEY: &str = "key-of-the-tests-2";
 
 fn with_keys() -> Server {
-    Server::start(Setup { keys: Some("key-of-the-tests-1,key-of-the-tests-2"), ..Setup::default() })
+    Server::start(Setup { keys: Some("key-of-the-tests-1,key-of-the-tests-2"), ..loading() })
+}
+
+/// Where everything is as it should be, it says that the model is loading.
+fn loading() -> Setup {
+    Setup { model: ModelState::Loading, ..Setup::default() }
 }
 
 fn with_bounds(bounds: Bounds) -> Server {
-    Server::start(Setup { bounds, ..Setup::default() })
+    Server::start(Setup { bounds, ..loading() })
 }
 
 /// A refusal with the headers that every answer has.
@@ -28,8 +33,8 @@ fn refused(answer: &Answer, status: u16) -> Json {
 
 #[test]
 fn a_server_whose_model_loads_lives_and_is_neither_started_nor_ready() {
-    for is_open in [false, true] {
-        let server = Server::start(Setup { is_open, ..Setup::default() });
+    for model in [ModelState::Missing, ModelState::Loading] {
+        let server = Server::start(Setup { model, ..Setup::default() });
         let check = |path: &str, status: u16, body: Json| {
             let answer = server.get(path);
             assert_eq!((answer.status, answer.json()), (status, body), "{path}");
@@ -51,7 +56,7 @@ fn a_server_whose_model_loads_lives_and_is_neither_started_nor_ready() {
 #[test]
 fn health_answers_whoever_asks_however_they_ask() {
     let rates = Rates { agent: 1, global: 1 };
-    let server = Server::start(Setup { keys: Some(KEY), rates, ..Setup::default() });
+    let server = Server::start(Setup { keys: Some(KEY), rates, ..loading() });
     for _ in 0..20 {
         let request = Request::get("/health/live")
             .header("Host", "10.1.2.3:8000")
@@ -148,7 +153,7 @@ fn nothing_else_is_answered_without_a_key() {
 
 #[test]
 fn what_is_meant_for_another_host_or_sent_by_another_site_is_refused() {
-    let server = Server::new();
+    let server = Server::start(loading());
     let check = |headers: &[(&'static str, &str)], status: u16, code: &str| {
         let mut request = Request::get("/");
         for (name, value) in headers {
@@ -184,7 +189,7 @@ fn what_is_meant_for_another_host_or_sent_by_another_site_is_refused() {
 
 #[test]
 fn a_browser_page_is_never_told_that_it_may() {
-    let server = Server::new();
+    let server = Server::start(loading());
     let request = Request::new("OPTIONS", CHAT)
         .header("Origin", "http://localhost:3000")
         .header("Access-Control-Request-Method", "POST");
@@ -195,7 +200,7 @@ fn a_browser_page_is_never_told_that_it_may() {
 
 #[test]
 fn a_request_id_is_echoed_if_it_can_be_and_made_if_not() {
-    let server = Server::new();
+    let server = Server::start(loading());
     let echoed = |id: &str| {
         let answer = server.send(&Request::get("/").header("X-Request-ID", id));
         answer.header("x-request-id").expect("an id").to_owned()
@@ -209,7 +214,7 @@ fn a_request_id_is_echoed_if_it_can_be_and_made_if_not() {
 
 #[test]
 fn what_is_not_json_by_its_headers_is_not_read() {
-    let server = Server::new();
+    let server = Server::start(loading());
     let body = hello(json!({})).to_string();
     let post = || Request::post(CHAT, body.clone());
     for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
@@ -271,7 +276,7 @@ fn a_refusal_arrives_although_the_body_is_still_on_its_way() {
 /// What is wrong with a body, and which field is to blame.
 #[test]
 fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
-    let server = Server::new();
+    let server = Server::start(loading());
     let mut found = String::new();
     let mut check = |body: &str| {
         let answer = server.send(&Request::post(CHAT, body));
@@ -363,8 +368,8 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         ("stream_options", "{\"x\":1}"),
         ("response_format", "{\"type\":\"json_object\"}"),
         ("response_format", "\"text\""),
-        ("frequency_penalty", "0.5"),
-        ("presence_penalty", "-2"),
+        ("frequency_penalty", "2.5"),
+        ("presence_penalty", "-2.01"),
         ("tools", "[]"),
         ("logit_bias", "{}"),
         ("session_id", "\"\""),
@@ -381,7 +386,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
 
 #[test]
 fn a_bad_agent_header_is_refused_and_named() {
-    let server = Server::new();
+    let server = Server::start(loading());
     for name in ["x-agent-id", "x-session-id"] {
         for id in ["", &"x".repeat(257)] {
             let answer = server.send(&Request::chat(&hello(json!({}))).header(name, id));
@@ -392,7 +397,7 @@ fn a_bad_agent_header_is_refused_and_named() {
 
 #[test]
 fn what_clients_send_out_of_habit_is_accepted() {
-    let server = Server::new();
+    let server = Server::start(loading());
     let bodies = [
         hello(json!({ "model": "gpt-4o", "n": 1, "stream": false, "stop": null })),
         hello(
@@ -418,7 +423,7 @@ fn what_clients_send_out_of_habit_is_accepted() {
 #[test]
 fn the_limits_let_exactly_their_number_through() {
     let rates = Rates { agent: 5, global: 12 };
-    let server = Server::start(Setup { rates, ..Setup::default() });
+    let server = Server::start(Setup { rates, ..loading() });
     let mut client = server.connect();
     let body = hello(json!({}));
     let mut ask = |header: Option<(&'static str, &str)>, body: &Json| {
@@ -477,7 +482,7 @@ fn a_head_that_does_not_come_closes_the_connection() {
     for client in clients.iter_mut().chain([&mut idle]) {
         let mut rest = String::new();
         // With a 408 or without.
-        let _ = std::io::Read::read_to_string(&mut client.stream, &mut rest);
+        let _ = std::io::Read::read_to_string(&mut client.socket, &mut rest);
         assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
     }
     assert!(started.elapsed() >= timeout && started.elapsed() < Duration::from_secs(5));
@@ -513,7 +518,7 @@ fn beyond_the_limit_of_connections_only_the_health_is_answered() {
 
 #[test]
 fn bytes_that_are_no_request_are_refused_once_and_closed() {
-    let server = Server::new();
+    let server = Server::start(loading());
     let body = hello(json!({})).to_string();
     let length = body.len();
     let requests = [
@@ -536,7 +541,7 @@ fn bytes_that_are_no_request_are_refused_once_and_closed() {
         client.write(request.as_bytes());
         let mut answer = Vec::new();
         // The server may close while bytes are on their way.
-        let _ = std::io::Read::read_to_end(&mut client.stream, &mut answer);
+        let _ = std::io::Read::read_to_end(&mut client.socket, &mut answer);
         let answer = String::from_utf8_lossy(&answer);
         let shown: String = request.chars().take(80).collect();
         assert!(answer.matches("HTTP/1.1").count() <= 1, "{shown:?}: {answer}");
@@ -552,20 +557,11 @@ fn bytes_that_are_no_request_are_refused_once_and_closed() {
 
 #[test]
 fn an_idle_server_stops_at_once() {
-    let mut server = Server::new();
+    let mut server = Server::start(loading());
     let mut idle = server.connect();
     assert_eq!(idle.send(&Request::get("/")).status, 200);
     let fresh = server.connect();
     assert!(server.stop() < Duration::from_millis(300));
     assert!(idle.is_closed());
     drop(fresh);
-}
-
-/// Looks again and again, but not for ever.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bench;
+mod chat;
 mod cli;
 mod golden;
 mod http;
@@ -12,6 +13,7 @@ mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
 mod native;
+mod simulation;
 mod source;
 mod support;
 mod tidy;

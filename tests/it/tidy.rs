@@ -47,6 +47,9 @@ const CLOCKS: &[&str] = &["SystemTime::now", "Instant::now"];
 const PURE: &[&str] = &[
     "src/types.rs",
     "src/text/",
+    "src/engine/pool.rs",
+    "src/engine/prefix.rs",
+    "src/engine/queue.rs",
     "src/engine/sequence.rs",
     "src/model/sample.rs",
     "src/model/spec.rs",

@@ -109,7 +109,7 @@ pub fn step(
 }
 
 /// The same for the same seed: a xorshift (Marsaglia, 2003) from it.
-fn random_tokens(seed: u64, vocabulary: usize, count: usize) -> Vec<TokenId> {
+pub fn random_tokens(seed: u64, vocabulary: usize, count: usize) -> Vec<TokenId> {
     // Zero would stay zero.
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {

@@ -12,9 +12,12 @@ mod kv_quality;
 mod kv_speed;
 mod load;
 mod prefill;
+mod queue;
+mod staggered;
 
 mod driver;
 mod figure;
+mod live;
 mod machine;
 mod make_model;
 mod peer;
@@ -49,7 +52,13 @@ const SUITES: &[Suite] = &[
     Suite { name: "load", about: "time and memory to load the model", run: load::run },
     Suite { name: "prefill", about: "tokens/s of prompts from an empty KV", run: prefill::run },
     Suite { name: "decode", about: "tokens/s of one sequence at a context", run: decode::run },
-    Suite { name: "batch", about: "tokens/s of several sequences together", run: batch::run },
+    Suite { name: "batch", about: "tokens/s of several requests together", run: batch::run },
+    Suite {
+        name: "staggered",
+        about: "a request that comes while another runs",
+        run: staggered::run,
+    },
+    Suite { name: "queue", about: "many more requests than run at a time", run: queue::run },
     Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
     Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
     Suite { name: "fidelity", about: "the kernels against plain MLX", run: fidelity::run },

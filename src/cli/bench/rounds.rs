@@ -6,9 +6,10 @@
 
 use super::driver::Driver;
 use super::figure::Figure;
+use super::live::Live;
 use super::machine::load_average;
 use super::report::{Cell, Row, Section};
-use super::setup::Setup;
+use super::setup::{Setup, blocks};
 use crate::cli::output::Failure;
 use crate::model::{ModelSummary, Spec};
 
@@ -95,10 +96,21 @@ pub fn section(setup: &Setup<'_>, suite: &str, works: Vec<Work>) -> Result<Secti
     }
     let count = fitting.iter().map(Work::sequences).max().unwrap_or(1);
     let tokens = fitting.iter().map(Work::sequence_tokens).max().unwrap_or(1);
-    let model = setup.load(count, tokens)?;
-    let spec = model.spec().clone();
-    let mut driver = Driver::new(model, count, tokens, &setup.interrupt);
-    let timed = rounds(setup, suite, &mut driver, fitting)?;
+    let (spec, timed) = match suite {
+        // What a server's clients get.
+        "batch" => {
+            // Each has a prompt that is kept and the copy of its last block.
+            let live = Live::start(setup, 2 * count * (blocks(tokens) + 1), count)?;
+            let timed = rounds(setup, suite, &mut |work| live.tokens_per_s(work), fitting)?;
+            (live.spec(), timed)
+        }
+        _ => {
+            let model = setup.load(count, tokens)?;
+            let spec = model.spec().clone();
+            let mut driver = Driver::new(model, count, tokens, &setup.interrupt);
+            (spec, rounds(setup, suite, &mut |work| driver.tokens_per_s(work), fitting)?)
+        }
+    };
     let rows = timed.into_iter().map(|timed| row(setup, &spec, timed)).collect();
     notes.extend(memory_note(setup, suite));
     notes.extend(load_note(setup.threads()));
@@ -109,13 +121,13 @@ pub fn section(setup: &Setup<'_>, suite: &str, works: Vec<Work>) -> Result<Secti
 fn rounds(
     setup: &Setup<'_>,
     suite: &str,
-    driver: &mut Driver<'_>,
+    tokens_per_s: &mut dyn FnMut(&Work) -> Result<f64, Failure>,
     works: Vec<Work>,
 ) -> Result<Vec<Timed>, Failure> {
     let runs = setup.arguments.runs;
     let progress = setup.progress(suite, works.len() * (runs + 1));
     for work in &works {
-        driver.tokens_per_s(work)?;
+        tokens_per_s(work)?;
         progress.advance(1);
     }
     let mut timed: Vec<Timed> = works
@@ -124,7 +136,7 @@ fn rounds(
         .collect();
     for _ in 0..runs {
         for Timed { work, ours, theirs } in &mut timed {
-            ours.push(driver.tokens_per_s(work)?);
+            ours.push(tokens_per_s(work)?);
             if let Some(peer) = &setup.peer {
                 theirs.extend(peer.tokens_per_s(work, &setup.interrupt)?);
             }

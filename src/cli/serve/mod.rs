@@ -9,28 +9,27 @@ mod shutdown;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Context;
 use super::compute::{Compute, ComputeFlags};
+use super::generate::random_seed;
 use super::model::{self, ModelFlag, name_model};
 use super::output::{self, Failure, human_bytes};
-use crate::engine::{Engine, Status};
+use crate::engine::{self, Engine, Forgetful};
 use crate::http::{self, App, Serving};
 use crate::model::LoadOptions;
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{self, ChatTemplate, Tokenizer};
 
 use settings::{EngineSettings, Settings};
-use shutdown::Signals;
+use shutdown::{End, Signals};
 
 /// Threads for sockets and timers; the cores belong to the model.
 const ASYNC_THREADS: usize = 2;
 /// Threads for long prompts to be tokenised on. More would only take the cores from the model.
 const BLOCKING_THREADS: usize = 4;
-/// How often the engine is asked whether it is ready, or dead.
-const WATCH: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -67,12 +66,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
 async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
     let talk = talker(plan.is_quiet);
-    let listener = http::bind(settings.address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => in_use(&settings),
-        _ => Failure::from(
-            anyhow::Error::new(error).context(format!("cannot listen on {}", settings.address)),
-        ),
-    })?;
+    let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
     talk(&format!("listening on http://{}", listener.local_addr()?));
     let app = App::new(settings.http);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -84,34 +78,43 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
 
     let started = Instant::now();
     let name = plan.name.clone();
-    let opening = tokio::task::spawn_blocking(move || open(&plan, &context));
-    let serving = tokio::select! {
-        serving = opening => serving.map_err(anyhow::Error::new)??,
-        _ = signals.next() => return Ok(ExitCode::SUCCESS),
-    };
-    let engine = serving.engine.clone();
-    app.start_serving(serving);
-    let signal = tokio::select! {
-        ready = ready(&engine) => {
-            ready.map_err(|reason| Failure::from(anyhow::anyhow!(reason)))?;
-            let seconds = started.elapsed().as_secs_f64();
-            talk(&format!("{name} is ready after {seconds:.1} s"));
-            tokio::select! {
-                signal = signals.next() => signal,
-                reason = failed(&engine) => return Err(Failure::from(anyhow::anyhow!(reason))),
-            }
-        }
+    let (fatal, mut failure) = watch::channel(None);
+    let starting = tokio::task::spawn_blocking({
+        let app = Arc::clone(&app);
+        move || start(&plan, &context, fatal, &app)
+    });
+    let engine = tokio::select! {
+        engine = starting => engine.map_err(anyhow::Error::new)??,
         // There is nothing to drain and nothing to save.
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
+    talk(&format!("{name} is ready after {:.1} s", started.elapsed().as_secs_f64()));
 
-    let code = shutdown::shut_down(&app, &engine, signal, &mut signals, &settings.times).await;
-    drop(stop);
-    if code == shutdown::End::Saved || code == shutdown::End::NotAllSaved {
+    let served = async {
+        let asked = signals.next().await;
+        shutdown::shut_down(&app, &engine, asked, &mut signals, &settings.times).await
+    };
+    let end = tokio::select! {
+        end = served => end,
+        reason = failed(&mut failure) => {
+            return Err(Failure::from(anyhow::anyhow!("the engine failed: {reason}")));
+        }
+    };
+    if end != End::LeftAtOnce {
+        drop(stop);
         server.await.map_err(anyhow::Error::new)?;
-        engine.shutdown();
+        tokio::task::spawn_blocking(move || engine.shutdown()).await.map_err(anyhow::Error::new)?;
     }
-    Ok(code.exit_code())
+    Ok(end.exit_code())
+}
+
+/// Comes if the engine cannot go on, with the reason.
+async fn failed(failure: &mut watch::Receiver<Option<String>>) -> String {
+    match failure.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        // The engine is gone, and what waits for it hears so.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn talker(is_quiet: bool) -> impl Fn(&str) {
@@ -122,11 +125,17 @@ fn talker(is_quiet: bool) -> impl Fn(&str) {
     }
 }
 
-fn in_use(settings: &Settings) -> Failure {
-    Failure::with_hint(
-        anyhow::anyhow!("{} is in use", settings.address),
-        Some("another server runs there; stop it, or give another --port".to_owned()),
-    )
+fn cannot_listen(settings: &Settings, error: io::Error) -> Failure {
+    let address = settings.address;
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::with_hint(
+            anyhow::anyhow!("{address} is in use"),
+            Some("another server runs there; stop it, or give another --port".to_owned()),
+        ),
+        _ => {
+            Failure::from(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
+        }
+    }
 }
 
 /// What to load, and how it is to run.
@@ -137,37 +146,46 @@ struct ModelPlan {
     is_quiet: bool,
 }
 
-/// Finds the model's files, fetching them if need be, and starts an engine that loads them.
-fn open(plan: &ModelPlan, context: &Context) -> Result<Serving, Failure> {
+/// Finds the model's files, fetching them if need be, and returns when an engine has loaded them.
+fn start(
+    plan: &ModelPlan,
+    context: &Context,
+    fatal: watch::Sender<Option<String>>,
+    app: &App,
+) -> Result<Engine, Failure> {
     let resolved = model::resolve(&plan.name, context, plan.is_quiet)?;
     let files = model::open(&resolved)?;
     let text = files.text()?;
-    let tokenizer = Tokenizer::new(&text).map_err(|error| name_model(error, &resolved.path))?;
-    let template = ChatTemplate::new(&text).map_err(|error| name_model(error, &resolved.path))?;
-    let tokenizer = Arc::new(tokenizer);
+    let of_model = |error: text::Error| name_model(error, &resolved.path);
+    let tokenizer = Arc::new(Tokenizer::new(&text).map_err(of_model)?);
+    let template = ChatTemplate::new(&text).map_err(of_model)?;
     let kv = plan.compute.kv.unwrap_or(resolved.kv);
-    let block_bytes = files.block_bytes(kv)?;
     let options = LoadOptions {
         kv,
-        pool_blocks: pool_blocks(plan.engine.kv_pool_bytes, block_bytes)?,
+        pool_blocks: pool_blocks(plan.engine.kv_pool_bytes, files.block_bytes(kv)?)?,
         device: plan.compute.device,
         threads: plan.compute.threads,
     };
     tracing::info!(model = resolved.name, blocks = options.pool_blocks, %kv, "loading the model");
-    let load = move || {
-        files.load(options).map_err(|error| format!("{:#}", name_model(error, &resolved.path)))
+    let config = engine::Config {
+        step: plan.engine.step,
+        running_max: plan.engine.running_max,
+        queue_max: plan.engine.queue_max,
+        queue_time: plan.engine.queue_time,
+        instance: random_seed(),
+        on_fatal: Box::new(move |reason| {
+            fatal.send_replace(Some(reason.to_owned()));
+        }),
+        ..engine::Config::default()
     };
-    let engine = start_engine(plan.engine, Arc::clone(&tokenizer), load);
-    Ok(Serving { engine, tokenizer, template, model: resolved.name })
-}
-
-fn start_engine(
-    settings: EngineSettings,
-    tokenizer: Arc<Tokenizer>,
-    load: impl FnOnce() -> Result<Box<dyn crate::model::Model>, String> + Send + 'static,
-) -> Engine {
-    let _ = (settings, tokenizer, load);
-    Engine {}
+    let path = resolved.path.clone();
+    let load =
+        move || files.load(options).map_err(|error| format!("{:#}", name_model(error, &path)));
+    let engine = Engine::start(config, Arc::clone(&tokenizer), Box::new(Forgetful), load);
+    let serving = Serving { engine: engine.clone(), tokenizer, template, model: resolved.name };
+    app.start_serving(serving);
+    engine.wait_started().map_err(|reason| anyhow::anyhow!(reason))?;
+    Ok(engine)
 }
 
 fn pool_blocks(pool_bytes: u64, block_bytes: usize) -> Result<usize, Failure> {
@@ -180,27 +198,6 @@ fn pool_blocks(pool_bytes: u64, block_bytes: usize) -> Result<usize, Failure> {
                 anyhow::anyhow!(message),
                 Some("give a larger --kv-pool-mb, or fewer --kv-bits".to_owned()),
             ))
-        }
-    }
-}
-
-/// Comes when the model is loaded, or with the reason why it never will be.
-async fn ready(engine: &Engine) -> Result<(), String> {
-    loop {
-        match engine.status() {
-            Status::Starting => tokio::time::sleep(WATCH).await,
-            Status::Failed(reason) => return Err(reason),
-            Status::Serving | Status::Draining | Status::Stopped => return Ok(()),
-        }
-    }
-}
-
-/// Comes if the engine fails while it serves, with the reason.
-async fn failed(engine: &Engine) -> String {
-    loop {
-        match engine.status() {
-            Status::Failed(reason) => return reason,
-            _ => tokio::time::sleep(WATCH).await,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::cli::compute::Compute;
 use crate::cli::memory;
 use crate::cli::output::Failure;
 use crate::config;
+use crate::engine;
 use crate::http::{Access, Bounds, KEY_CHARS_MIN, KeyError, Keys, Rates};
 
 /// Never a flag: other users see a program's arguments.
@@ -23,12 +24,6 @@ const RATE_GLOBAL: u32 = 1000;
 const POOL_SHARE: u64 = 4;
 /// Where the system does not tell its memory.
 const POOL_BYTES_UNKNOWN: u64 = 1_000_000_000;
-/// More sequences at once give each of them too few tokens per second to be of use.
-const RUNNING_MAX: usize = 32;
-const QUEUE_REQUESTS: usize = 256;
-const QUEUE_TIMEOUT_S: f64 = 60.0;
-/// A pause that a reader of streamed text does not notice.
-const STEP_MS: u64 = 100;
 const LAME_DUCK_S: f64 = 0.0;
 const DRAIN_TIMEOUT_S: f64 = 30.0;
 
@@ -62,13 +57,13 @@ pub struct Flags {
     /// Memory for the KV of all agents, in MB [default: a quarter of the machine's]
     #[arg(long, value_name = "MB", env = "SEMANTIC_KV_POOL_MB")]
     kv_pool_mb: Option<u64>,
-    /// Requests that are answered at the same time [default: 32]
+    /// Requests that are answered at the same time [default: 64]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_MAX_RUNNING")]
     max_running: Option<usize>,
-    /// Requests that may wait; more are refused [default: 256]
+    /// Requests that may wait; more are refused [default: 1024]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_QUEUE_REQUESTS")]
     queue_requests: Option<usize>,
-    /// How long a request may wait, in seconds [default: 60]
+    /// How long a request may wait, in seconds [default: 120]
     #[arg(long, value_name = "SECONDS", env = "SEMANTIC_QUEUE_TIMEOUT")]
     queue_timeout: Option<f64>,
     /// The longest that running answers wait for a new prompt to be read, in ms [default: 100]
@@ -97,7 +92,7 @@ pub struct EngineSettings {
     pub step: Duration,
     pub running_max: usize,
     pub queue_max: usize,
-    pub queue_timeout: Duration,
+    pub queue_time: Duration,
 }
 
 /// The flags and the environment over the configuration. Looked at alone first, so that a value
@@ -139,10 +134,11 @@ fn numbers(arguments: &Arguments, defaults: &config::Serve) -> Result<Numbers, S
     let flags = &arguments.flags;
     let pool_mb = flags.kv_pool_mb.or(defaults.kv_pool_mb);
     let pool_mb = pool_mb.map(|mb| in_range("kv_pool_mb", mb, POOL_MB_RANGE)).transpose()?;
-    let running = flags.max_running.or(defaults.max_running).unwrap_or(RUNNING_MAX);
-    let queue = flags.queue_requests.or(defaults.queue_requests).unwrap_or(QUEUE_REQUESTS);
-    let queue_s = flags.queue_timeout.or(defaults.queue_timeout_s).unwrap_or(QUEUE_TIMEOUT_S);
-    let step_ms = flags.step_ms.or(defaults.step_ms).unwrap_or(STEP_MS);
+    let engine = engine::Config::default();
+    let running = flags.max_running.or(defaults.max_running).unwrap_or(engine.running_max);
+    let queue = flags.queue_requests.or(defaults.queue_requests).unwrap_or(engine.queue_max);
+    let queue_s = flags.queue_timeout.or(defaults.queue_timeout_s);
+    let step_ms = flags.step_ms.or(defaults.step_ms);
     let lame_duck_s = flags.lame_duck.or(defaults.lame_duck_s).unwrap_or(LAME_DUCK_S);
     let drain_s = flags.drain_timeout.or(defaults.drain_timeout_s).unwrap_or(DRAIN_TIMEOUT_S);
     let seconds =
@@ -150,10 +146,16 @@ fn numbers(arguments: &Arguments, defaults: &config::Serve) -> Result<Numbers, S
     Ok(Numbers {
         engine: EngineSettings {
             kv_pool_bytes: pool_mb.map_or_else(default_pool_bytes, |mb| mb * 1_000_000),
-            step: Duration::from_millis(in_range("step_ms", step_ms, STEP_MS_RANGE)?),
+            step: match step_ms {
+                Some(ms) => Duration::from_millis(in_range("step_ms", ms, STEP_MS_RANGE)?),
+                None => engine.step,
+            },
             running_max: in_range("max_running", running, RUNNING_RANGE)?,
             queue_max: in_range("queue_requests", queue, QUEUE_RANGE)?,
-            queue_timeout: seconds("queue_timeout", queue_s)?,
+            queue_time: match queue_s {
+                Some(given) => seconds("queue_timeout", given)?,
+                None => engine.queue_time,
+            },
         },
         compute: arguments.compute.merge(defaults.compute())?,
         times: Times {

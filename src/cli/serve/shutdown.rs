@@ -116,11 +116,11 @@ async fn wait_and_drain(engine: &Engine, asked: Asked, times: &Times) {
 
 async fn save(engine: &Engine) -> End {
     match tokio::time::timeout(SAVE_TIMEOUT, engine.evict_all_to_disk()).await {
-        Ok(Ok(Evicted { saved, failed: 0 })) => {
-            tracing::info!(saved, "all agents are saved");
+        Ok(Ok(Evicted { saved, failed: 0, forgotten })) => {
+            tracing::info!(saved, forgotten, "no agent is left");
             End::Saved
         }
-        Ok(Ok(Evicted { saved, failed })) => {
+        Ok(Ok(Evicted { saved, failed, .. })) => {
             tracing::error!(saved, failed, "some agents could not be saved");
             End::NotAllSaved
         }

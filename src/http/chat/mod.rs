@@ -45,6 +45,7 @@ pub async fn completions(
         reply: engine::Reply::Turn,
         choices: chat.choices,
         logprobs: chat.logprobs,
+        is_end_ignored: false,
     });
     // Its first item decides between an answer and a refusal.
     let admitted = admitted(&mut stream).await?;

@@ -23,6 +23,7 @@ const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 1024;
 /// As OpenAI has it; above 2 nothing sensible comes out.
 const TEMPERATURE_MAX: f64 = 2.0;
+const PENALTY_MAX: f64 = 2.0;
 /// OpenAI's default: the model's own distribution.
 const TEMPERATURE_DEFAULT: f64 = 1.0;
 
@@ -132,7 +133,8 @@ enum OneOrMany<T> {
 #[derive(Debug, PartialEq)]
 pub struct Chat {
     pub messages: Vec<Message>,
-    pub max_tokens: usize,
+    /// Up to the end of the context if not given, as OpenAI has it.
+    pub max_tokens: Option<usize>,
     pub sampling: Sampling,
     pub stops: Vec<String>,
     pub choices: usize,
@@ -187,15 +189,6 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Error> {
         ("web_search_options", request.web_search_options),
     ];
     refuse_set(&fields, "")?;
-    let penalties = [
-        ("frequency_penalty", request.frequency_penalty),
-        ("presence_penalty", request.presence_penalty),
-    ];
-    for (name, penalty) in penalties {
-        if penalty.is_some_and(|penalty| penalty != 0.0) {
-            return Err(unsupported(name));
-        }
-    }
     match &request.response_format {
         Some(format) if format.kind != "text" => {
             let message = format!("response_format.type is {:?}; it is \"text\"", format.kind);
@@ -216,7 +209,7 @@ fn unsupported(field: &str) -> Error {
     Error::field(field, format!("{field} is not supported by this server"))
 }
 
-fn max_tokens(request: &ChatRequest) -> Result<usize, Error> {
+fn max_tokens(request: &ChatRequest) -> Result<Option<usize>, Error> {
     // The older name is still what most clients send.
     let (name, given) = match (request.max_completion_tokens, request.max_tokens) {
         (Some(new), Some(old)) if new != old => {
@@ -224,14 +217,17 @@ fn max_tokens(request: &ChatRequest) -> Result<usize, Error> {
             return Err(Error::field("max_tokens", message));
         }
         (Some(new), _) => ("max_completion_tokens", new),
-        // As OpenAI has it, up to the end of the context.
-        (None, given) => ("max_tokens", given.unwrap_or(TOKENS_MAX)),
+        (None, Some(old)) => ("max_tokens", old),
+        (None, None) => return Ok(None),
     };
-    Ok(in_range(name, given, 1, TOKENS_MAX)? as usize)
+    Ok(Some(in_range(name, given, 1, TOKENS_MAX)? as usize))
 }
 
 fn sampling(request: &ChatRequest) -> Result<Sampling, Error> {
     let temperature = request.temperature.unwrap_or(TEMPERATURE_DEFAULT);
+    let penalty = |name, given: Option<f64>| {
+        Ok::<f32, Error>(in_range(name, given.unwrap_or(0.0), -PENALTY_MAX, PENALTY_MAX)? as f32)
+    };
     let top_k = request.top_k.map(|top_k| in_range("top_k", top_k, 1, TOKENS_MAX)).transpose()?;
     let sampling = Sampling {
         temperature: in_range("temperature", temperature, 0.0, TEMPERATURE_MAX)? as f32,
@@ -239,6 +235,8 @@ fn sampling(request: &ChatRequest) -> Result<Sampling, Error> {
         top_p: in_range("top_p", request.top_p.unwrap_or(1.0), 0.0, 1.0)? as f32,
         min_p: in_range("min_p", request.min_p.unwrap_or(0.0), 0.0, 1.0)? as f32,
         repeat_penalty: 1.0,
+        frequency_penalty: penalty("frequency_penalty", request.frequency_penalty)?,
+        presence_penalty: penalty("presence_penalty", request.presence_penalty)?,
         seed: request.seed.map_or_else(random::number, i64::cast_unsigned),
     };
     sampling.check().expect("the ranges here lie within those of the sampler");

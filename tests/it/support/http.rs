@@ -1,19 +1,23 @@
 //! The server in this process, over a real socket, with a fake model; and a client that reads what
 //! is really sent.
 
-use semantic::engine::Engine;
+use semantic::engine::{self, Engine, Forgetful};
 use semantic::http::{Access, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
+use semantic::model::fake::{Fake, FakeConfig, Memory};
+use semantic::model::{Batch, Error, Logits, Model, Spec};
 use semantic::text::{ChatTemplate, Tokenizer};
-use semantic::types::TextSource;
+use semantic::types::{BlockId, TextSource};
 use serde_json::{Value as Json, json};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+/// `<|endoftext|>` and `<|im_end|>` of the fixture tokenizer.
+const END_TOKENS: [usize; 2] = [0, 2];
 pub const CHAT: &str = "/v1/chat/completions";
 /// Far above what any answer here takes on a busy machine; a server that hangs must not hang us.
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -23,8 +27,26 @@ pub struct Setup {
     pub keys: Option<&'static str>,
     pub rates: Rates,
     pub bounds: Bounds,
-    /// Whether the model's files are open; if not, there is no engine either.
-    pub is_open: bool,
+    pub model: ModelState,
+    pub engine: engine::Config,
+    pub fake: FakeConfig,
+    /// What each step of the model takes at least.
+    pub step: Duration,
+    /// The model never ends its turn.
+    pub is_endless: bool,
+    /// The model fails from this step on.
+    pub fails_at: Option<usize>,
+    pub template: &'static str,
+}
+
+/// How far the model is when the server is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// Its files are not open; there is no engine.
+    Missing,
+    /// Until [`Server::finish_loading`].
+    Loading,
+    Serving,
 }
 
 impl Default for Setup {
@@ -33,7 +55,18 @@ impl Default for Setup {
             keys: None,
             rates: Rates { agent: 0, global: 0 },
             bounds: Bounds::default(),
-            is_open: true,
+            model: ModelState::Serving,
+            engine: engine::Config::default(),
+            fake: FakeConfig {
+                vocabulary: 902,
+                context_tokens: 8192,
+                pool_blocks: 64,
+                memory: Memory::Tokens,
+            },
+            step: Duration::ZERO,
+            is_endless: false,
+            fails_at: None,
+            template: include_str!("../../data/text/templates/chatml.jinja"),
         }
     }
 }
@@ -41,7 +74,10 @@ impl Default for Setup {
 pub struct Server {
     pub address: SocketAddr,
     pub app: Arc<App>,
-    pub engine: Engine,
+    /// `None` where the model is missing.
+    engine: Option<Engine>,
+    /// The model waits for its end while it loads.
+    load_gate: Option<mpsc::Sender<()>>,
     pub runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
@@ -63,16 +99,31 @@ impl Server {
             rates: setup.rates,
             bounds: setup.bounds,
         });
-        let text = text();
-        let engine = Engine {};
-        if setup.is_open {
+        let (load_gate, gate) = mpsc::channel::<()>();
+        let model = Paced {
+            fake: Fake::new(setup.fake),
+            step: setup.step,
+            is_endless: setup.is_endless,
+            steps_left: setup.fails_at,
+        };
+        let load = move || {
+            // Sent or dropped, it is the same.
+            let _ = gate.recv();
+            Ok::<Box<dyn Model>, String>(Box::new(model))
+        };
+        let engine = (setup.model != ModelState::Missing).then(|| {
+            let text = text(setup.template);
+            let tokenizer = Arc::new(Tokenizer::new(&text).expect("a tokenizer"));
+            let store = Box::new(Forgetful);
+            let engine = Engine::start(setup.engine, Arc::clone(&tokenizer), store, load);
             app.start_serving(Serving {
                 engine: engine.clone(),
-                tokenizer: Arc::new(Tokenizer::new(&text).expect("a tokenizer")),
+                tokenizer,
                 template: ChatTemplate::new(&text).expect("a template"),
                 model: "fake".to_owned(),
             });
-        }
+            engine
+        });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -87,7 +138,23 @@ impl Server {
         };
         let task = Some(runtime.spawn(serve(listener, Arc::clone(&app), stopped)));
         drop(_inside);
-        Server { address, app, engine, runtime, stop: Some(stop), task }
+        let stop = Some(stop);
+        let load_gate = Some(load_gate);
+        let mut server = Server { address, app, engine, load_gate, runtime, stop, task };
+        if setup.model == ModelState::Serving {
+            server.finish_loading();
+        }
+        server
+    }
+
+    /// Waits until the model is loaded.
+    pub fn finish_loading(&mut self) {
+        drop(self.load_gate.take());
+        self.engine().wait_started().expect("the fake starts");
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("there is a model")
     }
 
     pub fn connect(&self) -> Client {
@@ -117,14 +184,70 @@ impl Server {
     }
 }
 
-/// The fixture tokenizer with a ChatML template.
-pub fn text() -> TextSource {
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.load_gate.take());
+        if let Some(engine) = &self.engine {
+            engine.shutdown();
+        }
+    }
+}
+
+/// A fake that takes its time, and may never end its turn.
+struct Paced {
+    fake: Fake,
+    step: Duration,
+    is_endless: bool,
+    steps_left: Option<usize>,
+}
+
+impl Model for Paced {
+    fn spec(&self) -> &Spec {
+        self.fake.spec()
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
+        std::thread::sleep(self.step);
+        match &mut self.steps_left {
+            Some(0) => return Err(Error::Batch("the weights at /secret are gone".to_owned())),
+            Some(left) => *left -= 1,
+            None => (),
+        }
+        let logits = self.fake.step(batch)?;
+        match self.is_endless {
+            true => Ok(logits.iter().map(without_ends).collect()),
+            false => Ok(logits),
+        }
+    }
+
+    fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error> {
+        self.fake.export(block, tokens)
+    }
+
+    fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
+        self.fake.import(block, tokens, bytes)
+    }
+}
+
+/// Below all that the fake makes.
+fn without_ends(logits: &Logits) -> Logits {
+    let mut values = Vec::new();
+    let mut vocabulary = 1;
+    for position in 0..logits.positions() {
+        let mut row = logits.at(position).to_vec();
+        END_TOKENS.iter().for_each(|token| row[*token] = -1e9);
+        vocabulary = row.len();
+        values.extend(row);
+    }
+    Logits::new(vocabulary, values)
+}
+
+/// The fixture tokenizer with this template.
+fn text(template: &str) -> TextSource {
     TextSource::Folder {
         tokenizer_json: include_bytes!("../../data/text/byte_level.tokenizer.json").to_vec(),
         tokenizer_config_json: None,
-        chat_template_jinja: Some(
-            include_str!("../../data/text/templates/chatml.jinja").to_owned(),
-        ),
+        chat_template_jinja: Some(template.to_owned()),
         end_tokens: Vec::new(),
     }
 }
@@ -172,7 +295,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let Request { method, path, headers, body } = self;
         let has = |name: &str| headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
         let mut text = format!("{method} {path} HTTP/1.1\r\n");
@@ -191,9 +314,11 @@ impl<'a> Request<'a> {
 
 /// One connection.
 pub struct Client {
-    pub stream: BufReader<TcpStream>,
+    pub socket: BufReader<TcpStream>,
     /// Of the body under way: what is known of its length.
     left: Length,
+    /// Of a stream of events, what has come of the next ones.
+    events: String,
 }
 
 #[derive(Clone, Copy)]
@@ -215,7 +340,7 @@ impl Client {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(WATCHDOG)).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
-        Client { stream: BufReader::new(stream), left: Length::Bytes(0) }
+        Client { socket: BufReader::new(stream), left: Length::Bytes(0), events: String::new() }
     }
 
     pub fn send(&mut self, request: &Request<'_>) -> Answer {
@@ -225,9 +350,9 @@ impl Client {
 
     /// The status of a request that may be refused before it is read.
     pub fn try_get(&mut self, path: &str) -> Option<u16> {
-        self.stream.get_mut().write_all(&Request::get(path).bytes()).ok()?;
+        self.socket.get_mut().write_all(&Request::get(path).bytes()).ok()?;
         let mut line = String::new();
-        self.stream.read_line(&mut line).ok()?;
+        self.socket.read_line(&mut line).ok()?;
         line.split(' ').nth(1)?.parse().ok()
     }
 
@@ -237,8 +362,15 @@ impl Client {
         self.head()
     }
 
+    /// Sends a request for a stream, which begins.
+    pub fn stream(&mut self, body: &Json) {
+        let head = self.open(&Request::chat(body));
+        assert_eq!(head.status, 200, "{head:?}");
+        assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).expect("the server reads");
+        self.socket.get_mut().write_all(bytes).expect("the server reads");
     }
 
     pub fn answer(&mut self, method: &str) -> Answer {
@@ -270,10 +402,36 @@ impl Client {
         answer
     }
 
-    /// The next event of a stream, without `data: `; `None` at its end.
+    /// The next event of a stream, or comment; `None` at its end.
     pub fn event(&mut self) -> Option<String> {
-        let text = String::from_utf8(self.part()?).expect("text");
-        Some(text)
+        loop {
+            if let Some((event, rest)) = self.events.split_once("\n\n") {
+                let event = event.to_owned();
+                self.events = rest.to_owned();
+                return Some(event);
+            }
+            let Some(part) = self.part() else {
+                assert_eq!(self.events, "", "an event is not whole");
+                return None;
+            };
+            self.events.push_str(&String::from_utf8(part).expect("text"));
+        }
+    }
+
+    /// The data of the next event.
+    pub fn data(&mut self) -> Option<Json> {
+        let event = self.event()?;
+        let data = event.strip_prefix("data: ").expect("one line of data");
+        assert!(!data.contains('\n'), "{data}");
+        Some(match data {
+            "[DONE]" => Json::from("[DONE]"),
+            _ => serde_json::from_str(data).expect("JSON"),
+        })
+    }
+
+    /// All that is still to come.
+    pub fn rest(&mut self) -> Vec<Json> {
+        std::iter::from_fn(|| self.data()).collect()
     }
 
     /// The next part of a body as it was sent; `None` at its end.
@@ -287,13 +445,13 @@ impl Client {
             }
             Length::UntilClosed => {
                 let mut all = Vec::new();
-                self.stream.read_to_end(&mut all).expect("the rest");
+                self.socket.read_to_end(&mut all).expect("the rest");
                 self.left = Length::Bytes(0);
                 return Some(all);
             }
         };
         let mut part = vec![0; length];
-        self.stream.read_exact(&mut part).expect("a whole part");
+        self.socket.read_exact(&mut part).expect("a whole part");
         if is_chunk {
             assert_eq!(self.line().as_deref(), Some(""));
         }
@@ -305,7 +463,7 @@ impl Client {
 
     /// Whether the server closes the connection, having sent nothing more.
     pub fn is_closed(&mut self) -> bool {
-        match self.stream.read(&mut [0]) {
+        match self.socket.read(&mut [0]) {
             Ok(length) => length == 0,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
             Err(error) => panic!("{error}"),
@@ -314,7 +472,7 @@ impl Client {
 
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        match self.stream.read_line(&mut line).expect("a line") {
+        match self.socket.read_line(&mut line).expect("a line") {
             0 => None,
             _ => Some(line.trim_end_matches("\r\n").to_owned()),
         }
@@ -341,5 +499,14 @@ impl Answer {
         assert_eq!(inner, ["message", "type", "param", "code"], "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         json["error"].clone()
+    }
+}
+
+/// Looks again and again, but not for ever.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

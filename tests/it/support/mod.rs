@@ -6,3 +6,6 @@ pub mod greedy;
 pub mod http;
 pub mod hub;
 pub mod model;
+pub mod random;
+pub mod scale;
+pub mod text;

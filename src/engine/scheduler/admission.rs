@@ -1,0 +1,377 @@
+//! Who gets blocks, and whose are taken: admission, renewal, eviction, parking.
+
+use std::time::Instant;
+
+use super::super::agents::Head;
+use super::super::error::Error;
+use super::super::pool::Lease;
+use super::super::request::{Event, Source};
+use super::super::store::HeadId;
+use super::{
+    Active, Copy, Order, Restore, Scheduler, WINDOW_TOKENS, Waiting, Work, blocks,
+    blocks_for_choices,
+};
+use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
+
+/// Idle agents that are safe in the store are evicted down to this much of the pool, so that a
+/// server that is merely warm stays ready.
+pub const POOL_USE_PERCENT: usize = 85;
+
+/// What a new sequence can reuse.
+#[derive(Default)]
+struct Start {
+    /// Full blocks that it shares.
+    shared: Vec<Lease>,
+    /// A block of which it needs the first tokens, in a block of its own.
+    copy: Option<(Lease, usize)>,
+    /// A head in the store that has more than the pool has.
+    restore: Option<HeadId>,
+    /// Tokens that need not be computed.
+    reused: usize,
+    /// The head whose blocks these are, if one's.
+    head: Option<HeadId>,
+}
+
+impl Scheduler {
+    /// Gives running sequences the blocks of their next tokens, then lets in whom there is room
+    /// for. Returns what has to be done before [`Scheduler::rows`] is asked.
+    pub fn admit(&mut self, now: Instant) -> Vec<Work> {
+        self.refuse_late(now);
+        self.renew();
+        let mut work = Vec::new();
+        while self.readmit(now, &mut work) {}
+        if self.parked.is_empty() {
+            while self.admit_next(now, &mut work) {}
+        }
+        self.evict_to_limit();
+        // Those of the choices that began with the last step come first: their source must not
+        // change before.
+        let copies = std::mem::take(&mut self.copies);
+        copies.into_iter().map(Work::Copy).chain(work).collect()
+    }
+
+    /// What became of a [`Restore`]. One that failed costs time and nothing else: its tokens are
+    /// computed.
+    pub fn restored(&mut self, restore: &Restore, is_there: bool) {
+        let Some(active) = self.running.get_mut(&restore.order) else { return };
+        let ticket = self.tickets.get_mut(&restore.order.request);
+        let ticket = ticket.expect("what runs has a ticket");
+        let reused = match is_there {
+            true => restore.reused,
+            false => restore.first * BLOCK_TOKENS,
+        };
+        active.computed = reused;
+        active.is_restoring = false;
+        if !is_there {
+            self.agents.remove(restore.head);
+        }
+        if ticket.is_announced {
+            return;
+        }
+        ticket.is_announced = true;
+        ticket.cached_tokens = reused;
+        ticket.source = match (is_there, reused) {
+            (true, _) => Source::Warm,
+            (false, 0) => Source::Cold,
+            (false, _) => Source::Hot,
+        };
+        self.items.push((restore.order.request, Ok(Event::Admitted(ticket.admitted()))));
+    }
+
+    fn refuse_late(&mut self, now: Instant) {
+        for Waiting { request, .. } in self.waiting.expire(now) {
+            let waited = self
+                .tickets
+                .get(&request)
+                .map_or(self.limits.queue_time, |ticket| ticket.waited(now));
+            self.fail(request, Error::WaitedTooLong(waited));
+        }
+    }
+
+    /// Oldest first: the block of the next token, if need be from the youngest; and a new window
+    /// if the pool has it.
+    fn renew(&mut self) {
+        let orders: Vec<Order> = self.running.keys().copied().collect();
+        for order in orders {
+            while let Some(needed) = self.lacking(order) {
+                if self.make_room(needed) {
+                    self.extend(order, needed);
+                    break;
+                }
+                let (youngest, _) = self.running.last_key_value().expect("this one runs");
+                self.park(*youngest);
+            }
+            let Some(active) = self.running.get(&order) else { continue };
+            let (held, tokens) = (active.table.len(), active.sequence.tokens().len());
+            let is_near_the_end = held * BLOCK_TOKENS < tokens + BLOCK_TOKENS;
+            let wanted = blocks(window_end(tokens, active.sequence.budget_tokens()));
+            if is_near_the_end && wanted > held && self.make_room(wanted - held) {
+                self.extend(order, wanted - held);
+            }
+        }
+    }
+
+    /// Blocks without which the sequence cannot take part in the next step.
+    fn lacking(&self, order: Order) -> Option<usize> {
+        let active = self.running.get(&order)?;
+        let needed = blocks(active.sequence.tokens().len());
+        needed.checked_sub(active.table.len()).filter(|lacking| *lacking > 0)
+    }
+
+    fn extend(&mut self, order: Order, count: usize) {
+        let more = self.pool.allocate(count).expect("room was just made");
+        self.running.get_mut(&order).expect("it runs").extend_table(more);
+    }
+
+    /// Takes a sequence's blocks; its tokens and the state of its sampler stay.
+    fn park(&mut self, order: Order) {
+        let mut active = self.running.remove(&order).expect("it runs");
+        active.set_table(Vec::new());
+        active.reserve = Vec::new();
+        active.computed = 0;
+        self.copies.retain(|copy| copy.order != order);
+        self.parkings += 1;
+        tracing::debug!(request = order.request.0, choice = order.choice, "sequence parked");
+        self.parked.insert(order, active);
+    }
+
+    /// Brings back the oldest parked sequence, if it fits.
+    fn readmit(&mut self, now: Instant, work: &mut Vec<Work>) -> bool {
+        let Some((order, active)) = self.parked.pop_first() else { return false };
+        match self.seat(order, active, now, work) {
+            Ok(()) => true,
+            Err(active) => {
+                self.parked.insert(order, active);
+                false
+            }
+        }
+    }
+
+    /// Lets in the next request in line, if it fits. Nobody passes it: it would wait for ever.
+    fn admit_next(&mut self, now: Instant, work: &mut Vec<Work>) -> bool {
+        let Some(waiting) = self.waiting.peek() else { return false };
+        let choices = self.choices_of(waiting.request);
+        if self.running_choices() + choices > self.limits.running_max {
+            return false;
+        }
+        // A cheap look first, because a full pool is looked at in every step.
+        let end = window_end(waiting.sequence.tokens().len(), waiting.sequence.budget_tokens());
+        let namespace = &self.tickets[&waiting.request].namespace;
+        let Some(start) = self.start(namespace, waiting.sequence.tokens(), end, choices) else {
+            return false;
+        };
+        let Waiting { request, sequence } = self.waiting.pop().expect("it was just seen");
+        let order = Order { request, choice: 0 };
+        self.sit(order, Active::new(sequence, choices), start, now, work);
+        true
+    }
+
+    fn seat(
+        &mut self,
+        order: Order,
+        active: Active,
+        now: Instant,
+        work: &mut Vec<Work>,
+    ) -> Result<(), Active> {
+        let tokens = active.sequence.tokens();
+        let end = window_end(tokens.len(), active.sequence.budget_tokens());
+        let namespace = &self.tickets[&order.request].namespace;
+        match self.start(namespace, tokens, end, active.choices) {
+            None => Err(active),
+            Some(start) => {
+                self.sit(order, active, start, now, work);
+                Ok(())
+            }
+        }
+    }
+
+    /// What a sequence of these tokens can reuse, if blocks up to `end` can be had without taking
+    /// anybody's.
+    fn start(
+        &self,
+        namespace: &Namespace,
+        tokens: &[TokenId],
+        end: usize,
+        choices: usize,
+    ) -> Option<Start> {
+        let mut start = self.find_start(namespace, tokens);
+        let whole = blocks_for_choices(tokens.len(), end, choices);
+        if self.can_make_room(whole - start.shared.len()) {
+            return Some(start);
+        }
+        // What is copied from keeps a block that may be just the one.
+        start.copy = None;
+        if start.restore.is_none() {
+            start.reused = start.shared.len() * BLOCK_TOKENS;
+        }
+        self.can_make_room(whole - start.shared.len()).then_some(start)
+    }
+
+    /// Gives a sequence its blocks; that there is room has been checked.
+    fn sit(
+        &mut self,
+        order: Order,
+        mut active: Active,
+        start: Start,
+        now: Instant,
+        work: &mut Vec<Work>,
+    ) {
+        let tokens = active.sequence.tokens().len();
+        let end = window_end(tokens, active.sequence.budget_tokens());
+        let whole = blocks_for_choices(tokens, end, active.choices);
+        let own_table = match active.choices {
+            1 => blocks(end),
+            _ => blocks(tokens),
+        } - start.shared.len();
+        if let Some(head) = start.head {
+            self.agents.touch(head);
+        }
+        let room = self.make_room(whole - start.shared.len());
+        assert!(room, "room was promised");
+        let mut own = self.pool.allocate(whole - start.shared.len()).expect("room was made");
+        active.reserve = own.split_off(own_table);
+        let first = start.shared.len();
+        if let Some((from, tokens)) = start.copy {
+            work.push(Work::Copy(Copy { order, from, to: own[0].id(), tokens }));
+        }
+        let restore = start.restore.and_then(|head| Some((head, self.agents.head(head)?)));
+        let restore = restore.map(|(id, head)| Restore {
+            order,
+            head: id,
+            first,
+            blocks: own[..blocks(start.reused) - first].iter().map(Lease::id).collect(),
+            head_tokens: head.tokens.len(),
+            reused: start.reused,
+        });
+        active.set_table(start.shared.into_iter().chain(own).collect());
+        active.computed = start.reused;
+        active.is_restoring = restore.is_some();
+        self.running.insert(order, active);
+        let ticket = self.tickets.get_mut(&order.request).expect("what runs has a ticket");
+        ticket.admit(now);
+        match restore {
+            Some(restore) => work.push(Work::Restore(restore)),
+            None if ticket.is_announced => (),
+            None => {
+                ticket.is_announced = true;
+                ticket.cached_tokens = start.reused;
+                ticket.source = if start.reused > 0 { Source::Hot } else { Source::Cold };
+                self.items.push((order.request, Ok(Event::Admitted(ticket.admitted()))));
+            }
+        }
+    }
+
+    /// The longest common prefix with anything the namespace has: idle heads, running sequences,
+    /// and what is in the store.
+    fn find_start(&self, namespace: &Namespace, tokens: &[TokenId]) -> Start {
+        let mut start = Start::default();
+        if let Some(found) = self.agents.find_hot(namespace, tokens, &self.spec) {
+            let head = self.agents.head(found.head).expect("the index names heads that exist");
+            start = Start::of_blocks(head.blocks(), found.tokens);
+            start.head = Some(found.head);
+        }
+        for (order, active) in &self.running {
+            let is_visible = self.tickets[&order.request].namespace == *namespace;
+            if !is_visible || active.is_restoring {
+                continue;
+            }
+            let written = &active.sequence.tokens()[..active.computed];
+            let common = common_prefix(written, &tokens[..tokens.len() - 1]);
+            let reused = self.spec.resume_point(common);
+            if reused > start.reused {
+                start = Start::of_blocks(&active.table, reused);
+            }
+        }
+        if let Some(found) = self.agents.find_warm(namespace, tokens, &self.spec)
+            && found.tokens > start.reused
+        {
+            start.copy = None;
+            start.restore = Some(found.head);
+            start.head = Some(found.head);
+            start.reused = found.tokens;
+        }
+        start
+    }
+
+    /// Whether so many blocks are free or would be if idle heads were evicted.
+    fn can_make_room(&self, count: usize) -> bool {
+        self.pool.free() >= count || self.pool.free() + self.idle_blocks() >= count
+    }
+
+    /// Evicts idle heads until so many blocks are free.
+    fn make_room(&mut self, count: usize) -> bool {
+        while self.pool.free() < count {
+            let Some(victim) = self.agents.victim() else { return false };
+            self.agents.evict(victim);
+        }
+        true
+    }
+
+    fn evict_to_limit(&mut self) {
+        let most = self.pool.total() * POOL_USE_PERCENT / 100;
+        while self.pool.used() > most {
+            let Some(victim) = self.idle_victim() else { return };
+            self.agents.evict(victim);
+        }
+    }
+
+    /// The hot head to evict next while nobody is in need: only if it is safe in the store, unless
+    /// the store keeps nothing anyway.
+    pub(super) fn idle_victim(&self) -> Option<HeadId> {
+        match self.store_keeps {
+            true => self.agents.saved_victim(),
+            false => self.agents.victim(),
+        }
+    }
+
+    /// Blocks that nobody but idle heads holds.
+    fn idle_blocks(&self) -> usize {
+        self.blocks_of_heads_only(self.agents.hot().filter_map(|id| self.agents.head(id)))
+    }
+
+    /// Blocks in use that could be had at once and nothing lost.
+    pub(super) fn evictable_blocks(&self) -> usize {
+        match self.store_keeps {
+            true => self.blocks_of_heads_only(
+                self.agents.hot_saved().filter_map(|id| self.agents.head(id)),
+            ),
+            false => self.idle_blocks(),
+        }
+    }
+
+    fn blocks_of_heads_only<'a>(&self, heads: impl Iterator<Item = &'a Head>) -> usize {
+        let mut holds = vec![0; self.pool.total()];
+        let mut count = 0;
+        for lease in heads.flat_map(Head::blocks) {
+            let holds = &mut holds[lease.id().0 as usize];
+            *holds += 1;
+            if *holds == lease.holders() {
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+impl Start {
+    /// The first `reused` tokens of a sequence in these blocks.
+    fn of_blocks(blocks: &[Lease], reused: usize) -> Start {
+        let full = reused / BLOCK_TOKENS;
+        let rest = reused % BLOCK_TOKENS;
+        Start {
+            shared: blocks[..full].to_vec(),
+            copy: (rest > 0).then(|| (blocks[full].clone(), rest)),
+            reused,
+            ..Start::default()
+        }
+    }
+}
+
+/// Where the blocks of a sequence that has so many tokens now should end.
+fn window_end(tokens: usize, budget_tokens: usize) -> usize {
+    (tokens + WINDOW_TOKENS).min(budget_tokens)
+}
+
+fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

@@ -1,0 +1,548 @@
+//! Decides what runs in the next step. Pure: no clock, no channel, no tensor.
+//!
+//! A step has two halves. [`Scheduler::admit`] lets requests in, finds what they can reuse and
+//! says which blocks to copy or to restore; [`Scheduler::rows`] says what is computed, and
+//! [`Scheduler::complete`] takes the logits. What clients are to hear collects in the meantime and
+//! is taken with [`Scheduler::take_items`].
+//!
+//! Age is the order of admission: requests have rising numbers, and the oldest always proceeds.
+
+mod admission;
+mod progress;
+mod share;
+mod ticket;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::agents::{Agents, Head};
+use super::error::Error;
+use super::handle::Stats;
+use super::pace::{Chunk, Pace, Shape};
+use super::pool::{Exhausted, Lease, Pool};
+use super::queue::Queue;
+use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX, budget_tokens};
+use super::sequence::{Sequence, Settings};
+use super::store::HeadId;
+use crate::model::{Batch, Row, Spec, Wanted};
+use crate::text::Tokenizer;
+use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Namespace, TokenId};
+
+pub use share::{Prefilling, share};
+use ticket::Ticket;
+
+/// Tokens ahead of a sequence for which it holds blocks: two blocks, so that it can go on for a
+/// while however full the pool gets.
+pub const WINDOW_TOKENS: usize = 2 * BLOCK_TOKENS;
+
+/// A request by the order of its coming; lower is older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One choice of a request. By age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Order {
+    pub request: RequestId,
+    pub choice: usize,
+}
+
+/// What the scheduler is held to.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A step's time, as far as the size of its work can hold it.
+    pub step: Duration,
+    /// Sequences that run or are parked.
+    pub running_max: usize,
+    /// Requests that wait.
+    pub queue_max: usize,
+    /// How long a request may wait.
+    pub queue_time: Duration,
+    /// Tells the automatic agents of this process from those of others.
+    pub instance: u64,
+}
+
+/// Everything that is decided without a model.
+pub struct Scheduler {
+    limits: Limits,
+    spec: Spec,
+    tokenizer: Arc<Tokenizer>,
+    /// Whether agents can be saved before their blocks are given up.
+    store_keeps: bool,
+    pool: Pool,
+    agents: Agents,
+    waiting: Queue<Waiting>,
+    /// Admitted once, without blocks now.
+    parked: BTreeMap<Order, Active>,
+    running: BTreeMap<Order, Active>,
+    tickets: BTreeMap<RequestId, Ticket>,
+    pace: Pace,
+    /// To be done before the next step.
+    copies: Vec<Copy>,
+    items: Vec<(RequestId, Item)>,
+    replies: Vec<GeneratedReply>,
+    next_request: u64,
+    finished_requests: u64,
+    parkings: u64,
+}
+
+/// A request that has no blocks yet.
+struct Waiting {
+    request: RequestId,
+    sequence: Sequence,
+}
+
+/// A sequence with what it holds.
+struct Active {
+    sequence: Sequence,
+    /// Replies that begin where this prompt ends, itself included; 1 once they have begun.
+    choices: usize,
+    /// Tokens that have KV.
+    computed: usize,
+    /// Block `i` holds positions `i * BLOCK_TOKENS ..`.
+    table: Vec<Lease>,
+    /// The table's numbers, as a row wants them.
+    blocks: Vec<BlockId>,
+    /// For the choices that begin when the prompt is done.
+    reserve: Vec<Lease>,
+    /// Its blocks are being restored, which can fail: nobody else may count on them yet.
+    is_restoring: bool,
+}
+
+/// What has to be done to blocks before the next step.
+#[derive(Debug)]
+pub enum Work {
+    Copy(Copy),
+    Restore(Restore),
+}
+
+/// The first `tokens` tokens of a block become those of another. The lease keeps them there.
+#[derive(Debug)]
+pub struct Copy {
+    pub order: Order,
+    pub from: Lease,
+    pub to: BlockId,
+    pub tokens: usize,
+}
+
+/// Blocks of a head come from the store into those of a sequence.
+#[derive(Debug)]
+pub struct Restore {
+    pub order: Order,
+    pub head: HeadId,
+    /// The head's blocks from this one on.
+    pub first: usize,
+    pub blocks: Vec<BlockId>,
+    /// Tokens of the head: its last block has fewer than a whole one.
+    pub head_tokens: usize,
+    /// Tokens that have KV once it is done.
+    reused: usize,
+}
+
+/// What one sequence does in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedRow {
+    pub order: Order,
+    pub start: usize,
+    pub end: usize,
+    /// The next token is sampled after it.
+    pub is_last: bool,
+}
+
+/// A reply whose ids are worth keeping.
+#[derive(Clone, Debug)]
+pub struct GeneratedReply {
+    pub namespace: Namespace,
+    pub text: String,
+    pub tokens: Arc<[TokenId]>,
+}
+
+impl Scheduler {
+    pub fn new(
+        limits: Limits,
+        spec: Spec,
+        tokenizer: Arc<Tokenizer>,
+        store_keeps: bool,
+    ) -> Scheduler {
+        Scheduler {
+            pool: Pool::new(spec.pool_blocks),
+            pace: Pace::new(limits.step, spec.prefill_tokens),
+            waiting: Queue::new(limits.queue_max),
+            limits,
+            spec,
+            tokenizer,
+            store_keeps,
+            agents: Agents::default(),
+            parked: BTreeMap::new(),
+            running: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            copies: Vec::new(),
+            items: Vec::new(),
+            replies: Vec::new(),
+            next_request: 0,
+            finished_requests: 0,
+            parkings: 0,
+        }
+    }
+
+    /// Takes a request into the line, or refuses it.
+    pub fn submit(&mut self, request: Request, now: Instant) -> Result<RequestId, Error> {
+        let (sequence, choices) = self.check(&request)?;
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        let agent = request.agent.unwrap_or_else(|| self.automatic_agent(id));
+        let cost = sequence.budget_tokens() * choices;
+        let ticket = Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
+        let waiting = Waiting { request: id, sequence };
+        self.waiting
+            .push(&ticket.namespace, cost as u64, now + self.limits.queue_time, waiting)
+            .map_err(|_| Error::QueueFull { waiting: self.waiting.len() })?;
+        self.tickets.insert(id, ticket);
+        Ok(id)
+    }
+
+    /// The sequence that a request asks for, if it can be served at all.
+    fn check(&self, request: &Request) -> Result<(Sequence, usize), Error> {
+        let choices = request.choices;
+        if !(1..=CHOICES_MAX.min(self.limits.running_max)).contains(&choices) {
+            let most = CHOICES_MAX.min(self.limits.running_max);
+            return Err(Error::Choices { choices, most });
+        }
+        if let Some(top) = request.logprobs.filter(|top| *top > TOP_LOGPROBS_MAX) {
+            return Err(Error::Logprobs { top, most: TOP_LOGPROBS_MAX });
+        }
+        request.sampling.check().map_err(Error::Sampling)?;
+        let matched = |tokens: &[TokenId]| self.agents.matched(&request.namespace, tokens);
+        let prompt = request.prompt.resolve(&matched);
+        let vocabulary = self.spec.vocabulary;
+        if let Some(token) = prompt.iter().find(|token| token.0 as usize >= vocabulary) {
+            return Err(Error::OutsideVocabulary { token: *token, vocabulary });
+        }
+        let budget_tokens = self.budget(prompt.len(), request.max_tokens, choices)?;
+        let settings = Settings {
+            budget_tokens,
+            sampling: request.sampling.clone(),
+            stops: request.stops.clone(),
+            reply: request.reply,
+            logprobs: request.logprobs,
+            is_end_ignored: request.is_end_ignored,
+        };
+        Ok((Sequence::new(prompt, settings, &self.tokenizer), choices))
+    }
+
+    /// Tokens that prompt and reply may have: within the context, and within the pool if nothing
+    /// else ran.
+    fn budget(
+        &self,
+        prompt_tokens: usize,
+        max_tokens: Option<usize>,
+        choices: usize,
+    ) -> Result<usize, Error> {
+        let context = self.spec.context_tokens;
+        let total = self.pool.total();
+        let needed = |budget: usize| blocks_for_choices(prompt_tokens, budget, choices);
+        let most = budget_tokens(prompt_tokens, max_tokens.unwrap_or(context), context)?;
+        let wanted = match max_tokens {
+            Some(_) => most,
+            None => (prompt_tokens + 1..=context)
+                .rev()
+                .step_by(BLOCK_TOKENS)
+                .find(|budget| needed(*budget) <= total)
+                .unwrap_or(prompt_tokens + 1),
+        };
+        match needed(wanted) {
+            requested if requested > total => Err(Error::LargerThanPool(Exhausted {
+                requested,
+                available: self.pool.free(),
+                total,
+            })),
+            _ => Ok(wanted),
+        }
+    }
+
+    fn automatic_agent(&self, request: RequestId) -> AgentId {
+        AgentId::new(&format!("auto-{:x}-{}", self.limits.instance, request.0))
+            .expect("it is short and not empty")
+    }
+
+    /// What the caller has is all it gets; what was computed is kept.
+    pub fn cancel(&mut self, request: RequestId, now: Instant) {
+        for (order, mut active) in self.take_all(request) {
+            let text = active.sequence.cancel();
+            let delta = Delta { choice: order.choice, text, ..Delta::default() };
+            if !delta.text.is_empty() {
+                self.items.push((request, Ok(Event::Text(delta))));
+            }
+            self.end(order, active, now);
+        }
+    }
+
+    /// Ends every request with an error; what was computed is kept.
+    pub fn cut(&mut self) {
+        let all: Vec<RequestId> = self.tickets.keys().copied().collect();
+        for request in all {
+            self.fail(request, Error::Cut);
+        }
+    }
+
+    /// Ends a request with an error. What was computed is kept unless the model is to blame.
+    pub fn fail(&mut self, request: RequestId, error: Error) {
+        let is_trusted = !matches!(error, Error::Model(_) | Error::NotANumber { .. });
+        for (order, active) in self.take_all(request) {
+            if is_trusted {
+                self.keep(order, active);
+            }
+        }
+        if self.tickets.remove(&request).is_some() {
+            self.finished_requests += 1;
+            self.items.push((request, Err(error)));
+        }
+    }
+
+    /// Takes everything that there is of a request, wherever it is.
+    fn take_all(&mut self, request: RequestId) -> Vec<(Order, Active)> {
+        let range = Order { request, choice: 0 }..=Order { request, choice: CHOICES_MAX };
+        let choices = self.choices_of(request);
+        let waiting = self.waiting.remove_where(|waiting| waiting.request == request);
+        let waiting = waiting
+            .into_iter()
+            .map(|waiting| (Order { request, choice: 0 }, Active::new(waiting.sequence, choices)));
+        let mut all: Vec<(Order, Active)> = waiting.collect();
+        for set in [&mut self.running, &mut self.parked] {
+            let orders: Vec<Order> = set.range(range.clone()).map(|(order, _)| *order).collect();
+            all.extend(orders.into_iter().filter_map(|order| set.remove_entry(&order)));
+        }
+        self.copies.retain(|copy| copy.order.request != request);
+        all
+    }
+
+    fn choices_of(&self, request: RequestId) -> usize {
+        self.tickets.get(&request).map_or(1, |ticket| ticket.choices.len())
+    }
+
+    /// What runs in the next step: every sequence that generates brings its token, and what is
+    /// left of the step's time is shared among prompts.
+    pub fn rows(&self) -> Vec<PlannedRow> {
+        let mut rows = Vec::new();
+        let mut context = 0;
+        let mut prefilling = Vec::new();
+        for (order, active) in &self.running {
+            match active.left() {
+                0 => unreachable!("a sequence without a token to compute has ended"),
+                1 => {
+                    context += active.computed;
+                    rows.push(active.row(*order, 1));
+                }
+                left => {
+                    prefilling.push(Prefilling { order: *order, context: active.computed, left })
+                }
+            }
+        }
+        let decode_rows = rows.len();
+        let capacity = |at: usize| {
+            self.pace.prefill_tokens(decode_rows, context, at).min(self.spec.prefill_tokens)
+        };
+        for (order, tokens) in share(&prefilling, &capacity) {
+            rows.push(self.running[&order].row(order, tokens));
+        }
+        rows
+    }
+
+    /// The step for these rows.
+    pub fn batch(&self, rows: &[PlannedRow]) -> Batch<'_> {
+        Batch { rows: rows.iter().map(|row| self.row(row)).collect() }
+    }
+
+    fn row(&self, row: &PlannedRow) -> Row<'_> {
+        let active = &self.running[&row.order];
+        let written = row.start / BLOCK_TOKENS..row.end.div_ceil(BLOCK_TOKENS);
+        // What another sequence, a head or a writer can read is never written to.
+        assert!(active.table[written].iter().all(|lease| !lease.is_shared()));
+        Row {
+            tokens: &active.sequence.tokens()[row.start..row.end],
+            start: row.start,
+            blocks: &active.blocks,
+            logits: if row.is_last { Wanted::Last } else { Wanted::None },
+        }
+    }
+
+    /// What these rows cost a step, for [`Scheduler::predict`] and [`Scheduler::observe`].
+    pub fn shape(&self, rows: &[PlannedRow]) -> Shape {
+        let mut shape = Shape::default();
+        for row in rows {
+            match row.end - row.start {
+                1 => {
+                    shape.decode_rows += 1;
+                    shape.decode_context_tokens += row.start;
+                }
+                tokens => shape.prefill.push(Chunk { start: row.start, tokens }),
+            }
+        }
+        shape
+    }
+
+    pub fn predict(&self, shape: &Shape) -> Duration {
+        self.pace.predict(shape)
+    }
+
+    pub fn observe(&mut self, shape: &Shape, took: Duration) {
+        self.pace.observe(shape, took);
+    }
+
+    /// What clients are to hear, in order.
+    pub fn take_items(&mut self) -> Vec<(RequestId, Item)> {
+        std::mem::take(&mut self.items)
+    }
+
+    /// Replies that ended since the last call.
+    pub fn take_replies(&mut self) -> Vec<GeneratedReply> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// Heads that the store need not keep any longer.
+    pub fn take_forgotten(&mut self) -> Vec<HeadId> {
+        self.agents.take_forgotten()
+    }
+
+    /// Sequences that run or will once their prompt is done.
+    fn running_choices(&self) -> usize {
+        self.running.values().map(|active| active.choices).sum()
+    }
+
+    /// Requests that have been accepted and have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Whether a request has been accepted and has not ended.
+    pub fn knows(&self, request: RequestId) -> bool {
+        self.tickets.contains_key(&request)
+    }
+
+    /// Requests that have ended, however they did.
+    pub fn finished_requests(&self) -> u64 {
+        self.finished_requests
+    }
+
+    /// Whether there is anything to compute.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.parked.is_empty() && self.waiting.is_empty()
+    }
+
+    pub fn head(&self, head: HeadId) -> Option<&Head> {
+        self.agents.head(head)
+    }
+
+    /// Idle heads that are in the pool only, least recently used first.
+    pub fn unsaved(&self) -> impl Iterator<Item = HeadId> {
+        self.agents.unsaved()
+    }
+
+    pub fn saved(&mut self, head: HeadId) {
+        self.agents.saved(head);
+    }
+
+    /// Gives back the blocks of every head that is safe in the store, or of all where the store
+    /// keeps none. Returns how many heads that were.
+    pub fn evict_idle(&mut self) -> usize {
+        let mut count = 0;
+        while let Some(head) = self.idle_victim() {
+            self.agents.evict(head);
+            count += 1;
+        }
+        count
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats {
+            blocks_total: self.pool.total(),
+            blocks_free: self.pool.free(),
+            blocks_used: self.pool.used(),
+            blocks_evictable: self.evictable_blocks(),
+            running: self.running.len(),
+            waiting: self.waiting.len(),
+            parked: self.parked.len(),
+            parkings: self.parkings,
+            agents: self.agents.count(),
+        }
+    }
+
+    /// Panics if a block is held by nobody, or a count is wrong. For tests.
+    pub fn assert_consistent(&self) {
+        assert_eq!(self.pool.free() + self.pool.used(), self.pool.total());
+        let mut holds = vec![0; self.pool.total()];
+        let heads = self.agents.hot().filter_map(|id| self.agents.head(id)).flat_map(Head::blocks);
+        let active = self.running.values().chain(self.parked.values());
+        let active = active.flat_map(|active| active.table.iter().chain(&active.reserve));
+        let copies = self.copies.iter().map(|copy| &copy.from);
+        let mut leases: Vec<Option<&Lease>> = vec![None; self.pool.total()];
+        for lease in heads.chain(active).chain(copies) {
+            holds[lease.id().0 as usize] += 1;
+            leases[lease.id().0 as usize] = Some(lease);
+        }
+        let held = leases.iter().flatten().count();
+        assert_eq!(held, self.pool.used(), "blocks in use and blocks held");
+        for (index, lease) in leases.iter().enumerate() {
+            assert_eq!(lease.map_or(0, Lease::holders), holds[index], "holders of block {index}");
+        }
+        for (order, active) in &self.running {
+            assert!(active.computed <= active.table.len() * BLOCK_TOKENS, "{order:?}");
+            assert!(active.table.iter().map(Lease::id).eq(active.blocks.iter().copied()));
+            assert!(self.tickets.contains_key(&order.request));
+        }
+        for active in self.parked.values() {
+            assert!(active.table.is_empty());
+            assert_eq!(active.computed, 0);
+        }
+        assert!(self.running_choices() + self.parked.len() <= self.limits.running_max);
+    }
+}
+
+impl Active {
+    fn new(sequence: Sequence, choices: usize) -> Active {
+        Active {
+            sequence,
+            choices,
+            computed: 0,
+            table: Vec::new(),
+            blocks: Vec::new(),
+            reserve: Vec::new(),
+            is_restoring: false,
+        }
+    }
+
+    /// Tokens that have no KV yet.
+    fn left(&self) -> usize {
+        self.sequence.tokens().len() - self.computed
+    }
+
+    fn row(&self, order: Order, tokens: usize) -> PlannedRow {
+        let end = self.computed + tokens;
+        let is_last = end == self.sequence.tokens().len();
+        PlannedRow { order, start: self.computed, end, is_last }
+    }
+
+    fn set_table(&mut self, table: Vec<Lease>) {
+        self.blocks = table.iter().map(Lease::id).collect();
+        self.table = table;
+    }
+
+    fn extend_table(&mut self, more: Vec<Lease>) {
+        self.blocks.extend(more.iter().map(Lease::id));
+        self.table.extend(more);
+    }
+}
+
+/// Blocks that so many tokens fill.
+fn blocks(tokens: usize) -> usize {
+    tokens.div_ceil(BLOCK_TOKENS)
+}
+
+/// Blocks of a request whose replies each end within `end` tokens: of several, each has its own
+/// from the block on in which the prompt ends, and the prompt keeps its own.
+fn blocks_for_choices(prompt_tokens: usize, end: usize, choices: usize) -> usize {
+    match choices {
+        1 => blocks(end),
+        _ => blocks(prompt_tokens) + choices * (blocks(end) - prompt_tokens / BLOCK_TOKENS),
+    }
+}

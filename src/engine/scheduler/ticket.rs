@@ -1,0 +1,90 @@
+//! What is known of a request from its submission to its end.
+
+use std::time::{Duration, Instant};
+
+use super::super::request::{Admitted, Choice, Outcome, Source};
+use crate::types::{AgentId, Namespace};
+
+pub struct Ticket {
+    pub namespace: Namespace,
+    pub agent: AgentId,
+    pub prompt_tokens: usize,
+    pub cached_tokens: usize,
+    pub source: Source,
+    /// The client knows that it was admitted: who was parked comes back unseen.
+    pub is_announced: bool,
+    /// Those that have ended.
+    pub choices: Vec<Option<Choice>>,
+    submitted: Instant,
+    admitted: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+impl Ticket {
+    pub fn new(
+        namespace: Namespace,
+        agent: AgentId,
+        prompt_tokens: usize,
+        choices: usize,
+        now: Instant,
+    ) -> Ticket {
+        Ticket {
+            namespace,
+            agent,
+            prompt_tokens,
+            cached_tokens: 0,
+            source: Source::Cold,
+            is_announced: false,
+            choices: vec![None; choices],
+            submitted: now,
+            admitted: None,
+            first_token: None,
+        }
+    }
+
+    /// It has blocks.
+    pub fn admit(&mut self, now: Instant) {
+        self.admitted.get_or_insert(now);
+    }
+
+    pub fn admitted(&self) -> Admitted {
+        Admitted {
+            agent: self.agent.clone(),
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            source: self.source,
+            queued: self.queued(),
+        }
+    }
+
+    pub fn token(&mut self, now: Instant) {
+        self.first_token.get_or_insert(now);
+    }
+
+    pub fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.submitted)
+    }
+
+    fn queued(&self) -> Duration {
+        self.admitted.map_or(Duration::ZERO, |admitted| self.waited(admitted))
+    }
+
+    /// All choices have ended.
+    pub fn is_complete(&self) -> bool {
+        self.choices.iter().all(Option::is_some)
+    }
+
+    pub fn outcome(self, now: Instant) -> Outcome {
+        let admitted = self.admitted.unwrap_or(now);
+        let first_token = self.first_token.unwrap_or(now);
+        Outcome {
+            queued: self.queued(),
+            agent: self.agent,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            choices: self.choices.into_iter().flatten().collect(),
+            prefill: first_token.saturating_duration_since(admitted),
+            decode: now.saturating_duration_since(first_token),
+        }
+    }
+}

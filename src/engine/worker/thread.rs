@@ -1,0 +1,324 @@
+//! The engine's thread: takes commands, lets the worker do its turns, carries events to streams.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc::Sender, oneshot};
+
+use super::outbox::Outbox;
+use super::watchdog::Watchdog;
+use super::{Clock, Fatal, Worker};
+use crate::engine::handle::{Config, Evicted, Stats, Status};
+use crate::engine::scheduler::{RequestId, Scheduler};
+use crate::engine::{DrainError, Error, Item, Request, Store};
+use crate::model::{Model, Spec};
+use crate::text::{Replies, Tokenizer};
+
+/// How often streams that do not take their items, and drains, are looked at while nothing runs.
+const IDLE_PERIOD: Duration = Duration::from_millis(10);
+
+/// What a handle asks of the thread.
+pub enum Command {
+    Submit(Box<Submission>),
+    Drain { timeout: Duration, reply: oneshot::Sender<Result<usize, DrainError>> },
+    Cut,
+    EvictAll { reply: oneshot::Sender<Evicted> },
+    Shutdown,
+}
+
+pub struct Submission {
+    pub request: Request,
+    pub sender: Sender<Item>,
+    pub is_cancelled: Arc<AtomicBool>,
+}
+
+/// What handles and the thread both see.
+pub struct Shared {
+    pub is_draining: AtomicBool,
+    pub is_shut_down: AtomicBool,
+    replies: Mutex<Replies>,
+    /// That of the model, once it is there.
+    pub spec: OnceLock<Spec>,
+    status: Mutex<Status>,
+    status_changed: Condvar,
+    stats: Mutex<Stats>,
+    on_fatal: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Shared {
+    pub fn new(on_fatal: Box<dyn Fn(&str) + Send + Sync>) -> Shared {
+        Shared {
+            is_draining: AtomicBool::new(false),
+            is_shut_down: AtomicBool::new(false),
+            replies: Mutex::new(Replies::new()),
+            spec: OnceLock::new(),
+            status: Mutex::new(Status::Starting),
+            status_changed: Condvar::new(),
+            stats: Mutex::new(Stats::default()),
+            on_fatal,
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        lock(&self.status).clone()
+    }
+
+    pub fn set_status(&self, status: Status) {
+        *lock(&self.status) = status;
+        self.status_changed.notify_all();
+    }
+
+    /// Waits until the model is there, or is not.
+    pub fn wait_started(&self) -> Status {
+        let status = lock(&self.status);
+        let waited = self.status_changed.wait_while(status, |status| *status == Status::Starting);
+        waited.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn stats(&self) -> Stats {
+        lock(&self.stats).clone()
+    }
+
+    pub fn replies(&self) -> MutexGuard<'_, Replies> {
+        lock(&self.replies)
+    }
+
+    /// The engine is no more. Whoever made it decides what becomes of the process.
+    pub fn fail(&self, reason: &str) {
+        self.set_status(Status::Failed(reason.to_owned()));
+        (self.on_fatal)(reason);
+    }
+}
+
+/// A map is held for a moment; a panic while it is leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the thread starts with.
+pub struct Setup {
+    pub config: Config,
+    pub tokenizer: Arc<Tokenizer>,
+    pub store: Box<dyn Store>,
+    pub commands: Receiver<Command>,
+    pub shared: Arc<Shared>,
+}
+
+/// Loads the model and serves until the end.
+pub fn run(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) {
+    let shared = Arc::clone(&setup.shared);
+    let result = catch_unwind(AssertUnwindSafe(|| serve(setup, load)));
+    match result {
+        Ok(Ok(())) => shared.set_status(Status::Stopped),
+        Ok(Err(Fatal(reason))) => shared.fail(&reason),
+        Err(_) => shared.fail("its thread panicked"),
+    }
+}
+
+fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) -> Result<(), Fatal> {
+    let Setup { config, tokenizer, store, commands, shared } = setup;
+    let model = load().map_err(Fatal)?;
+    let spec = shared.spec.get_or_init(|| model.spec().clone());
+    let scheduler = Scheduler::new(config.limits(), spec.clone(), tokenizer, store.keeps());
+    let mut worker = Worker::new(scheduler, model, store);
+    let on_hang = {
+        let shared = Arc::clone(&shared);
+        move |reason: String| shared.fail(&reason)
+    };
+    let watchdog = Watchdog::start(config.step_patience, on_hang)
+        .map_err(|error| Fatal(format!("cannot start a thread: {error}")))?;
+    worker.warm_up().map_err(Fatal)?;
+    *lock(&shared.stats) = worker.scheduler.stats();
+    if !shared.is_shut_down.load(Ordering::SeqCst) {
+        shared.set_status(Status::Serving);
+    }
+    let mut thread = Thread {
+        worker,
+        commands,
+        shared,
+        watchdog: Arc::clone(&watchdog),
+        outboxes: BTreeMap::new(),
+        drains: Vec::new(),
+    };
+    let result = thread.serve();
+    watchdog.stop();
+    result
+}
+
+struct Thread {
+    worker: Worker,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+    watchdog: Arc<Watchdog>,
+    outboxes: BTreeMap<RequestId, Outbox>,
+    drains: Vec<Drain>,
+}
+
+/// A drain that waits.
+struct Drain {
+    deadline: Instant,
+    timeout: Duration,
+    /// Requests that had ended when it began.
+    finished_before: u64,
+    reply: oneshot::Sender<Result<usize, DrainError>>,
+}
+
+/// The clock of the machine.
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// Whether the thread goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Leave,
+}
+
+impl Thread {
+    fn serve(&mut self) -> Result<(), Fatal> {
+        let mut is_busy = false;
+        while self.take_commands(is_busy) == Next::GoOn {
+            self.cancel_unwanted();
+            let watchdog = Arc::clone(&self.watchdog);
+            is_busy = self.worker.turn(&SystemClock, &*watchdog)?;
+            self.deliver();
+            self.settle_drains();
+            *lock(&self.shared.stats) = self.worker.scheduler.stats();
+        }
+        self.worker.scheduler.cut();
+        self.deliver();
+        Ok(())
+    }
+
+    /// All there are; if there is nothing to do, waits for the next.
+    fn take_commands(&mut self, is_busy: bool) -> Next {
+        if !is_busy && self.worker.scheduler.is_idle() {
+            let is_watching = !self.outboxes.is_empty() || !self.drains.is_empty();
+            let command = match is_watching {
+                true => self.commands.recv_timeout(IDLE_PERIOD),
+                false => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match command {
+                Ok(command) => {
+                    if self.obey(command) == Next::Leave {
+                        return Next::Leave;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Next::Leave,
+                Err(RecvTimeoutError::Timeout) => (),
+            }
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => {
+                    if self.obey(command) == Next::Leave {
+                        return Next::Leave;
+                    }
+                }
+                Err(TryRecvError::Empty) => return Next::GoOn,
+                // Every handle is gone: nobody can submit any more, or hear.
+                Err(TryRecvError::Disconnected) => return Next::Leave,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Next {
+        match command {
+            Command::Submit(submission) => self.submit(*submission),
+            Command::Drain { timeout, reply } => self.drains.push(Drain {
+                deadline: Instant::now() + timeout,
+                timeout,
+                finished_before: self.worker.scheduler.finished_requests(),
+                reply,
+            }),
+            Command::Cut => {
+                self.worker.scheduler.cut();
+                self.deliver();
+            }
+            Command::EvictAll { reply } => {
+                // Nobody may be there to hear it.
+                let _ = reply.send(self.worker.evict_all());
+                *lock(&self.shared.stats) = self.worker.scheduler.stats();
+            }
+            Command::Shutdown => return Next::Leave,
+        }
+        Next::GoOn
+    }
+
+    fn submit(&mut self, submission: Submission) {
+        let Submission { request, sender, is_cancelled } = submission;
+        let now = Instant::now();
+        let mut outbox = Outbox::new(sender, is_cancelled);
+        // The flag was set before the drain's command was sent, so nothing slips in between.
+        let accepted = match self.shared.is_draining.load(Ordering::SeqCst) {
+            true => Err(Error::Draining),
+            false => self.worker.scheduler.submit(request, now),
+        };
+        match accepted {
+            Ok(id) => drop(self.outboxes.insert(id, outbox)),
+            Err(error) => outbox.push(Err(error), now),
+        }
+    }
+
+    /// Ends what nobody waits for: its blocks are free before the next step.
+    fn cancel_unwanted(&mut self) {
+        let now = Instant::now();
+        let scheduler = &mut self.worker.scheduler;
+        for (id, outbox) in &self.outboxes {
+            if outbox.is_cancelled() {
+                scheduler.cancel(*id, now);
+            } else if outbox.is_stuck(now) {
+                scheduler.fail(*id, Error::SlowReader);
+            }
+        }
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        let now = Instant::now();
+        for reply in self.worker.scheduler.take_replies() {
+            self.shared.replies().remember(&reply.namespace, &reply.text, reply.tokens);
+        }
+        for (id, item) in self.worker.scheduler.take_items() {
+            if let Some(outbox) = self.outboxes.get_mut(&id) {
+                outbox.push(item, now);
+            }
+        }
+        for outbox in self.outboxes.values_mut() {
+            outbox.flush(now);
+        }
+        let scheduler = &self.worker.scheduler;
+        self.outboxes.retain(|id, outbox| {
+            let is_over = !scheduler.knows(*id);
+            let is_done = outbox.is_empty() || outbox.is_gone() || outbox.is_stuck(now);
+            !(is_over && is_done)
+        });
+    }
+
+    fn settle_drains(&mut self) {
+        let now = Instant::now();
+        let scheduler = &self.worker.scheduler;
+        let running = scheduler.in_flight();
+        for drain in std::mem::take(&mut self.drains) {
+            let drained = (scheduler.finished_requests() - drain.finished_before) as usize;
+            let timeout = drain.timeout;
+            // Who asked may have gone away.
+            if running == 0 {
+                let _ = drain.reply.send(Ok(drained));
+            } else if now >= drain.deadline {
+                let _ = drain.reply.send(Err(DrainError::Timeout { running, drained, timeout }));
+            } else {
+                self.drains.push(drain);
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! A conversation as a prompt: the text of the chat template, the ids that our own replies were generated as.
+//!
+//! A client sends a reply back as text, and BPE does not round-trip: encoded again it may be other
+//! ids, and the KV of the generated ones would be worth nothing. So every known reply gets a mark
+//! at its end, a character that occurs nowhere in the conversation; where the rendering has the
+//! reply before its mark, the ids take the place of the text. Marked replies stay readable for the
+//! template, which may look for `</think>` in them.
+//!
+//! Nothing is guessed: without its marks the rendering must be the plain one, up to the white
+//! space around spliced replies, or the plain one is encoded as a whole.
+//!
+//! Cost: two renderings and one encoding, three renderings if the template changes a reply. All of
+//! it is linear in the conversation, and less than encoding it all: 2 MB of 2,000 messages take
+//! 0.33 s with a third of the text known, 0.8 s with nothing known (tests' tokenizer, one core).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::types::TokenId;
+
+use super::error::Error;
+use super::prompt::{Piece, Prompt};
+use super::template::{ChatTemplate, Message, RenderOptions};
+use super::tokenizer::{Special, Tokenizer};
+
+/// What a chat template renders.
+#[derive(Clone, Copy, Debug)]
+pub struct Conversation<'a> {
+    pub messages: &'a [Message],
+    pub options: &'a RenderOptions,
+}
+
+/// The prompt for a conversation. `known` tells the lists of ids that a reply was generated as,
+/// latest first; the text it gets is trimmed and not empty. Lists that do not read so are ignored.
+///
+/// Spliced are the assistant's contents that the template shows exactly once and as they are,
+/// outer white space aside: that of the generated ids counts. Where nothing is known, the prompt
+/// is the encoded rendering.
+pub fn chat_prompt(
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    conversation: Conversation,
+    known: &mut dyn FnMut(&str) -> Vec<Arc<[TokenId]>>,
+) -> Result<Prompt, Error> {
+    let plain = template.render(conversation.messages, conversation.options)?;
+    let replies = known_replies(tokenizer, conversation.messages, known);
+    let spliced = match replies.is_empty() {
+        true => None,
+        false => splice(template, conversation, &plain, replies),
+    };
+    match spliced {
+        Some(spliced) => spliced.encode(tokenizer),
+        None => Ok(tokenizer.encode(&plain, Special::Parse)?.into()),
+    }
+}
+
+/// A content of the assistant that we generated.
+struct Reply<'a> {
+    /// Which message it is.
+    message: usize,
+    /// Trimmed, and not empty.
+    text: &'a str,
+    /// At least one.
+    lists: Vec<Arc<[TokenId]>>,
+}
+
+fn known_replies<'a>(
+    tokenizer: &Tokenizer,
+    messages: &'a [Message],
+    known: &mut dyn FnMut(&str) -> Vec<Arc<[TokenId]>>,
+) -> Vec<Reply<'a>> {
+    let mut replies = Vec::new();
+    for (index, message) in messages.iter().enumerate() {
+        let text = message.content.as_deref().unwrap_or_default().trim();
+        if message.role != "assistant" || text.is_empty() {
+            continue;
+        }
+        let mut lists = known(text);
+        lists.retain(|list| tokenizer.decode(list).trim() == text);
+        if !lists.is_empty() {
+            replies.push(Reply { message: index, text, lists });
+        }
+    }
+    replies
+}
+
+/// The rendering with the replies cut out; `None` if it is not certain where they are.
+fn splice<'a>(
+    template: &ChatTemplate,
+    conversation: Conversation,
+    plain: &str,
+    replies: Vec<Reply<'a>>,
+) -> Option<Spliced<'a>> {
+    let mark = unused_character(plain, conversation)?;
+    let render = |replies: &[Reply]| {
+        let messages = marked(conversation.messages, replies, mark);
+        template.render(&messages, conversation.options).ok()
+    };
+    let rendered = render(&replies)?;
+    let cuts = Cuts::new(&rendered, mark, &replies)?;
+    let are_shown = cuts.are_shown(&replies);
+    if are_shown.iter().all(|is_shown| *is_shown) {
+        return cuts.splice(plain, replies);
+    }
+    // Those that the template drops, repeats or changes go back to what the client sent, white
+    // space included.
+    let shown = replies.into_iter().zip(are_shown).filter(|(_, is_shown)| *is_shown);
+    let replies: Vec<Reply> = shown.map(|(reply, _)| reply).collect();
+    let rendered = render(&replies)?;
+    Cuts::new(&rendered, mark, &replies)?.splice(plain, replies)
+}
+
+/// A private-use character that neither the conversation nor the template has. Unicode gives it no
+/// case, no white space and no other form, so no template changes it. A client that uses all of
+/// them up gets plain renderings.
+fn unused_character(plain: &str, conversation: Conversation) -> Option<char> {
+    const PRIVATE_USE: std::ops::RangeInclusive<char> = '\u{E000}'..='\u{F8FF}';
+    let Conversation { messages, options } = conversation;
+    let mut used = HashSet::new();
+    let mut add = |text: &str| used.extend(text.chars().filter(|c| PRIVATE_USE.contains(c)));
+    // The template's own text, and its special tokens, as far as they matter.
+    add(plain);
+    for message in messages {
+        add(&message.role);
+        add(message.content.as_deref().unwrap_or_default());
+    }
+    let extras = messages.iter().flat_map(|message| &message.extra);
+    for (name, value) in extras.chain(&options.variables) {
+        add(name);
+        add(&value.to_string());
+    }
+    for tool in &options.tools {
+        add(&tool.to_string());
+    }
+    PRIVATE_USE.into_iter().find(|character| !used.contains(character))
+}
+
+/// The messages with these replies trimmed and each with its number between two marks at the end.
+fn marked(messages: &[Message], replies: &[Reply], mark: char) -> Vec<Message> {
+    let mut messages = messages.to_vec();
+    for (number, reply) in replies.iter().enumerate() {
+        let content = format!("{}{mark}{number}{mark}", reply.text);
+        messages[reply.message].content = Some(content);
+    }
+    messages
+}
+
+/// A marked rendering, cut at its marks.
+struct Cuts<'a> {
+    /// What comes before each mark, and the number of the reply that the mark names.
+    parts: Vec<(&'a str, usize)>,
+    rest: &'a str,
+}
+
+impl<'a> Cuts<'a> {
+    /// `None` if a mark came back in pieces.
+    fn new(rendered: &'a str, mark: char, replies: &[Reply]) -> Option<Cuts<'a>> {
+        let mut fields = rendered.split(mark);
+        let mut text = fields.next()?;
+        let mut parts = Vec::new();
+        while let Some(number) = fields.next() {
+            let number: usize = number.parse().ok().filter(|number| *number < replies.len())?;
+            parts.push((text, number));
+            text = fields.next()?;
+        }
+        Some(Cuts { parts, rest: text })
+    }
+
+    /// For each reply, whether its mark is there once and the reply before it.
+    fn are_shown(&self, replies: &[Reply]) -> Vec<bool> {
+        let mut marks = vec![0; replies.len()];
+        let mut is_before = vec![true; replies.len()];
+        for (text, number) in &self.parts {
+            marks[*number] += 1;
+            is_before[*number] &= text.ends_with(replies[*number].text);
+        }
+        marks.iter().zip(is_before).map(|(marks, is_before)| *marks == 1 && is_before).collect()
+    }
+
+    /// Cuts the replies out. `None` if one is not shown, or if without them the text is not `plain`.
+    fn splice<'r>(self, plain: &str, replies: Vec<Reply<'r>>) -> Option<Spliced<'r>> {
+        if self.are_shown(&replies).contains(&false) {
+            return None;
+        }
+        let mut replies: Vec<Option<Reply>> = replies.into_iter().map(Some).collect();
+        let mut parts = Vec::new();
+        for (text, number) in self.parts {
+            let reply = replies[number].take()?;
+            parts.push((text.strip_suffix(reply.text)?.to_owned(), reply));
+        }
+        let spliced = Spliced { parts, rest: self.rest.to_owned() };
+        spliced.reads(plain).then_some(spliced)
+    }
+}
+
+/// A rendering with places for replies.
+struct Spliced<'a> {
+    /// What the template wrote, and the reply that follows.
+    parts: Vec<(String, Reply<'a>)>,
+    rest: String,
+}
+
+impl Spliced<'_> {
+    /// Whether this is the text, up to the white space around replies. (That of a content is not
+    /// in here, because the contents were trimmed.)
+    fn reads(&self, plain: &str) -> bool {
+        let mut left = plain;
+        let mut start: fn(&str) -> &str = |text| text;
+        for (text, reply) in &self.parts {
+            let after_text = start(left).strip_prefix(start(text).trim_end());
+            let after_reply =
+                after_text.and_then(|left| left.trim_start().strip_prefix(reply.text));
+            match after_reply {
+                Some(after_reply) => left = after_reply,
+                None => return false,
+            }
+            start = str::trim_start;
+        }
+        start(left) == start(&self.rest)
+    }
+
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Prompt, Error> {
+        let mut pieces = Vec::new();
+        for (text, reply) in &self.parts {
+            let text = match self.rest.ends_with(' ') {
+                true => text,
+                false => without_doubled_space(text, reply, tokenizer),
+            };
+            pieces.push(Piece::Tokens(tokenizer.encode(text, Special::Parse)?));
+            pieces.push(Piece::Reply(reply.lists.clone()));
+        }
+        pieces.push(Piece::Tokens(tokenizer.encode(&self.rest, Special::Parse)?));
+        Ok(Prompt::new(pieces))
+    }
+}
+
+/// Templates in the manner of Llama 2 and Mistral ask with `[/INST]` and write `[/INST] Hello` for
+/// the answer, whose ids begin with that space. (One that asks with a space ends with it.)
+fn without_doubled_space<'a>(text: &'a str, reply: &Reply, tokenizer: &Tokenizer) -> &'a str {
+    let begins_with_space = |list: &Arc<[TokenId]>| {
+        let first = list.first().and_then(|id| tokenizer.token_bytes(*id));
+        first.is_some_and(|bytes| bytes.starts_with(b" "))
+    };
+    match text.strip_suffix(' ') {
+        Some(shorter) if reply.lists.iter().all(begins_with_space) => shorter,
+        _ => text,
+    }
+}

@@ -1,0 +1,516 @@
+//! The engine without time: random agents, prompts, cancels, evictions and store failures on the
+//! fake model, whose text tells when a block was swapped, stale or leaked.
+//!
+//! After each step blocks and their holders are counted; at the end of each request its tokens are
+//! compared with what the same request gives alone. The oldest admitted request never waits: from
+//! then on every step brings it a token nearer to its end.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
+use semantic::engine::worker::{Clock, Watch, Worker};
+use semantic::engine::{Error, Event, Finish, HeadId, Reply, Request, Snapshot, Store, StoreError};
+use semantic::model::fake::{Fake, FakeConfig, Memory};
+use semantic::model::sample::{History, Sampling, sample};
+use semantic::model::{Batch, Model, Row, Wanted};
+use semantic::text::{Prompt, Tokenizer};
+use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Namespace, TokenId};
+
+use crate::support::random::Random;
+use crate::support::scale::scaled;
+use crate::support::text::byte_level_tokenizer;
+
+/// Steps in all when everything is run.
+const STEPS: usize = 1_000_000;
+/// Steps of one simulation; then another world begins.
+const STEPS_PER_WORLD: usize = 2_000;
+const CONTEXT_TOKENS: usize = 1_100;
+/// The first tokens of the tokenizer, those that end a turn among them.
+const VOCABULARY: usize = 64;
+const QUEUE_TIME: Duration = Duration::from_secs(60);
+/// Longer than any request here: an oldest request that takes more steps than it has tokens is
+/// starving.
+const SLACK_STEPS: usize = 4;
+
+#[test]
+fn simulated_engines_mix_nothing_up_and_starve_nobody() {
+    let worlds = scaled(STEPS).div_ceil(STEPS_PER_WORLD);
+    let mut totals = Totals::default();
+    for seed in 0..worlds as u64 {
+        let result = catch_unwind(AssertUnwindSafe(|| World::new(seed).run(STEPS_PER_WORLD)));
+        match result {
+            Ok(world) => totals.add(&world),
+            Err(panic) => {
+                eprintln!("simulation failed with seed {seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    eprintln!("{} worlds: {totals:?}", worlds);
+    // A simulation in which nothing happens proves nothing.
+    assert!(totals.finished > worlds);
+    assert!(totals.parkings > 0);
+    assert!(totals.restored > 0);
+    assert!(totals.hits > totals.finished / 10);
+    assert!(totals.cancelled > 0);
+    assert!(totals.late > 0);
+    assert!(totals.failed_saves > 0);
+}
+
+/// What came to pass.
+#[derive(Debug, Default)]
+struct Totals {
+    steps: usize,
+    finished: usize,
+    cancelled: usize,
+    cut: usize,
+    refused: usize,
+    late: usize,
+    hits: usize,
+    restored: usize,
+    parkings: usize,
+    tokens: usize,
+    failed_saves: usize,
+}
+
+impl Totals {
+    fn add(&mut self, other: &Totals) {
+        let Totals { steps, finished, cancelled, cut, refused, late, .. } = other;
+        self.steps += steps;
+        self.finished += finished;
+        self.cancelled += cancelled;
+        self.cut += cut;
+        self.refused += refused;
+        self.late += late;
+        self.hits += other.hits;
+        self.restored += other.restored;
+        self.parkings += other.parkings;
+        self.tokens += other.tokens;
+        self.failed_saves += other.failed_saves;
+    }
+}
+
+/// Time that goes on when a step is made and at no other moment.
+struct FakeTime {
+    now: Cell<Instant>,
+    step: Cell<Duration>,
+}
+
+impl Clock for FakeTime {
+    fn now(&self) -> Instant {
+        self.now.get()
+    }
+}
+
+impl Watch for FakeTime {
+    fn begin(&self, _: Duration) {
+        self.now.set(self.now.get() + self.step.get());
+    }
+
+    fn end(&self) {}
+}
+
+/// Keeps heads in memory, and fails when told to.
+#[derive(Clone, Default)]
+struct FakeStore(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    heads: HashMap<HeadId, Snapshot>,
+    is_failing: bool,
+    failed_saves: usize,
+    loads: usize,
+}
+
+impl Store for FakeStore {
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn save(&mut self, snapshot: Snapshot) -> Result<(), StoreError> {
+        let mut kept = self.0.lock().unwrap();
+        if kept.is_failing {
+            kept.failed_saves += 1;
+            return Err(StoreError("no space".to_owned()));
+        }
+        kept.heads.insert(snapshot.head, snapshot);
+        Ok(())
+    }
+
+    fn load(&mut self, head: HeadId, blocks: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut kept = self.0.lock().unwrap();
+        if kept.is_failing {
+            return Err(StoreError("cannot read".to_owned()));
+        }
+        kept.loads += 1;
+        let snapshot = kept.heads.get(&head).expect("only what was saved is asked for");
+        Ok(snapshot.blocks[..blocks].to_vec())
+    }
+
+    fn forget(&mut self, head: HeadId) {
+        self.0.lock().unwrap().heads.remove(&head).expect("only what was saved is forgotten");
+    }
+}
+
+/// Nothing is kept: what is evicted is computed again.
+struct NoStore;
+
+impl Store for NoStore {
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    fn save(&mut self, _: Snapshot) -> Result<(), StoreError> {
+        unreachable!("it keeps nothing")
+    }
+
+    fn load(&mut self, _: HeadId, _: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        unreachable!("it keeps nothing")
+    }
+
+    fn forget(&mut self, _: HeadId) {}
+}
+
+/// One request, with what has come of it.
+struct Asked {
+    namespace: usize,
+    agent: Option<usize>,
+    prompt: Vec<TokenId>,
+    max_tokens: usize,
+    sampling: Sampling,
+    is_end_ignored: bool,
+    /// Tokens of each choice so far.
+    replies: Vec<Vec<TokenId>>,
+    is_admitted: bool,
+    /// Steps since it has been the oldest of those admitted.
+    steps_as_oldest: usize,
+}
+
+struct World {
+    random: Random,
+    time: Rc<FakeTime>,
+    worker: Worker,
+    /// If the store keeps anything.
+    store: Option<FakeStore>,
+    memory: Memory,
+    tokenizer: Arc<Tokenizer>,
+    /// Alone, for what a request should give.
+    oracle: Fake,
+    in_flight: BTreeMap<RequestId, Asked>,
+    /// What each agent has said and heard, by namespace and agent.
+    histories: Vec<Vec<Vec<TokenId>>>,
+    totals: Totals,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let tokenizer = byte_level_tokenizer();
+        let memory = random.pick(&[Memory::Tokens, Memory::Tokens, Memory::State]);
+        let fake = |pool_blocks| {
+            Fake::new(FakeConfig {
+                vocabulary: VOCABULARY,
+                context_tokens: CONTEXT_TOKENS,
+                pool_blocks,
+                memory,
+            })
+        };
+        let pool_blocks = random.range(6..40);
+        let model = fake(pool_blocks);
+        let limits = Limits {
+            step: Duration::from_millis(100),
+            running_max: random.range(2..16),
+            queue_max: random.range(4..40),
+            queue_time: QUEUE_TIME,
+            instance: seed,
+        };
+        let store = (random.range(0..4) > 0).then(FakeStore::default);
+        let boxed: Box<dyn Store> = match &store {
+            Some(store) => Box::new(store.clone()),
+            None => Box::new(NoStore),
+        };
+        let scheduler =
+            Scheduler::new(limits, model.spec().clone(), tokenizer.clone(), store.is_some());
+        let histories = vec![vec![Vec::new(); random.range(2..8)]; 2];
+        World {
+            time: Rc::new(FakeTime {
+                now: Cell::new(Instant::now()),
+                step: Cell::new(Duration::from_millis(100)),
+            }),
+            worker: Worker::new(scheduler, Box::new(model), boxed),
+            store,
+            memory,
+            oracle: fake(CONTEXT_TOKENS.div_ceil(BLOCK_TOKENS)),
+            tokenizer,
+            in_flight: BTreeMap::new(),
+            histories,
+            totals: Totals::default(),
+            random,
+        }
+    }
+
+    fn run(mut self, steps: usize) -> Totals {
+        // Phases of much and of little, so that the pool is full and empty in turn.
+        let mut eagerness = 5;
+        for step in 0..steps {
+            if step % 200 == 0 {
+                eagerness = self.random.range(1..40);
+            }
+            if self.random.range(0..100) < eagerness {
+                self.submit();
+            }
+            self.disturb();
+            self.step();
+        }
+        // A drain: nothing new, and everything that is there ends.
+        let left: usize = self.in_flight.values().map(Asked::tokens_at_most).sum();
+        let accepted = self.in_flight.len() as u64;
+        let before = self.worker.scheduler.finished_requests();
+        let mut drained_in = 0;
+        while self.worker.scheduler.in_flight() > 0 {
+            self.step();
+            drained_in += 1;
+            assert!(drained_in <= left + SLACK_STEPS, "{drained_in} steps for {left} tokens");
+        }
+        assert_eq!(self.worker.scheduler.finished_requests() - before, accepted);
+        assert!(self.in_flight.is_empty());
+        let failing = self.set_failing(false);
+        let evicted = self.worker.evict_all();
+        assert_eq!(evicted.failed, 0, "{failing}");
+        self.worker.scheduler.assert_consistent();
+        assert_eq!(self.worker.scheduler.stats().blocks_used, 0);
+        self.totals.parkings = self.worker.scheduler.stats().parkings as usize;
+        if let Some(store) = &self.store {
+            let kept = store.0.lock().unwrap();
+            self.totals.failed_saves = kept.failed_saves;
+            self.totals.restored = kept.loads;
+        }
+        self.totals
+    }
+
+    fn submit(&mut self) {
+        let namespace = self.random.range(0..self.histories.len());
+        let agents = self.histories[namespace].len();
+        let named = self.random.range(0..5) > 0;
+        let agent = named.then(|| self.random.range(0..agents));
+        // An agent's own history, another's (a fork, or a common system prompt), a part of one,
+        // or nothing.
+        let from = match self.random.range(0..8) {
+            0 => self.random.range(0..agents),
+            _ => agent.unwrap_or(0),
+        };
+        let mut prompt = match self.random.range(0..6) {
+            0 => Vec::new(),
+            1 => {
+                let history = &self.histories[namespace][from];
+                let keep = self.random.range(0..history.len() + 1);
+                history[..keep].to_vec()
+            }
+            _ => self.histories[namespace][from].clone(),
+        };
+        let more = match self.random.range(0..4) {
+            0 => 1,
+            1 => self.random.range(1..500),
+            _ => self.random.range(1..60),
+        };
+        // Few different tokens, so that prompts agree for a while.
+        prompt.extend((0..more).map(|_| TokenId(self.random.range(3..6) as u32)));
+        if prompt.len() > 900 {
+            prompt.truncate(self.random.range(1..300));
+        }
+        let max_tokens = match self.random.range(0..12) {
+            // Beyond the window that is reserved for it.
+            0 => self.random.range(500..1_000),
+            _ => self.random.range(1..120),
+        };
+        let choices = if self.random.range(0..10) == 0 { self.random.range(1..4) } else { 1 };
+        let temperature = self.random.pick(&[0.0, 1.0, 2.0]);
+        let sampling = Sampling { temperature, seed: self.random.next(), ..Sampling::GREEDY };
+        let is_end_ignored = self.random.range(0..2) == 0;
+        let request = Request {
+            namespace: Namespace::new(&format!("n{namespace}")),
+            agent: agent.map(|agent| AgentId::new(&format!("a{agent}")).unwrap()),
+            prompt: Prompt::from(prompt.clone()),
+            max_tokens: Some(max_tokens),
+            sampling: sampling.clone(),
+            stops: Vec::new(),
+            reply: Reply::Turn,
+            choices,
+            logprobs: Some(0),
+            is_end_ignored,
+        };
+        let asked = Asked {
+            namespace,
+            agent,
+            prompt,
+            max_tokens,
+            sampling,
+            is_end_ignored,
+            replies: vec![Vec::new(); choices],
+            is_admitted: false,
+            steps_as_oldest: 0,
+        };
+        match self.worker.scheduler.submit(request, self.time.now()) {
+            Ok(id) => drop(self.in_flight.insert(id, asked)),
+            Err(Error::QueueFull { .. } | Error::LargerThanPool(_) | Error::Choices { .. }) => {
+                self.totals.refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// What happens to an engine besides requests.
+    fn disturb(&mut self) {
+        match self.random.range(0..1_000) {
+            0..30 if !self.in_flight.is_empty() => {
+                let index = self.random.range(0..self.in_flight.len());
+                let id = *self.in_flight.keys().nth(index).unwrap();
+                self.worker.scheduler.cancel(id, self.time.now());
+            }
+            30..33 => drop(self.worker.evict_all()),
+            33..40 => drop(self.set_failing(true)),
+            40..60 => drop(self.set_failing(false)),
+            60 => self.worker.scheduler.cut(),
+            61..70 => {
+                let step = Duration::from_millis(self.random.range(1..8_000) as u64);
+                self.time.step.set(step);
+            }
+            70..100 => self.time.step.set(Duration::from_millis(100)),
+            _ => (),
+        }
+        self.hear();
+    }
+
+    fn set_failing(&mut self, is_failing: bool) -> bool {
+        let Some(store) = &self.store else { return false };
+        std::mem::replace(&mut store.0.lock().unwrap().is_failing, is_failing)
+    }
+
+    fn step(&mut self) {
+        let oldest = self.in_flight.iter_mut().find(|(_, asked)| asked.is_admitted);
+        if let Some((id, asked)) = oldest {
+            asked.steps_as_oldest += 1;
+            let most = asked.tokens_at_most() + SLACK_STEPS;
+            assert!(asked.steps_as_oldest <= most, "{id:?} starves");
+        }
+        let time = Rc::clone(&self.time);
+        self.worker.turn(&*time, &*time).expect("the fake does not panic");
+        self.totals.steps += 1;
+        self.worker.scheduler.assert_consistent();
+        self.hear();
+    }
+
+    /// Takes what clients would hear.
+    fn hear(&mut self) {
+        for (id, item) in self.worker.scheduler.take_items() {
+            let asked = self.in_flight.get_mut(&id).expect("nothing comes after the end");
+            match item {
+                Ok(Event::Admitted(admitted)) => {
+                    assert!(!asked.is_admitted, "admitted twice");
+                    asked.is_admitted = true;
+                    assert_eq!(admitted.prompt_tokens, asked.prompt.len());
+                    assert!(admitted.cached_tokens < asked.prompt.len());
+                    self.totals.hits += usize::from(admitted.cached_tokens > 0);
+                }
+                Ok(Event::Prefilled { tokens }) => assert!(tokens <= asked.prompt.len()),
+                Ok(Event::Text(delta)) => {
+                    assert_eq!(delta.tokens, delta.logprobs.len());
+                    let tokens = delta.logprobs.iter().map(|logprob| logprob.token);
+                    asked.replies[delta.choice].extend(tokens);
+                }
+                Ok(Event::Finished(outcome)) => {
+                    let asked = self.in_flight.remove(&id).unwrap();
+                    self.check(&asked, &outcome.choices);
+                }
+                Err(error) => {
+                    let asked = self.in_flight.remove(&id).unwrap();
+                    match error {
+                        Error::WaitedTooLong(waited) => {
+                            assert!(!asked.is_admitted);
+                            assert!(waited >= QUEUE_TIME);
+                            self.totals.late += 1;
+                        }
+                        Error::Cut => self.totals.cut += 1,
+                        error => panic!("{error}"),
+                    }
+                    self.check_prefixes(&asked);
+                }
+            }
+        }
+        self.worker.scheduler.take_replies();
+    }
+
+    fn check(&mut self, asked: &Asked, choices: &[semantic::engine::Choice]) {
+        assert_eq!(choices.len(), asked.replies.len());
+        self.check_prefixes(asked);
+        let is_cancelled = choices.iter().any(|choice| choice.finish == Finish::Cancelled);
+        self.totals.cancelled += usize::from(is_cancelled);
+        self.totals.finished += usize::from(!is_cancelled);
+        for (index, choice) in choices.iter().enumerate() {
+            let reply = &asked.replies[index];
+            assert_eq!(choice.completion_tokens, reply.len());
+            self.totals.tokens += reply.len();
+            if choice.finish == Finish::Cancelled {
+                continue;
+            }
+            let is_end = |token: &TokenId| {
+                !asked.is_end_ignored && self.tokenizer.end_tokens().contains(token)
+            };
+            let expected = match reply.last().is_some_and(is_end) {
+                true => Finish::Stop,
+                false => Finish::Length,
+            };
+            assert_eq!(choice.finish, expected);
+            assert!(reply[..reply.len() - 1].iter().all(|token| !is_end(token)));
+            if expected == Finish::Length {
+                assert_eq!(reply.len(), asked.max_tokens.min(CONTEXT_TOKENS - asked.prompt.len()));
+            }
+        }
+        // The agent goes on from here, or not.
+        if let Some(agent) = asked.agent
+            && !is_cancelled
+        {
+            let history = [asked.prompt.as_slice(), &asked.replies[0]].concat();
+            self.histories[asked.namespace][agent] = history;
+        }
+    }
+
+    /// Every token is what the request gives alone.
+    fn check_prefixes(&mut self, asked: &Asked) {
+        for (choice, reply) in asked.replies.iter().enumerate() {
+            let seed = asked.sampling.seed.wrapping_add(choice as u64);
+            let sampling = Sampling { seed, ..asked.sampling.clone() };
+            let expected = self.alone(&asked.prompt, &sampling, reply.len());
+            assert_eq!(*reply, expected, "{:?} with {:?}", asked.prompt.len(), self.memory);
+        }
+    }
+
+    fn alone(&mut self, prompt: &[TokenId], sampling: &Sampling, count: usize) -> Vec<TokenId> {
+        let blocks: Vec<BlockId> =
+            (0..CONTEXT_TOKENS.div_ceil(BLOCK_TOKENS) as u32).map(BlockId).collect();
+        let mut tokens = prompt.to_vec();
+        let mut start = 0;
+        while tokens.len() < prompt.len() + count {
+            let row =
+                Row { tokens: &tokens[start..], start, blocks: &blocks, logits: Wanted::Last };
+            let logits = self.oracle.step(&Batch { rows: vec![row] }).unwrap();
+            start = tokens.len();
+            let history = History { tokens: &tokens, prompt_tokens: prompt.len() };
+            let draw = (tokens.len() - prompt.len()) as u64;
+            tokens.push(sample(logits[0].last(), sampling, history, draw).unwrap());
+        }
+        tokens.split_off(prompt.len())
+    }
+}
+
+impl Asked {
+    /// Tokens that are computed for it, each choice's twice if it is parked once.
+    fn tokens_at_most(&self) -> usize {
+        (self.prompt.len() + self.max_tokens) * self.replies.len()
+    }
+}
