@@ -1,7 +1,7 @@
 //! The commands: flags in, text and exit code out.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 unsafe
-//! configuration, 130 interrupted.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 not
+//! started because of its settings, 130 interrupted.
 
 mod bench;
 mod compute;

@@ -15,7 +15,7 @@ pub enum Failure {
     /// Exit code 2: the request itself makes no sense.
     Usage(String),
     /// Exit code 78: nothing is wrong with the command, but it must not run set up like this.
-    Unsafe { message: String, hint: String },
+    Misconfigured { message: String, hint: String },
     /// Exit code 130: the user pressed Ctrl-C and knows why.
     Interrupted,
     /// Whoever read stdout has gone: nothing to say and nobody to say it to.
@@ -53,7 +53,7 @@ impl Failure {
                 talk(&format!("error: {message}"));
                 ExitCode::from(EXIT_USAGE)
             }
-            Failure::Unsafe { message, hint } => {
+            Failure::Misconfigured { message, hint } => {
                 talk(&format!("error: {message}"));
                 talk(&format!("hint: {hint}"));
                 ExitCode::from(EXIT_CONFIG)

@@ -2,7 +2,7 @@
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -13,20 +13,21 @@ use super::error::Error;
 
 /// The body as `T`. An error names the field that is wrong.
 pub async fn read<T: DeserializeOwned>(request: Request, bounds: &Bounds) -> Result<T, Error> {
-    let (parts, body) = request.into_parts();
-    if let Err(refusal) = check_headers(&parts.headers, bounds) {
-        discard(body, bounds);
+    if let Err(refusal) = check_headers(request.headers(), bounds) {
+        discard(request, bounds);
         return Err(refusal);
     }
-    parse(&collect(body, bounds).await?)
+    parse(&collect(request.into_body(), bounds).await?)
 }
 
 /// Takes what is still to come and forgets it, for as long as a body may take. A client that is
 /// still sending when its answer comes and the connection closes would not get to see the answer.
-pub fn discard(body: Body, bounds: &Bounds) {
-    if body.is_end_stream() {
+pub fn discard(request: Request, bounds: &Bounds) {
+    // Who asks before it sends need not send at all.
+    if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
         return;
     }
+    let body = request.into_body();
     let (timeout, bytes_max) = (bounds.body_timeout, bounds.body_bytes);
     tokio::spawn(async move {
         let mut body = Limited::new(body, bytes_max);
@@ -68,6 +69,10 @@ async fn collect(body: Body, bounds: &Bounds) -> Result<Bytes, Error> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    // serde would take a list of the fields' values, too.
+    if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        return Err(invalid("the body is not a JSON object".to_owned()));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -75,11 +75,11 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
             answer.await.unwrap_or_else(|_| Error::Panicked.into_response())
         }
         Err(refusal) => {
-            body::discard(request.into_body(), &gate.app.bounds);
+            body::discard(request, &gate.app.bounds);
             refusal.into_response()
         }
     };
-    let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
+    let elapsed_ms = started.elapsed().as_micros() as f64 / 1e3;
     if gate.policy != Policy::Health {
         let (id, status) = (id.display(), response.status().as_u16());
         tracing::info!(%id, %method, path, status, elapsed_ms, "request answered");
@@ -92,14 +92,14 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
 
 /// The answer to every path that is no route.
 pub async fn not_found(State(app): State<Arc<App>>, request: Request) -> Error {
-    body::discard(request.into_body(), &app.bounds);
+    body::discard(request, &app.bounds);
     Error::NotFound
 }
 
 /// The answer to every method that a route does not take; axum adds those that it does.
 pub async fn method_not_allowed(State(app): State<Arc<App>>, request: Request) -> Error {
     let method = request.method().to_string();
-    body::discard(request.into_body(), &app.bounds);
+    body::discard(request, &app.bounds);
     Error::MethodNotAllowed { method }
 }
 

@@ -74,8 +74,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            // A file descriptor each, of the 1,024 that most systems give a process at first and
-            // the many more that they give when asked.
+            // Each may have a stream under way, of up to 200 KiB with the system's buffers.
             connections: 1024,
             // Probes come from a handful of places, each with one connection at a time.
             spare_connections: 32,

@@ -5,7 +5,11 @@ use semantic::engine;
 use semantic::http::Bounds;
 use semantic::model::fake::{FakeConfig, Memory};
 use serde_json::{Value as Json, json};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A model that takes its time and never ends by itself.
 fn endless() -> Setup {
@@ -608,9 +612,7 @@ fn test_graceful_shutdown_with_active_requests() {
         })
         .collect();
     server.app.start_shutting_down();
-    let started = Instant::now();
     assert_eq!(ready(&server).0, 503);
-    assert!(started.elapsed() < Duration::from_millis(100));
     let engine = server.engine().clone();
     let shutdown = server.runtime.spawn(async move {
         engine.drain(Duration::from_secs(20)).await.expect("all finish");
@@ -641,4 +643,82 @@ fn every_event_is_one_line_of_json() {
         .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
         .collect();
     assert!(text.contains(|c: char| c.is_control()), "{text:?}");
+}
+
+/// Twenty conversations, each held by fifty clients at once; meanwhile the probes get through.
+#[test]
+fn a_thousand_streams_get_their_own_answers_or_are_told_to_come_back() {
+    const CLIENTS: usize = 1000;
+    allow_many_sockets();
+    let body = |index: usize| {
+        let messages = json!([{ "role": "user", "content": format!("I am number {index}.") }]);
+        greedy(json!({ "messages": messages, "stream": true }))
+    };
+    let server = Server::start(Setup { fake: small_pool(256), ..Setup::default() });
+    let expected: Vec<String> =
+        (0..20).map(|index| streamed_text(&chunks(&server, &body(index)), 0)).collect();
+    let clients = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let is_over = AtomicBool::new(false);
+    let (answers, mut probes) = std::thread::scope(|scope| {
+        let probe = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                assert_eq!(server.get("/health/live").status, 200);
+                times.push(started.elapsed());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            times
+        });
+        let answers = clients.block_on(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for index in 0..CLIENTS {
+                let request = Request::chat(&body(index % 20)).header("Connection", "close");
+                let (address, bytes) = (server.address, request.bytes());
+                tasks.spawn(async move { (index % 20, exchange(address, &bytes).await) });
+            }
+            tasks.join_all().await
+        });
+        is_over.store(true, Ordering::Relaxed);
+        (answers, probe.join().expect("no panic"))
+    });
+    let mut served = 0;
+    for (index, answer) in answers {
+        match answer.split(' ').nth(1) {
+            Some("200") => {
+                assert!(answer.contains("data: [DONE]\n\n"), "{answer}");
+                let chunks: Vec<Json> = answer
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("data: {"))
+                    .map(|json| serde_json::from_str(&format!("{{{json}")).expect("JSON"))
+                    .collect();
+                assert_eq!(streamed_text(&chunks, 0), expected[index]);
+                served += 1;
+            }
+            Some("503") => assert!(answer.contains("retry-after: "), "{answer}"),
+            _ => panic!("{answer:?}"),
+        }
+    }
+    assert!(served > CLIENTS / 2, "{served}");
+    probes.sort();
+    let p99 = probes[probes.len() * 99 / 100];
+    assert!(p99 < Duration::from_secs(1), "a probe gives up after that: {p99:?}");
+    wait_until("nothing is held", || is_idle(&server));
+}
+
+/// All that the server sends until it closes.
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut socket = TcpStream::connect(address).await.expect("the server listens");
+    socket.write_all(request).await.expect("the server reads");
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.expect("the server closes");
+    String::from_utf8(answer).expect("text")
+}
+
+/// This process holds both ends of every connection.
+fn allow_many_sockets() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(8192, |most| most.min(8192));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).expect("a limit");
 }

@@ -13,6 +13,7 @@ mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
 mod native;
+mod serve;
 mod simulation;
 mod source;
 mod support;

@@ -7,10 +7,12 @@ mod settings;
 mod shutdown;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{oneshot, watch};
 
 use super::Context;
@@ -21,6 +23,7 @@ use super::output::{self, Failure, human_bytes};
 use crate::engine::{self, Engine, Forgetful};
 use crate::http::{self, App, Serving};
 use crate::model::LoadOptions;
+use crate::model::source::ResolvedModel;
 use crate::text::{self, ChatTemplate, Tokenizer};
 
 use settings::{EngineSettings, Settings};
@@ -65,6 +68,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
 
 async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
+    allow_many_connections();
     let talk = talker(plan.is_quiet);
     let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
     talk(&format!("listening on http://{}", listener.local_addr()?));
@@ -106,6 +110,15 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
         tokio::task::spawn_blocking(move || engine.shutdown()).await.map_err(anyhow::Error::new)?;
     }
     Ok(end.exit_code())
+}
+
+/// Many systems let a process have 1,024 files and sockets until it asks for more.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Comes if the engine cannot go on, with the reason.
@@ -182,12 +195,27 @@ fn start(
     let load =
         move || files.load(options).map_err(|error| format!("{:#}", name_model(error, &path)));
     let engine = Engine::start(config, Arc::clone(&tokenizer), Box::new(Forgetful), load);
-    let serving = Serving { engine: engine.clone(), tokenizer, template, model: resolved.name };
+    let model = public_name(&resolved);
+    let serving = Serving { engine: engine.clone(), tokenizer, template, model };
     app.start_serving(serving);
     engine.wait_started().map_err(|reason| anyhow::anyhow!(reason))?;
     Ok(engine)
 }
 
+/// What clients are told. Where a file lies is not for them.
+fn public_name(model: &ResolvedModel) -> String {
+    let is_path = Path::new(&model.name) == model.path;
+    let last = match model.path.is_file() {
+        true => model.path.file_stem(),
+        false => model.path.file_name(),
+    };
+    match last {
+        Some(last) if is_path => last.to_string_lossy().into_owned(),
+        _ => model.name.clone(),
+    }
+}
+
+/// As many as there is room for, at least one.
 fn pool_blocks(pool_bytes: u64, block_bytes: usize) -> Result<usize, Failure> {
     match usize::try_from(pool_bytes / block_bytes as u64) {
         Ok(blocks @ 1..) => Ok(blocks.min(u32::MAX as usize)),
@@ -199,5 +227,20 @@ fn pool_blocks(pool_bytes: u64, block_bytes: usize) -> Result<usize, Failure> {
                 Some("give a larger --kv-pool-mb, or fewer --kv-bits".to_owned()),
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_whole_blocks_and_at_least_one() {
+        assert!(matches!(pool_blocks(1_000_000, 300_000), Ok(3)));
+        let Err(Failure::Failed { error, .. }) = pool_blocks(1_000_000, 1_000_001) else {
+            panic!("no block fits");
+        };
+        let message = "a KV pool of 1.0 MB has no room for a block of 1.0 MB";
+        assert_eq!(error.to_string(), message);
     }
 }

@@ -192,7 +192,8 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
 
 /// Who may ask. Refuses what would leave the server open to others by accident.
 fn access(keys: Option<&str>, no_auth: bool, address: IpAddr) -> Result<Access, Failure> {
-    let refused = |message: String, hint: &str| Failure::Unsafe { message, hint: hint.to_owned() };
+    let refused =
+        |message: String, hint: &str| Failure::Misconfigured { message, hint: hint.to_owned() };
     let keys = match keys.map(Keys::parse) {
         None | Some(Err(KeyError::None)) => None,
         Some(Ok(keys)) => Some(keys),
@@ -242,7 +243,7 @@ mod tests {
     fn check(keys: Option<&str>, no_auth: bool, address: &str, expected: Result<(), &str>) {
         let address = address.parse().expect("an address");
         let found = access(keys, no_auth, address).map(|_| ()).map_err(|failure| match failure {
-            Failure::Unsafe { message, .. } => message,
+            Failure::Misconfigured { message, .. } => message,
             _ => panic!("another failure"),
         });
         assert_eq!(found, expected.map_err(str::to_owned));

@@ -369,17 +369,13 @@ fn join(parts: Vec<Part>, path: &str) -> Result<String, Error> {
     }
 }
 
-fn in_range<T: PartialOrd + fmt::Display>(
-    name: &str,
-    value: T,
-    low: T,
-    high: T,
-) -> Result<T, Error> {
+fn in_range<T: PartialOrd + fmt::Debug>(name: &str, value: T, low: T, high: T) -> Result<T, Error> {
     match (&low..=&high).contains(&&value) {
         true => Ok(value),
-        false => {
-            Err(Error::field(name, format!("{name} is {value}; it goes from {low} to {high}")))
-        }
+        false => Err(Error::field(
+            name,
+            format!("{name} is {value:?}; it goes from {low:?} to {high:?}"),
+        )),
     }
 }
 
