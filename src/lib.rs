@@ -27,7 +27,8 @@
 //! Beside the main crate, and the only places with `unsafe`: `crates/mlx-sys` links the prebuilt
 //! MLX, `crates/mlx-custom` runs Rust functions as operations of MLX's graphs, `crates/kernels`
 //! has all the SIMD and the decoder layer made of it: slices in, slices out, without MLX. Tests of
-//! the whole program are in `tests/it`, their data and the scripts that made it in `tests/data`.
+//! the whole program are in `tests/it`, their data and the scripts that made it in `tests/data`;
+//! `tests/bench` measures what is around the model.
 //!
 //! To add a route: one file in `http` and one line in its router. To add an architecture: one file
 //! in `model/arch` and one line in its table. To add a model to

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the panic is the report")]
 
 mod bad_input;
+mod batching;
 mod bench;
 mod chat;
 mod cli;

@@ -29,10 +29,11 @@ use crate::support::text::byte_level_tokenizer;
 const STEPS: usize = 1_000_000;
 /// Steps of one simulation; then another world begins.
 const STEPS_PER_WORLD: usize = 2_000;
-const CONTEXT_TOKENS: usize = 1_100;
+const CONTEXT_TOKENS: usize = 1_800;
 /// The first tokens of the tokenizer, those that end a turn among them.
 const VOCABULARY: usize = 64;
-const QUEUE_TIME: Duration = Duration::from_secs(60);
+const QUEUE_TIME: Duration = Duration::from_secs(5);
+const STEP_TIME: Duration = Duration::from_millis(20);
 /// Longer than any request here: an oldest request that takes more steps than it has tokens is
 /// starving.
 const SLACK_STEPS: usize = 4;
@@ -65,6 +66,7 @@ fn simulated_engines_mix_nothing_up_and_starve_nobody() {
 /// What came to pass.
 #[derive(Debug, Default)]
 struct Totals {
+    seed: u64,
     steps: usize,
     finished: usize,
     cancelled: usize,
@@ -98,7 +100,8 @@ impl Totals {
 /// Time that goes on when a step is made and at no other moment.
 struct FakeTime {
     now: Cell<Instant>,
-    step: Cell<Duration>,
+    /// How many times [`STEP_TIME`] a step takes.
+    slowness: Cell<f64>,
 }
 
 impl Clock for FakeTime {
@@ -109,7 +112,7 @@ impl Clock for FakeTime {
 
 impl Watch for FakeTime {
     fn begin(&self, _: Duration) {
-        self.now.set(self.now.get() + self.step.get());
+        self.now.set(self.now.get() + STEP_TIME.mul_f64(self.slowness.get()));
     }
 
     fn end(&self) {}
@@ -220,7 +223,7 @@ impl World {
                 memory,
             })
         };
-        let pool_blocks = random.range(6..40);
+        let pool_blocks = random.pick(&[8, 9, 10, 12, 20, 40]);
         let model = fake(pool_blocks);
         let limits = Limits {
             step: Duration::from_millis(100),
@@ -238,10 +241,7 @@ impl World {
             Scheduler::new(limits, model.spec().clone(), tokenizer.clone(), store.is_some());
         let histories = vec![vec![Vec::new(); random.range(2..8)]; 2];
         World {
-            time: Rc::new(FakeTime {
-                now: Cell::new(Instant::now()),
-                step: Cell::new(Duration::from_millis(100)),
-            }),
+            time: Rc::new(FakeTime { now: Cell::new(Instant::now()), slowness: Cell::new(1.0) }),
             worker: Worker::new(scheduler, Box::new(model), boxed),
             store,
             memory,
@@ -249,7 +249,7 @@ impl World {
             tokenizer,
             in_flight: BTreeMap::new(),
             histories,
-            totals: Totals::default(),
+            totals: Totals { seed, ..Totals::default() },
             random,
         }
     }
@@ -264,7 +264,10 @@ impl World {
             if self.random.range(0..100) < eagerness {
                 self.submit();
             }
-            self.disturb();
+            // In a calm world long replies come to their end.
+            if !self.is_calm() || step % 20 == 0 {
+                self.disturb();
+            }
             self.step();
         }
         // A drain: nothing new, and everything that is there ends.
@@ -291,6 +294,10 @@ impl World {
             self.totals.restored = kept.loads;
         }
         self.totals
+    }
+
+    fn is_calm(&self) -> bool {
+        self.totals.seed.is_multiple_of(3)
     }
 
     fn submit(&mut self) {
@@ -320,18 +327,19 @@ impl World {
         };
         // Few different tokens, so that prompts agree for a while.
         prompt.extend((0..more).map(|_| TokenId(self.random.range(3..6) as u32)));
-        if prompt.len() > 900 {
+        if prompt.len() > 600 {
             prompt.truncate(self.random.range(1..300));
         }
-        let max_tokens = match self.random.range(0..12) {
-            // Beyond the window that is reserved for it.
-            0 => self.random.range(500..1_000),
+        // In calm worlds many replies are longer than the window that is reserved for them.
+        let max_tokens = match self.random.range(0..if self.totals.seed % 3 == 0 { 2 } else { 12 })
+        {
+            0 => self.random.range(600..1_600),
             _ => self.random.range(1..120),
         };
         let choices = if self.random.range(0..10) == 0 { self.random.range(1..4) } else { 1 };
         let temperature = self.random.pick(&[0.0, 1.0, 2.0]);
         let sampling = Sampling { temperature, seed: self.random.next(), ..Sampling::GREEDY };
-        let is_end_ignored = self.random.range(0..2) == 0;
+        let is_end_ignored = max_tokens > 500 || self.random.range(0..2) == 0;
         let request = Request {
             namespace: Namespace::new(&format!("n{namespace}")),
             agent: agent.map(|agent| AgentId::new(&format!("a{agent}")).unwrap()),
@@ -377,10 +385,9 @@ impl World {
             40..60 => drop(self.set_failing(false)),
             60 => self.worker.scheduler.cut(),
             61..70 => {
-                let step = Duration::from_millis(self.random.range(1..8_000) as u64);
-                self.time.step.set(step);
+                self.time.slowness.set(self.random.range(1..1_000) as f64 / 10.0);
             }
-            70..100 => self.time.step.set(Duration::from_millis(100)),
+            70..130 => self.time.slowness.set(1.0),
             _ => (),
         }
         self.hear();

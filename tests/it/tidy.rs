@@ -50,6 +50,7 @@ const PURE: &[&str] = &[
     "src/engine/pool.rs",
     "src/engine/prefix.rs",
     "src/engine/queue.rs",
+    "src/engine/pace.rs",
     "src/engine/sequence.rs",
     "src/model/sample.rs",
     "src/model/spec.rs",

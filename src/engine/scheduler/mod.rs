@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::agents::{Agents, Head};
 use super::error::Error;
 use super::handle::Stats;
-use super::pace::{Chunk, Pace, Shape};
+use super::pace::{Pace, Shape};
 use super::pool::{Exhausted, Lease, Pool};
 use super::queue::Queue;
 use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX, budget_tokens};
@@ -324,24 +324,20 @@ impl Scheduler {
     /// left of the step's time is shared among prompts.
     pub fn rows(&self) -> Vec<PlannedRow> {
         let mut rows = Vec::new();
-        let mut context = 0;
+        let mut decoding = Shape::default();
         let mut prefilling = Vec::new();
         for (order, active) in &self.running {
+            let (order, context) = (*order, active.computed);
             match active.left() {
                 0 => unreachable!("a sequence without a token to compute has ended"),
                 1 => {
-                    context += active.computed;
-                    rows.push(active.row(*order, 1));
+                    decoding.add_decode(context);
+                    rows.push(active.row(order, 1));
                 }
-                left => {
-                    prefilling.push(Prefilling { order: *order, context: active.computed, left })
-                }
+                left => prefilling.push(Prefilling { order, context, left }),
             }
         }
-        let decode_rows = rows.len();
-        let capacity = |at: usize| {
-            self.pace.prefill_tokens(decode_rows, context, at).min(self.spec.prefill_tokens)
-        };
+        let capacity = |context: usize| self.pace.prefill_tokens(&decoding, context);
         for (order, tokens) in share(&prefilling, &capacity) {
             rows.push(self.running[&order].row(order, tokens));
         }
@@ -371,11 +367,8 @@ impl Scheduler {
         let mut shape = Shape::default();
         for row in rows {
             match row.end - row.start {
-                1 => {
-                    shape.decode_rows += 1;
-                    shape.decode_context_tokens += row.start;
-                }
-                tokens => shape.prefill.push(Chunk { start: row.start, tokens }),
+                1 => shape.add_decode(row.start),
+                tokens => shape.add_prefill(row.start, tokens),
             }
         }
         shape

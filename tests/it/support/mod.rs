@@ -8,4 +8,5 @@ pub mod hub;
 pub mod model;
 pub mod random;
 pub mod scale;
+pub mod store;
 pub mod text;

@@ -1,0 +1,244 @@
+//! Speed of what the engine does around the model: `cargo bench --bench engine`.
+//!
+//! Microseconds, the median of rounds; each round goes through all cases, so that a time in which
+//! the machine is slow is slow for all of them. A step of a small model lasts some milliseconds.
+//! Without `--bench`, as `cargo test --benches` runs it, there is one round.
+
+#![allow(clippy::print_stdout)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use semantic::engine::pace::{Pace, Shape};
+use semantic::engine::pool::Pool;
+use semantic::engine::prefix::PrefixIndex;
+use semantic::engine::queue::Queue;
+use semantic::engine::scheduler::{Limits, Scheduler};
+use semantic::engine::{HeadId, Reply, Request};
+use semantic::model::sample::Sampling;
+use semantic::model::{Batch, LayerSpec, Logits, Spec, Wanted};
+use semantic::text::{Prompt, Tokenizer};
+use semantic::types::{Namespace, TextSource, TokenId};
+
+const ROUNDS: usize = 31;
+const REPEATS: usize = 200;
+
+/// Kept heads, and the tokens of each; all have the first in common, as a system prompt.
+const HEADS: u32 = 1_000;
+const HEAD_TOKENS: u32 = 4_000;
+const SHARED_TOKENS: u32 = 3_000;
+const WAITING: usize = 1_000;
+
+/// Sequences that decode, and blocks they share among them and the free list.
+const SEQUENCES: u32 = 100;
+const BLOCKS: usize = 10_000;
+/// Prompt of each: seventy blocks.
+const PROMPT_TOKENS: u32 = 70 * 256;
+/// Few, so that choosing a token costs next to nothing: that belongs to the model's side.
+const VOCABULARY: usize = 32;
+
+/// Something to measure.
+struct Case {
+    name: String,
+    run: Box<dyn FnMut()>,
+}
+
+fn main() {
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let mut cases = vec![pool(32)];
+    cases.extend(prefix());
+    cases.extend([1, 100].map(queue));
+    cases.push(pace());
+    cases.push(scheduler());
+    let medians = medians(if is_bench { ROUNDS } else { 1 }, &mut cases);
+    for (case, median) in cases.iter().zip(medians) {
+        println!("{:54} {median:9.3} us", case.name);
+    }
+}
+
+/// The median microseconds of one repeat of each case.
+fn medians(rounds: usize, cases: &mut [Case]) -> Vec<f64> {
+    let mut times = vec![Vec::new(); cases.len()];
+    for _ in 0..rounds {
+        for (case, times) in cases.iter_mut().zip(&mut times) {
+            let before = Instant::now();
+            for _ in 0..REPEATS {
+                (case.run)();
+            }
+            times.push(before.elapsed().as_secs_f64() * 1e6 / REPEATS as f64);
+        }
+    }
+    times.into_iter().map(median).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn case(name: impl Into<String>, run: impl FnMut() + 'static) -> Case {
+    Case { name: name.into(), run: Box::new(run) }
+}
+
+fn pool(blocks: usize) -> Case {
+    let mut pool = Pool::new(4_096);
+    case(format!("pool: allocate {blocks} blocks and free them"), move || {
+        drop(black_box(pool.allocate(blocks).expect("all blocks are free")));
+    })
+}
+
+fn prefix() -> [Case; 4] {
+    let mut index = PrefixIndex::new();
+    let mut changed = PrefixIndex::new();
+    for number in 0..HEADS {
+        index.insert(head(number), HeadId(number.into()));
+        changed.insert(head(number), HeadId(number.into()));
+    }
+    let index = Arc::new(index);
+    let (longest, tied, whole) = (Arc::clone(&index), Arc::clone(&index), index);
+    let query = head(HEADS / 3);
+    let (new, id) = (head(HEADS), HeadId(HEADS.into()));
+    [
+        case("prefix: longest match of 1,000 heads of 4,000 tokens", {
+            let query = Arc::clone(&query);
+            move || {
+                black_box(longest.longest(&query));
+            }
+        }),
+        case("prefix: longest match, which all 1,000 are", {
+            let query = Arc::clone(&query);
+            move || {
+                black_box(tied.longest(&query[..SHARED_TOKENS as usize]));
+            }
+        }),
+        case("prefix: longest whole match, which none is", move || {
+            black_box(whole.longest_whole(&query[..query.len() - 1]));
+        }),
+        case("prefix: insert a head and remove it", move || {
+            changed.insert(Arc::clone(&new), id);
+            assert!(changed.remove(&new, id));
+        }),
+    ]
+}
+
+/// The tokens of a head: shared ones, then its own.
+fn head(number: u32) -> Arc<[TokenId]> {
+    let own = |position: u32| (position ^ number.wrapping_mul(2_654_435_761)) % 50_000;
+    (0..HEAD_TOKENS)
+        .map(|position| TokenId(if position < SHARED_TOKENS { position } else { own(position) }))
+        .collect()
+}
+
+/// A thousand requests wait all the time.
+fn queue(namespaces: usize) -> Case {
+    let names: Vec<Namespace> =
+        (0..namespaces).map(|number| Namespace::new(&format!("key {number}"))).collect();
+    // A namespace alone may fill half of it.
+    let mut queue = Queue::new(2 * WAITING + 2);
+    let deadline = Instant::now() + Duration::from_secs(3_600);
+    let mut number = 0;
+    let mut push = move |queue: &mut Queue<usize>| {
+        number += 1;
+        let name = &names[number % names.len()];
+        queue.push(name, 100, deadline, number).expect("there is a place");
+    };
+    for _ in 0..WAITING {
+        push(&mut queue);
+    }
+    let now = Instant::now();
+    case(format!("queue: push, expire and pop, 1,000 wait of {namespaces:3} keys"), move || {
+        push(&mut queue);
+        assert!(queue.expire(now).is_empty());
+        black_box(queue.pop());
+    })
+}
+
+fn pace() -> Case {
+    let mut pace = Pace::new(Duration::from_millis(100), 512);
+    case("pace: plan a step of 8 sequences and learn from it", move || {
+        let mut step = Shape::default();
+        for sequence in 0..8 {
+            step.add_decode(1_000 * sequence);
+        }
+        let tokens = pace.prefill_tokens(&step, 4_096);
+        step.add_prefill(4_096, tokens);
+        pace.observe(black_box(&step), Duration::from_millis(90));
+    })
+}
+
+/// All of a step but the model: who is admitted, what runs, the batch, its cost, and what becomes
+/// of the logits, with the events for a hundred clients.
+fn scheduler() -> Case {
+    let limits = Limits {
+        // Long, so that the prompts are done soon.
+        step: Duration::from_secs(1_000),
+        running_max: SEQUENCES as usize,
+        queue_max: 2 * SEQUENCES as usize,
+        queue_time: Duration::MAX / 4,
+        instance: 0,
+    };
+    let spec = Spec {
+        vocabulary: VOCABULARY,
+        context_tokens: 1 << 20,
+        pool_blocks: BLOCKS,
+        prefill_tokens: 512,
+        layers: vec![LayerSpec { key_bytes: 1, value_bytes: 1, snapshot_bytes: 0 }],
+    };
+    let source = TextSource::Folder {
+        tokenizer_json: include_bytes!("../data/text/byte_level.tokenizer.json").to_vec(),
+        tokenizer_config_json: None,
+        chat_template_jinja: None,
+        end_tokens: Vec::new(),
+    };
+    let tokenizer = Tokenizer::new(&source).expect("the fixture is a tokenizer");
+    let mut scheduler = Scheduler::new(limits, spec, Arc::new(tokenizer), false);
+    let now = Instant::now();
+    for sequence in 0..SEQUENCES {
+        let token = |index: u32| TokenId((index * (sequence + 1)) % VOCABULARY as u32);
+        let prompt: Vec<TokenId> = (0..PROMPT_TOKENS).map(token).collect();
+        let request = Request {
+            namespace: Namespace::local(),
+            agent: None,
+            prompt: Prompt::from(prompt),
+            max_tokens: Some(1 << 15),
+            sampling: Sampling::GREEDY,
+            stops: Vec::new(),
+            reply: Reply::Turn,
+            choices: 1,
+            logprobs: None,
+            is_end_ignored: true,
+        };
+        scheduler.submit(request, now).expect("there is room");
+    }
+    let mut step = move || {
+        black_box(scheduler.admit(now));
+        let rows = scheduler.rows();
+        let shape = scheduler.shape(&rows);
+        black_box(scheduler.predict(&shape));
+        let logits = logits(&scheduler.batch(&rows));
+        scheduler.observe(&shape, Duration::from_millis(100));
+        scheduler.complete(&rows, &logits, now);
+        black_box(scheduler.take_items());
+        black_box(scheduler.stats());
+        rows.iter().filter(|row| row.is_last && row.end > PROMPT_TOKENS as usize).count()
+    };
+    // Until all of them decode.
+    while step() < SEQUENCES as usize {}
+    let name = format!("step of {SEQUENCES} sequences in {BLOCKS} blocks, all but the model");
+    Case {
+        name,
+        run: Box::new(move || {
+            black_box(step());
+        }),
+    }
+}
+
+/// What a model would answer, without one.
+fn logits(batch: &Batch<'_>) -> Vec<Logits> {
+    let one = |wanted| match wanted {
+        Wanted::Last => Logits::new(VOCABULARY, vec![0.0; VOCABULARY]),
+        Wanted::None | Wanted::All => Logits::new(VOCABULARY, Vec::new()),
+    };
+    batch.rows.iter().map(|row| one(row.logits)).collect()
+}
