@@ -22,6 +22,8 @@ pub struct Config {
     pub model: Option<String>,
     #[serde(default)]
     pub generate: Generate,
+    #[serde(default)]
+    pub serve: Serve,
 }
 
 /// Defaults of `semantic generate`.
@@ -43,6 +45,53 @@ pub struct Generate {
     pub threads: Option<usize>,
     #[serde(default)]
     pub stop: Vec<String>,
+}
+
+/// Defaults of `semantic serve`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serve {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+    pub no_auth: Option<bool>,
+    pub rate_limit_agent: Option<u32>,
+    pub rate_limit_global: Option<u32>,
+    pub kv_pool_mb: Option<u64>,
+    pub max_running: Option<usize>,
+    pub queue_requests: Option<usize>,
+    pub queue_timeout_s: Option<f64>,
+    pub step_ms: Option<u64>,
+    pub lame_duck_s: Option<f64>,
+    pub drain_timeout_s: Option<f64>,
+    /// As the flag has it: `8`, `8/4`, `8/4r`.
+    pub kv_bits: Option<String>,
+    /// As the flag has it: `cpu` or `portable`.
+    pub device: Option<String>,
+    pub threads: Option<usize>,
+}
+
+/// How a model computes, as one of the commands has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compute<'a> {
+    pub kv_bits: Option<&'a str>,
+    pub device: Option<&'a str>,
+    pub threads: Option<usize>,
+}
+
+impl Generate {
+    pub fn compute(&self) -> Compute<'_> {
+        let Generate { kv_bits, device, threads, .. } = self;
+        Compute { kv_bits: kv_bits.as_deref(), device: device.as_deref(), threads: *threads }
+    }
+}
+
+impl Serve {
+    pub fn compute(&self) -> Compute<'_> {
+        let Serve { kv_bits, device, threads, .. } = self;
+        Compute { kv_bits: kv_bits.as_deref(), device: device.as_deref(), threads: *threads }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +171,7 @@ mod tests {
             .collect();
         let config = Config::parse(&uncommented).expect("every example is valid");
         // Without `..`, so that a setting which the example forgets does not compile or fails.
-        let Config { data_dir, model, generate } = config;
+        let Config { data_dir, model, generate, serve } = config;
         assert!(data_dir.is_some() && model.is_some());
         let Generate {
             system,
@@ -143,6 +192,31 @@ mod tests {
         assert!(repeat_penalty.is_some() && seed.is_some() && kv_bits.is_some());
         assert!(device.is_some() && threads.is_some());
         assert!(!stop.is_empty());
+        let Serve {
+            host,
+            port,
+            allowed_hosts,
+            no_auth,
+            rate_limit_agent,
+            rate_limit_global,
+            kv_pool_mb,
+            max_running,
+            queue_requests,
+            queue_timeout_s,
+            step_ms,
+            lame_duck_s,
+            drain_timeout_s,
+            kv_bits,
+            device,
+            threads,
+        } = serve;
+        assert!(host.is_some() && port.is_some() && no_auth.is_some());
+        assert!(!allowed_hosts.is_empty());
+        assert!(rate_limit_agent.is_some() && rate_limit_global.is_some());
+        assert!(kv_pool_mb.is_some() && max_running.is_some() && queue_requests.is_some());
+        assert!(queue_timeout_s.is_some() && step_ms.is_some());
+        assert!(lame_duck_s.is_some() && drain_timeout_s.is_some());
+        assert!(kv_bits.is_some() && device.is_some() && threads.is_some());
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! # The map
 //!
 //! ```text
-//!   cli ──► engine ──► model   (all MLX arrays live and die here)
-//!    │        └──────► text    (token ids and text; pure)
-//!    └──► config               (config.toml and folders)
+//!   cli ──► http ──► engine ──► model   (all MLX arrays live and die here)
+//!    │                 └──────► text    (token ids and text; pure)
+//!    └──► config                        (config.toml and folders)
 //! ```
 //!
 //! | room | what it is for | it alone names |
@@ -14,6 +14,7 @@
 //! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, stop sequences | `tokenizers`, `minijinja` |
 //! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`engine`] | requests to tokens | |
+//! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `governor`, `subtle`, status codes |
 //! | [`config`] | the configuration file and the folders | `toml`, `directories` |
 //! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
 //!
@@ -29,7 +30,8 @@
 //! the whole program are in `tests/it`, their data and the scripts that made it in `tests/data`;
 //! `tests/bench` measures what is around the model.
 //!
-//! To add an architecture: one file in `model/arch` and one line in its table. To add a model to
+//! To add a route: one file in `http` and one line in its router. To add an architecture: one file
+//! in `model/arch` and one line in its table. To add a model to
 //! the catalogue: one entry in `model/source/catalogue.rs`. To add a command: one file in `cli`
 //! and one variant in its enum. To add a suite to `semantic bench`: one file in `cli/bench` and one
 //! line in its table.
@@ -41,6 +43,8 @@ pub mod text;
 pub mod model;
 
 pub mod engine;
+
+pub mod http;
 
 pub mod config;
 

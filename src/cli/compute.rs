@@ -29,15 +29,15 @@ pub struct Compute {
 
 impl ComputeFlags {
     /// The flags and the environment over the configuration, in range.
-    pub fn merge(&self, defaults: &config::Generate) -> Result<Compute, String> {
-        let kv = match (self.kv_bits, &defaults.kv_bits) {
+    pub fn merge(&self, defaults: config::Compute<'_>) -> Result<Compute, String> {
+        let kv = match (self.kv_bits, defaults.kv_bits) {
             (Some(kv), _) => Some(kv),
             (None, Some(text)) => {
                 Some(text.parse().map_err(|reason| format!("kv_bits: {reason}"))?)
             }
             (None, None) => None,
         };
-        let device = match (self.device, &defaults.device) {
+        let device = match (self.device, defaults.device) {
             (Some(device), _) => device,
             (None, Some(text)) => text.parse().map_err(|reason| format!("device: {reason}"))?,
             (None, None) => Device::Auto,

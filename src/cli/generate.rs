@@ -12,7 +12,7 @@ use super::Context;
 use super::compute::{Compute, ComputeFlags};
 use super::interrupt::Interrupt;
 use super::memory::peak_rss_bytes;
-use super::model::{self, ModelFlag};
+use super::model::{self, ModelFlag, name_model};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
 use crate::engine::{
@@ -212,18 +212,6 @@ fn follow(
 #[error("{0}")]
 struct Reason(String);
 
-/// Puts the model's path before a failure that does not name it.
-fn name_model<E>(error: E, path: &Path) -> anyhow::Error
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let path = path.display().to_string();
-    match error.to_string().starts_with(&path) {
-        true => anyhow::Error::new(error),
-        false => anyhow::Error::new(error).context(path),
-    }
-}
-
 /// A tokenizer may know tokens that the model has no row for, as long as nobody uses them.
 fn check_vocabulary(prompt: &[TokenId], rows: usize) -> anyhow::Result<()> {
     match prompt.iter().find(|token| token.0 as usize >= rows) {
@@ -271,12 +259,12 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
     if stops.iter().any(String::is_empty) {
         return Err("a stop text is empty".to_owned());
     }
-    let compute = arguments.compute.merge(defaults)?;
+    let compute = arguments.compute.merge(defaults.compute())?;
     Ok(Settings { sampling, max_tokens, stops: stops.clone(), compute })
 }
 
 /// Differs from run to run, which is all that is asked of it.
-fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |elapsed| elapsed.as_nanos() as u64)
 }

@@ -1,4 +1,6 @@
-//! How much memory the process uses and has used.
+//! How much memory the process uses and has used, and how much there is.
+
+use std::process::Command;
 
 /// The most memory that was resident at once, in bytes; `None` where the system does not say.
 pub fn peak_rss_bytes() -> Option<u64> {
@@ -9,6 +11,22 @@ pub fn peak_rss_bytes() -> Option<u64> {
 /// The memory that is resident now, in bytes; `None` where the system does not say.
 pub fn rss_bytes() -> Option<u64> {
     bytes_of("VmRSS:", &std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// The memory that this process may use: the machine's, or less in a container. `None` where the
+/// system does not say.
+pub fn total_bytes() -> Option<u64> {
+    let machine = match cfg!(target_os = "macos") {
+        true => {
+            let sysctl = Command::new("sysctl").args(["-n", "hw.memsize"]).output().ok()?;
+            String::from_utf8(sysctl.stdout).ok()?.trim().parse().ok()?
+        }
+        false => bytes_of("MemTotal:", &std::fs::read_to_string("/proc/meminfo").ok()?)?,
+    };
+    // Linux, control groups version 2; "max" is no limit.
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit: Option<u64> = limit.and_then(|limit| limit.trim().parse().ok());
+    Some(limit.map_or(machine, |limit| limit.min(machine)))
 }
 
 /// A line such as `VmHWM: 123456 kB`, where a kB is 1,024 bytes (proc_pid_status(5)).
@@ -36,5 +54,6 @@ mod tests {
     fn linux_tells_the_peak() {
         assert!(rss_bytes().unwrap() > 1 << 20);
         assert!(peak_rss_bytes() >= rss_bytes());
+        assert!(total_bytes() > rss_bytes());
     }
 }

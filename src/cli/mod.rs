@@ -1,6 +1,7 @@
 //! The commands: flags in, text and exit code out.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 not
+//! started because of its settings, 130 interrupted.
 
 mod bench;
 mod compute;
@@ -11,6 +12,7 @@ mod model;
 mod models;
 mod output;
 mod pull;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,8 +55,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the OpenAI- and Anthropic-compatible API (not built yet)
-    Serve(NotBuiltYet),
+    /// Serve the OpenAI-compatible API
+    Serve(serve::Arguments),
     /// Answer a prompt on the terminal
     Generate(generate::Arguments),
     /// List, inspect and repair what agents remember (not built yet)
@@ -99,6 +101,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let global = arguments.global;
     let context = || Context::new(&global);
     match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments, &context()?),
         Command::Generate(arguments) => generate::run(arguments, &context()?),
         Command::Bench(arguments) => bench::run(&arguments, &context()?),
         Command::Pull(arguments) => pull::run(&arguments, &context()?),
@@ -109,7 +112,6 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             output::data(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Serve(_) => not_built_yet("serve"),
         Command::Cache(_) => not_built_yet("cache"),
         Command::Health(_) => not_built_yet("health"),
     }
@@ -120,6 +122,7 @@ fn not_built_yet(command: &str) -> Result<ExitCode, Failure> {
 }
 
 /// What the commands know besides their own flags.
+#[derive(Clone)]
 struct Context {
     config: Config,
     data_dir: PathBuf,

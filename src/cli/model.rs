@@ -41,6 +41,18 @@ pub fn open(model: &ResolvedModel) -> Result<ModelFiles, Failure> {
     Ok(ModelFiles::open(&model.path)?)
 }
 
+/// Puts the model's path before a failure that does not name it.
+pub fn name_model<E>(error: E, path: &Path) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let path = path.display().to_string();
+    match error.to_string().starts_with(&path) {
+        true => anyhow::Error::new(error),
+        false => anyhow::Error::new(error).context(path),
+    }
+}
+
 /// A source's error with what the user can do about it.
 pub fn source_failure(error: source::Error) -> Failure {
     let hint = error.hint();

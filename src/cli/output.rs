@@ -14,6 +14,8 @@ pub enum Failure {
     Failed { error: anyhow::Error, hint: Option<String> },
     /// Exit code 2: the request itself makes no sense.
     Usage(String),
+    /// Exit code 78: nothing is wrong with the command, but it must not run set up like this.
+    Misconfigured { message: String, hint: String },
     /// Exit code 130: the user pressed Ctrl-C and knows why.
     Interrupted,
     /// Whoever read stdout has gone: nothing to say and nobody to say it to.
@@ -24,6 +26,8 @@ pub enum Failure {
 pub const EXIT_INTERRUPTED: u8 = 130;
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+/// `EX_CONFIG` of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
 
 impl Failure {
     pub fn with_hint(error: impl Into<anyhow::Error>, hint: Option<String>) -> Failure {
@@ -48,6 +52,11 @@ impl Failure {
             Failure::Usage(message) => {
                 talk(&format!("error: {message}"));
                 ExitCode::from(EXIT_USAGE)
+            }
+            Failure::Misconfigured { message, hint } => {
+                talk(&format!("error: {message}"));
+                talk(&format!("hint: {hint}"));
+                ExitCode::from(EXIT_CONFIG)
             }
             Failure::Failed { error, hint } => {
                 talk(&format!("error: {error:#}"));

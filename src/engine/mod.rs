@@ -25,6 +25,7 @@ pub mod sequence;
 mod store;
 pub mod worker;
 
+pub use crate::model::sample::{Sampling, TokenLogprob};
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
 pub use request::{

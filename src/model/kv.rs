@@ -59,6 +59,12 @@ impl KvConfig {
         let part = KvPart { bits, rotated: false };
         KvConfig { key: part, value: part }
     }
+
+    /// Bytes that one token leaves in one layer.
+    pub fn token_bytes(self, heads: usize, head_dim: usize) -> Result<usize, Error> {
+        let part = |part| Layout::new(part, heads, head_dim).map(Layout::token_bytes);
+        Ok(part(self.key)? + part(self.value)?)
+    }
 }
 
 impl Default for KvConfig {

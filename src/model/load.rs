@@ -16,7 +16,7 @@ use super::kv::KvConfig;
 use super::layers::Loader;
 use super::portable::Portable;
 use super::{Error, Model};
-use crate::types::{TextSource, TokenId};
+use crate::types::{BLOCK_TOKENS, TextSource, TokenId};
 
 /// No `config.json` or tokenizer is larger (the largest tokenizers have about 35 MB).
 const JSON_BYTES_MAX: u64 = 256 << 20;
@@ -125,6 +125,12 @@ impl ModelFiles {
             head_weights: config.vocabulary * config.hidden,
             step_bytes: self.checkpoint.step_bytes(config.layers.len(), head),
         }
+    }
+
+    /// Bytes of one block of the KV pool, all layers.
+    pub fn block_bytes(&self, kv: KvConfig) -> Result<usize, Error> {
+        let token_bytes = kv.token_bytes(self.config.kv_heads, self.config.head_dim)?;
+        Ok(token_bytes * self.config.layers.len() * BLOCK_TOKENS)
     }
 
     /// What the text room needs of these files.

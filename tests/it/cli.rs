@@ -1,7 +1,7 @@
 //! The command line's promises: what goes where, exit codes, which setting wins, being interrupted.
 
 use crate::support;
-use crate::support::cli::{Machine, Ran, copy_folder, wait};
+use crate::support::cli::{Machine, Ran, tiny_with_a_long_context, wait};
 use crate::support::golden::data;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
@@ -25,12 +25,7 @@ fn report(ran: &Ran) -> Json {
 
 /// A long answer of the tiny model under way: its first byte has been read.
 fn long_answer(machine: &Machine) -> (Child, u8) {
-    let folder = machine.path("model");
-    copy_folder(&data("tiny/llama-f16"), &folder);
-    let config = folder.join("config.json");
-    let text = std::fs::read_to_string(&config).expect("a config");
-    std::fs::write(config, text.replace(": 512,", ": 65536,")).expect("a config");
-    let folder = folder.display().to_string();
+    let folder = tiny_with_a_long_context(machine);
     // By lot, so that it falls into no loop and an end token stays unlikely.
     let arguments = ["generate", "-m", &folder, "hi", "-n60000", "-t1", "--seed=5"];
     let mut child = machine.command(&arguments).spawn().expect("the program starts");
@@ -221,7 +216,8 @@ fn exit_codes_tell_done_from_failed_from_misused() {
         (&["pull"], 2),
         (&["bench", "--suite", "frob"], 2),
         (&["bench", "--make-model", "frob", "--out", "x"], 2),
-        (&["serve"], 1),
+        (&["serve"], 78),
+        (&["health"], 1),
         (&["pull", "no-such-model"], 1),
     ] {
         let ran = machine.run(arguments);

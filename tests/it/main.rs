@@ -5,14 +5,17 @@
 mod bad_input;
 mod batching;
 mod bench;
+mod chat;
 mod cli;
 mod engine;
 mod golden;
+mod http;
 mod invariance;
 mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
 mod native;
+mod serve;
 mod simulation;
 mod source;
 mod support;

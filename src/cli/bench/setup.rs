@@ -180,8 +180,8 @@ impl Setup<'_> {
 
 /// The flags over the configuration; a value out of range is blamed on whoever set it.
 fn compute(flags: &ComputeFlags, defaults: &config::Generate) -> Result<Compute, Failure> {
-    flags.merge(&config::Generate::default()).map_err(Failure::Usage)?;
-    flags.merge(defaults).map_err(|reason| {
+    flags.merge(config::Compute::default()).map_err(Failure::Usage)?;
+    flags.merge(defaults.compute()).map_err(|reason| {
         anyhow::anyhow!("the configuration's [generate] is not valid: {reason}").into()
     })
 }

@@ -1,5 +1,6 @@
 //! Runs the program as on a machine of its own: nothing of the outer environment, no network.
 
+use super::golden::data;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -135,4 +136,14 @@ pub fn copy_folder(from: &Path, to: &Path) {
         let item = item.expect("an item");
         std::fs::copy(item.path(), to.join(item.file_name())).expect("a copy");
     }
+}
+
+/// A model that goes on for 65,536 tokens if it is let.
+pub fn tiny_with_a_long_context(machine: &Machine) -> String {
+    let folder = machine.path("model");
+    copy_folder(&data("tiny/llama-f16"), &folder);
+    let config = folder.join("config.json");
+    let text = std::fs::read_to_string(&config).expect("a config");
+    std::fs::write(config, text.replace(": 512,", ": 65536,")).expect("a config");
+    folder.display().to_string()
 }

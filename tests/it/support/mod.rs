@@ -4,6 +4,7 @@ pub mod cli;
 pub mod engine;
 pub mod golden;
 pub mod greedy;
+pub mod http;
 pub mod hub;
 pub mod model;
 pub mod random;

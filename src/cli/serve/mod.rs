@@ -1,0 +1,246 @@
+//! `semantic serve`: the server from its first breath to its last.
+//!
+//! The address is taken first, so that probes are answered while the model loads; then the model's
+//! files are opened, the engine loads them, and requests are served until a signal comes.
+
+mod settings;
+mod shutdown;
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{oneshot, watch};
+
+use super::Context;
+use super::compute::{Compute, ComputeFlags};
+use super::generate::random_seed;
+use super::model::{self, ModelFlag, name_model};
+use super::output::{self, Failure, human_bytes};
+use crate::engine::{self, Engine, Forgetful};
+use crate::http::{self, App, Serving};
+use crate::model::LoadOptions;
+use crate::model::source::ResolvedModel;
+use crate::text::{self, ChatTemplate, Tokenizer};
+
+use settings::{EngineSettings, Settings};
+use shutdown::{End, Signals};
+
+/// Threads for sockets and timers; the cores belong to the model.
+const ASYNC_THREADS: usize = 2;
+/// Threads for long prompts to be tokenised on. More would only take the cores from the model.
+const BLOCKING_THREADS: usize = 4;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelFlag,
+    #[command(flatten)]
+    flags: settings::Flags,
+    #[command(flatten)]
+    compute: ComputeFlags,
+    /// Say nothing on stderr unless something fails
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
+    let settings = settings::settings(arguments, &context.config.serve)?;
+    let plan = ModelPlan {
+        name: arguments.model.name(context).to_owned(),
+        compute: settings.compute,
+        engine: settings.engine,
+        is_quiet: arguments.quiet,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(ASYNC_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(serve(settings, plan, context.clone()));
+    // A download or a long prompt that is still under way is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::catch()?;
+    allow_many_connections();
+    let talk = talker(plan.is_quiet);
+    let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
+    talk(&format!("listening on http://{}", listener.local_addr()?));
+    let app = App::new(settings.http);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        // Sent or dropped, it is the same.
+        let _ = stopped.await;
+    };
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&app), stopped));
+
+    let started = Instant::now();
+    let name = plan.name.clone();
+    let (fatal, mut failure) = watch::channel(None);
+    let starting = tokio::task::spawn_blocking({
+        let app = Arc::clone(&app);
+        move || start(&plan, &context, fatal, &app)
+    });
+    let engine = tokio::select! {
+        engine = starting => engine.map_err(anyhow::Error::new)??,
+        // There is nothing to drain and nothing to save.
+        _ = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    talk(&format!("{name} is ready after {:.1} s", started.elapsed().as_secs_f64()));
+
+    let served = async {
+        let asked = signals.next().await;
+        shutdown::shut_down(&app, &engine, asked, &mut signals, &settings.times).await
+    };
+    let end = tokio::select! {
+        end = served => end,
+        reason = failed(&mut failure) => {
+            return Err(Failure::from(anyhow::anyhow!("the engine failed: {reason}")));
+        }
+    };
+    if end != End::LeftAtOnce {
+        drop(stop);
+        server.await.map_err(anyhow::Error::new)?;
+        tokio::task::spawn_blocking(move || engine.shutdown()).await.map_err(anyhow::Error::new)?;
+    }
+    Ok(end.exit_code())
+}
+
+/// Many systems let a process have 1,024 files and sockets until it asks for more.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Comes if the engine cannot go on, with the reason.
+async fn failed(failure: &mut watch::Receiver<Option<String>>) -> String {
+    match failure.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        // The engine is gone, and what waits for it hears so.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn talker(is_quiet: bool) -> impl Fn(&str) {
+    move |line| {
+        if !is_quiet {
+            output::talk(line);
+        }
+    }
+}
+
+fn cannot_listen(settings: &Settings, error: io::Error) -> Failure {
+    let address = settings.address;
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::with_hint(
+            anyhow::anyhow!("{address} is in use"),
+            Some("another server runs there; stop it, or give another --port".to_owned()),
+        ),
+        _ => {
+            Failure::from(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
+        }
+    }
+}
+
+/// What to load, and how it is to run.
+struct ModelPlan {
+    name: String,
+    compute: Compute,
+    engine: EngineSettings,
+    is_quiet: bool,
+}
+
+/// Finds the model's files, fetching them if need be, and returns when an engine has loaded them.
+fn start(
+    plan: &ModelPlan,
+    context: &Context,
+    fatal: watch::Sender<Option<String>>,
+    app: &App,
+) -> Result<Engine, Failure> {
+    let resolved = model::resolve(&plan.name, context, plan.is_quiet)?;
+    let files = model::open(&resolved)?;
+    let text = files.text()?;
+    let of_model = |error: text::Error| name_model(error, &resolved.path);
+    let tokenizer = Arc::new(Tokenizer::new(&text).map_err(of_model)?);
+    let template = ChatTemplate::new(&text).map_err(of_model)?;
+    let kv = plan.compute.kv.unwrap_or(resolved.kv);
+    let options = LoadOptions {
+        kv,
+        pool_blocks: pool_blocks(plan.engine.kv_pool_bytes, files.block_bytes(kv)?)?,
+        device: plan.compute.device,
+        threads: plan.compute.threads,
+    };
+    tracing::info!(model = resolved.name, blocks = options.pool_blocks, %kv, "loading the model");
+    let config = engine::Config {
+        step: plan.engine.step,
+        running_max: plan.engine.running_max,
+        queue_max: plan.engine.queue_max,
+        queue_time: plan.engine.queue_time,
+        instance: random_seed(),
+        on_fatal: Box::new(move |reason| {
+            fatal.send_replace(Some(reason.to_owned()));
+        }),
+        ..engine::Config::default()
+    };
+    let path = resolved.path.clone();
+    let load =
+        move || files.load(options).map_err(|error| format!("{:#}", name_model(error, &path)));
+    let engine = Engine::start(config, Arc::clone(&tokenizer), Box::new(Forgetful), load);
+    let model = public_name(&resolved);
+    let serving = Serving { engine: engine.clone(), tokenizer, template, model };
+    app.start_serving(serving);
+    engine.wait_started().map_err(|reason| anyhow::anyhow!(reason))?;
+    Ok(engine)
+}
+
+/// What clients are told. Where a file lies is not for them.
+fn public_name(model: &ResolvedModel) -> String {
+    let is_path = Path::new(&model.name) == model.path;
+    let last = match model.path.is_file() {
+        true => model.path.file_stem(),
+        false => model.path.file_name(),
+    };
+    match last {
+        Some(last) if is_path => last.to_string_lossy().into_owned(),
+        _ => model.name.clone(),
+    }
+}
+
+/// As many as there is room for, at least one.
+fn pool_blocks(pool_bytes: u64, block_bytes: usize) -> Result<usize, Failure> {
+    match usize::try_from(pool_bytes / block_bytes as u64) {
+        Ok(blocks @ 1..) => Ok(blocks.min(u32::MAX as usize)),
+        _ => {
+            let [pool, block] = [pool_bytes, block_bytes as u64].map(human_bytes);
+            let message = format!("a KV pool of {pool} has no room for a block of {block}");
+            Err(Failure::with_hint(
+                anyhow::anyhow!(message),
+                Some("give a larger --kv-pool-mb, or fewer --kv-bits".to_owned()),
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_whole_blocks_and_at_least_one() {
+        assert!(matches!(pool_blocks(1_000_000, 300_000), Ok(3)));
+        let Err(Failure::Failed { error, .. }) = pool_blocks(1_000_000, 1_000_001) else {
+            panic!("no block fits");
+        };
+        let message = "a KV pool of 1.0 MB has no room for a block of 1.0 MB";
+        assert_eq!(error.to_string(), message);
+    }
+}

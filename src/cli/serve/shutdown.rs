@@ -1,0 +1,136 @@
+//! From the first signal to the exit code: not ready, draining, cutting, saving.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::output::EXIT_INTERRUPTED;
+use crate::engine::{DrainError, Engine, Evicted};
+use crate::http::App;
+
+/// For all agents to be saved. Together with a lame duck of 5 s and a drain of 30 s it ends well
+/// within the 60 s that the Kubernetes example gives.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(8);
+/// The signal after which nothing is waited for any more.
+const SIGNALS_MAX: usize = 3;
+
+/// How long the phases may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Not ready, but still accepting: until the load balancer has noticed.
+    pub lame_duck: Duration,
+    pub drain: Duration,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Saved,
+    NotAllSaved,
+    /// The third signal came first.
+    LeftAtOnce,
+}
+
+impl End {
+    pub fn exit_code(self) -> ExitCode {
+        match self {
+            End::Saved => ExitCode::SUCCESS,
+            End::NotAllSaved => ExitCode::FAILURE,
+            End::LeftAtOnce => ExitCode::from(EXIT_INTERRUPTED),
+        }
+    }
+}
+
+/// The signals that end the server.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// SIGTERM: by a supervisor, which may still send requests for a moment.
+    ToTerminate,
+    /// SIGINT: by someone at the keyboard, who waits.
+    ToStop,
+}
+
+impl Signals {
+    /// From here on the signals do not end the process by themselves.
+    pub fn catch() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::ToTerminate,
+            _ = self.interrupt.recv() => Asked::ToStop,
+        }
+    }
+}
+
+/// The second signal cuts what runs, the third leaves.
+pub async fn shut_down(
+    app: &Arc<App>,
+    engine: &Engine,
+    asked: Asked,
+    signals: &mut Signals,
+    times: &Times,
+) -> End {
+    tracing::info!("shutting down");
+    app.start_shutting_down();
+    let mut heard = 1;
+    tokio::select! {
+        () = wait_and_drain(engine, asked, times) => (),
+        _ = signals.next() => heard += 1,
+    }
+    engine.cut();
+    tokio::select! {
+        end = save(engine) => end,
+        () = async {
+            while heard < SIGNALS_MAX {
+                signals.next().await;
+                heard += 1;
+            }
+        } => End::LeftAtOnce,
+    }
+}
+
+async fn wait_and_drain(engine: &Engine, asked: Asked, times: &Times) {
+    if asked == Asked::ToTerminate && !times.lame_duck.is_zero() {
+        tracing::info!(seconds = times.lame_duck.as_secs_f64(), "not ready, still accepting");
+        tokio::time::sleep(times.lame_duck).await;
+    }
+    tracing::info!("draining");
+    match engine.drain(times.drain).await {
+        Ok(finished) => tracing::info!(finished, "drained"),
+        Err(error @ DrainError::Timeout { .. }) => tracing::warn!(%error, "not drained in time"),
+        Err(error @ DrainError::Stopped) => tracing::error!(%error, "cannot drain"),
+    }
+}
+
+async fn save(engine: &Engine) -> End {
+    match tokio::time::timeout(SAVE_TIMEOUT, engine.evict_all_to_disk()).await {
+        Ok(Ok(Evicted { saved, failed: 0, forgotten })) => {
+            tracing::info!(saved, forgotten, "no agent is left");
+            End::Saved
+        }
+        Ok(Ok(Evicted { saved, failed, .. })) => {
+            tracing::error!(saved, failed, "some agents could not be saved");
+            End::NotAllSaved
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "agents could not be saved");
+            End::NotAllSaved
+        }
+        Err(_) => {
+            tracing::error!(seconds = SAVE_TIMEOUT.as_secs(), "agents were not saved in time");
+            End::NotAllSaved
+        }
+    }
+}

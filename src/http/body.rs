@@ -1,0 +1,136 @@
+//! Reads a request's body: JSON, within its size and its time, into a type.
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, HeaderName};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::Bounds;
+use super::error::Error;
+
+/// The body as `T`. An error names the field that is wrong.
+pub async fn read<T: DeserializeOwned>(request: Request, bounds: &Bounds) -> Result<T, Error> {
+    if let Err(refusal) = check_headers(request.headers(), bounds) {
+        discard(request, bounds);
+        return Err(refusal);
+    }
+    parse(&collect(request.into_body(), bounds).await?)
+}
+
+/// Takes what is still to come and forgets it, for as long as a body may take. A client that is
+/// still sending when its answer comes and the connection closes would not get to see the answer.
+pub fn discard(request: Request, bounds: &Bounds) {
+    // Who asks before it sends need not send at all.
+    if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
+        return;
+    }
+    let body = request.into_body();
+    let (timeout, bytes_max) = (bounds.body_timeout, bounds.body_bytes);
+    tokio::spawn(async move {
+        let mut body = Limited::new(body, bytes_max);
+        let all = async { while let Some(Ok(_)) = body.frame().await {} };
+        // Slow or long: then the connection closes.
+        let _ = tokio::time::timeout(timeout, all).await;
+    });
+}
+
+fn check_headers(headers: &HeaderMap, bounds: &Bounds) -> Result<(), Error> {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let media_type = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
+    // A page may send plain text or a form to any site unasked, JSON only if the site agrees.
+    if !media_type.trim().eq_ignore_ascii_case("application/json") {
+        return Err(Error::NotJson);
+    }
+    if let Some(encoding) = text(CONTENT_ENCODING).filter(|name| *name != "identity") {
+        return Err(Error::Encoded(encoding.to_owned()));
+    }
+    // hyper has checked that it is a number.
+    let length: Option<u64> = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    match length {
+        Some(length) if length > bounds.body_bytes as u64 => {
+            Err(Error::BodyTooLarge { bytes_max: bounds.body_bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn collect(body: Body, bounds: &Bounds) -> Result<Bytes, Error> {
+    let bytes_max = bounds.body_bytes;
+    let limited = Limited::new(body, bytes_max).collect();
+    match tokio::time::timeout(bounds.body_timeout, limited).await {
+        Err(_) => Err(Error::BodyTooSlow(bounds.body_timeout)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::BodyTooLarge { bytes_max }),
+        Ok(Err(_)) => Err(Error::BodyCut),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    // serde would take a list of the fields' values, too.
+    if bytes.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        return Err(invalid("the body is not a JSON object".to_owned()));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        blame(&path, error.inner())
+    })?;
+    json.end().map_err(|error| blame(".", &error))?;
+    Ok(value)
+}
+
+/// The refusal of a body with this error at this path; the path of the whole body is a point.
+fn blame(path: &str, error: &serde_json::Error) -> Error {
+    let reason = plain(error.to_string());
+    if let Some(field) = quoted(&reason, "unknown field `") {
+        let field = inside(path, field);
+        return Error::field(field.as_str(), format!("{field} is not known to this server"));
+    }
+    if let Some(field) = quoted(&reason, "missing field `") {
+        let field = inside(path, field);
+        return Error::field(field.as_str(), format!("{field} is missing"));
+    }
+    match error.classify() {
+        Category::Data | Category::Syntax if path != "." => {
+            Error::field(path, format!("{path}: {reason}"))
+        }
+        Category::Data => invalid(format!("the body is not valid: {reason}")),
+        Category::Syntax | Category::Eof | Category::Io => {
+            invalid(format!("the body is not valid JSON: {reason}"))
+        }
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::Invalid { message, param: None }
+}
+
+/// serde's words for types, in words that are not Rust's.
+fn plain(reason: String) -> String {
+    let words = [
+        ("expected u64", "expected a whole number from 0"),
+        ("expected i64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected a list"),
+        ("type: map", "type: object"),
+        ("type: sequence", "type: list"),
+    ];
+    words.into_iter().fold(reason, |reason, (rust, plain)| reason.replace(rust, plain))
+}
+
+/// The name in serde's "unknown field `name`, expected …" and its like.
+fn quoted<'a>(reason: &'a str, beginning: &str) -> Option<&'a str> {
+    reason.strip_prefix(beginning)?.split('`').next()
+}
+
+/// A field's path; that of its error may end before it or with it.
+fn inside(path: &str, field: &str) -> String {
+    match path {
+        "." => field.to_owned(),
+        _ if path == field || path.ends_with(&format!(".{field}")) => path.to_owned(),
+        _ => format!("{path}.{field}"),
+    }
+}

@@ -1,0 +1,307 @@
+//! Why a request was not served, as the client hears it. The only file that knows status codes.
+//!
+//! The shape is OpenAI's: `{"error":{"message","type","param","code"}}`. A client hears what it can
+//! act on; what concerns us alone goes to the log.
+
+use std::time::Duration;
+
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::{engine, text};
+
+/// When to come back if only the engine's queue is full: a request or two will have ended.
+const RETRY_FULL: Duration = Duration::from_secs(1);
+/// When to come back if the server starts, ends or cannot keep up: another may have taken over.
+const RETRY_LATER: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // The guard's.
+    #[error("this server has too many connections")]
+    TooManyConnections,
+    #[error("the host is not one of this server's names; see allowed_hosts")]
+    ForeignHost,
+    #[error("requests from other web sites are refused")]
+    ForeignOrigin,
+    #[error("a valid API key is needed, as `Authorization: Bearer KEY` or `x-api-key: KEY`")]
+    Unauthorized,
+    #[error("too many requests {scope}; try again in {} s", .retry_after.as_secs())]
+    RateLimited { scope: &'static str, retry_after: Duration },
+    #[error("there is no such route")]
+    NotFound,
+    #[error("this route does not take {method}")]
+    MethodNotAllowed { method: String },
+
+    // The body's.
+    #[error("the content type is not application/json")]
+    NotJson,
+    #[error("the body is encoded as {0}; send it as it is")]
+    Encoded(String),
+    #[error("the body has more than {bytes_max} bytes")]
+    BodyTooLarge { bytes_max: usize },
+    #[error("the body did not arrive within {} s", .0.as_secs_f32())]
+    BodyTooSlow(Duration),
+    #[error("the body ended early")]
+    BodyCut,
+    #[error("{message}")]
+    Invalid { message: String, param: Option<String> },
+
+    // What comes of it.
+    #[error(transparent)]
+    Prompt(#[from] text::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error("the handler panicked")]
+    Panicked,
+}
+
+impl Error {
+    /// A field of the request that cannot be as it is.
+    pub fn field(param: impl Into<String>, message: impl Into<String>) -> Error {
+        Error::Invalid { message: message.into(), param: Some(param.into()) }
+    }
+
+    /// The error as JSON, for a stream that has begun.
+    pub fn json(&self) -> String {
+        serde_json::to_string(&self.body()).expect("texts are JSON")
+    }
+
+    /// Tells the log what the client does not hear.
+    pub fn logged(self) -> Error {
+        let Described { status, retry_after, .. } = self.describe();
+        if status.is_server_error() && retry_after.is_none() {
+            tracing::error!(error = %self, "a request failed");
+        }
+        self
+    }
+
+    fn body(&self) -> Body {
+        let Described { kind, code, message, .. } = self.describe();
+        let message = message.map_or_else(|| self.to_string(), str::to_owned);
+        let param = match self {
+            Error::Invalid { param, .. } => param.clone(),
+            Error::Engine(error) => engine_param(error).map(str::to_owned),
+            _ => None,
+        };
+        Body { error: Detail { message, kind: kind.name(), param, code } }
+    }
+
+    fn describe(&self) -> Described {
+        use StatusCode as S;
+        match self {
+            Error::TooManyConnections => {
+                let crowded = Described::new(S::SERVICE_UNAVAILABLE, Kind::Overloaded);
+                crowded.code("too_many_connections").retry(RETRY_FULL).closing()
+            }
+            Error::ForeignHost => {
+                Described::new(S::FORBIDDEN, Kind::Permission).code("host_not_allowed")
+            }
+            Error::ForeignOrigin => {
+                Described::new(S::FORBIDDEN, Kind::Permission).code("origin_not_allowed")
+            }
+            Error::Unauthorized => {
+                Described::new(S::UNAUTHORIZED, Kind::Authentication).code("invalid_api_key")
+            }
+            Error::RateLimited { retry_after, .. } => {
+                let limited = Described::new(S::TOO_MANY_REQUESTS, Kind::RateLimit);
+                limited.code("rate_limit_exceeded").retry(*retry_after)
+            }
+            Error::NotFound => Described::new(S::NOT_FOUND, Kind::NotFound).code("not_found"),
+            Error::MethodNotAllowed { .. } => {
+                let refused = Described::new(S::METHOD_NOT_ALLOWED, Kind::InvalidRequest);
+                refused.code("method_not_allowed")
+            }
+            Error::NotJson | Error::Encoded(_) => {
+                let refused = Described::new(S::UNSUPPORTED_MEDIA_TYPE, Kind::InvalidRequest);
+                refused.code("unsupported_media_type")
+            }
+            Error::BodyTooLarge { .. } => {
+                let refused = Described::new(S::PAYLOAD_TOO_LARGE, Kind::InvalidRequest);
+                refused.code("request_too_large").closing()
+            }
+            Error::BodyTooSlow(_) => {
+                let refused = Described::new(S::REQUEST_TIMEOUT, Kind::InvalidRequest);
+                refused.code("request_timeout").closing()
+            }
+            Error::BodyCut => Described::new(S::BAD_REQUEST, Kind::InvalidRequest).closing(),
+            Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
+            Error::Prompt(error) => describe_text(error),
+            Error::Engine(error) => describe_engine(error),
+            Error::Panicked => Described::internal(),
+        }
+    }
+}
+
+/// A template may refuse a conversation or be overwhelmed by it; a tokenizer takes every text.
+fn describe_text(error: &text::Error) -> Described {
+    match error {
+        text::Error::TemplateRaised { .. }
+        | text::Error::TemplateFailed { .. }
+        | text::Error::TemplateOutOfFuel { .. }
+        | text::Error::TemplateTooLarge { .. }
+        | text::Error::NoTemplate => {
+            Described::new(StatusCode::BAD_REQUEST, Kind::InvalidRequest).code("invalid_messages")
+        }
+        text::Error::BrokenFile { .. }
+        | text::Error::BrokenVocabulary { .. }
+        | text::Error::Unsupported { .. }
+        | text::Error::Encode { .. }
+        | text::Error::TemplateBroken { .. } => Described::internal(),
+    }
+}
+
+fn describe_engine(error: &engine::Error) -> Described {
+    use engine::Error as E;
+    let invalid = Described::new(StatusCode::BAD_REQUEST, Kind::InvalidRequest);
+    let overloaded = Described::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Overloaded);
+    let cut = Described::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Server).retry(RETRY_LATER);
+    match error {
+        E::EmptyPrompt
+        | E::NoTokensWanted
+        | E::Choices { .. }
+        | E::Logprobs { .. }
+        | E::Sampling(_)
+        | E::OutsideVocabulary { .. } => invalid,
+        E::PromptTooLong { .. } => invalid.code("context_length_exceeded"),
+        E::LargerThanPool(_) => invalid.code("request_too_large"),
+        E::QueueFull { .. } => overloaded.code("queue_full").retry(RETRY_FULL),
+        E::WaitedTooLong(_) => overloaded.code("queue_timeout").retry(RETRY_LATER),
+        // Another server behind the same address will take the next request, not this connection.
+        E::Draining => overloaded.code("shutting_down").retry(RETRY_LATER).closing(),
+        E::Starting => overloaded.code("model_loading").retry(RETRY_LATER),
+        E::Cut => cut.code("shutting_down").closing(),
+        E::SlowReader => cut.code("slow_reader"),
+        E::NotANumber { .. } | E::Model(_) | E::Stopped => Described::internal(),
+    }
+}
+
+/// The field of a request that the engine did not like.
+fn engine_param(error: &engine::Error) -> Option<&'static str> {
+    match error {
+        engine::Error::NoTokensWanted => Some("max_tokens"),
+        engine::Error::Choices { .. } => Some("n"),
+        engine::Error::Logprobs { .. } => Some("top_logprobs"),
+        engine::Error::EmptyPrompt | engine::Error::PromptTooLong { .. } => Some("messages"),
+        _ => None,
+    }
+}
+
+/// What HTTP and OpenAI's clients want to know of an error.
+struct Described {
+    status: StatusCode,
+    kind: Kind,
+    code: Option<&'static str>,
+    retry_after: Option<Duration>,
+    /// Whether this connection is of no further use.
+    is_closing: bool,
+    /// In place of the error's own text, where that is not for clients.
+    message: Option<&'static str>,
+}
+
+/// OpenAI's `type`.
+#[derive(Clone, Copy)]
+enum Kind {
+    InvalidRequest,
+    Authentication,
+    Permission,
+    NotFound,
+    RateLimit,
+    Overloaded,
+    Server,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::InvalidRequest => "invalid_request_error",
+            Kind::Authentication => "authentication_error",
+            Kind::Permission => "permission_error",
+            Kind::NotFound => "not_found_error",
+            Kind::RateLimit => "rate_limit_error",
+            Kind::Overloaded => "overloaded_error",
+            Kind::Server => "server_error",
+        }
+    }
+}
+
+impl Described {
+    fn new(status: StatusCode, kind: Kind) -> Described {
+        Described { status, kind, code: None, retry_after: None, is_closing: false, message: None }
+    }
+
+    fn internal() -> Described {
+        let message = Some("the server failed to answer this request; its log has the cause");
+        let internal = Described::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Server);
+        Described { message, ..internal.code("internal_error") }
+    }
+
+    fn code(self, code: &'static str) -> Described {
+        Described { code: Some(code), ..self }
+    }
+
+    fn retry(self, after: Duration) -> Described {
+        Described { retry_after: Some(after), ..self }
+    }
+
+    fn closing(self) -> Described {
+        Described { is_closing: true, ..self }
+    }
+}
+
+#[derive(Serialize)]
+struct Body {
+    error: Detail,
+}
+
+#[derive(Serialize)]
+struct Detail {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let Described { status, retry_after, is_closing, .. } = self.describe();
+        let mut headers = HeaderMap::new();
+        let mut put = |name: HeaderName, value: HeaderValue| headers.insert(name, value);
+        put(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(after) = retry_after {
+            put(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            put(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if is_closing {
+            put(CONNECTION, HeaderValue::from_static("close"));
+        }
+        (status, headers, self.logged().json()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_us_alone_is_not_told() {
+        for error in [
+            Error::Engine(engine::Error::Model("weights at 0x7f".to_owned())),
+            Error::Engine(engine::Error::NotANumber { position: 7 }),
+            Error::Engine(engine::Error::Stopped),
+            Error::Prompt(text::Error::Encode { reason: "token 17 of secret".to_owned() }),
+            Error::Panicked,
+        ] {
+            expect_test::expect![[
+                r#"{"error":{"message":"the server failed to answer this request; its log has the cause","type":"server_error","param":null,"code":"internal_error"}}"#
+            ]]
+            .assert_eq(&error.json());
+            assert_eq!(error.into_response().status(), 500);
+        }
+    }
+}

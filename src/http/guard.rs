@@ -1,0 +1,160 @@
+//! What stands before every handler: who may ask, what, and how often.
+//!
+//! Outermost are the request's id, its time and its line in the log, so that refusals have them
+//! too. Then, in this order: health, the host, the key, the rate limits. The body is not read
+//! before all of them agree.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+use super::error::Error;
+use super::{App, body, random};
+use crate::types::{AgentId, Namespace};
+
+const REQUEST_ID: &str = "x-request-id";
+const RESPONSE_TIME: &str = "x-response-time";
+/// Where an agent is named, the first wins.
+const AGENT_HEADERS: [&str; 2] = ["x-agent-id", "x-session-id"];
+/// A client's own request id is echoed up to this length: a UUID has 36 characters.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// The guard of some routes.
+#[derive(Clone)]
+pub struct Gate {
+    pub app: Arc<App>,
+    pub door: Door,
+    pub policy: Policy,
+}
+
+/// How a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Main,
+    /// Beyond the limit of connections: only the health is answered.
+    Spare,
+}
+
+/// What a route asks of those who ask it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Nothing, and nothing is logged: probes must get through.
+    Health,
+    /// A right host, to read.
+    Open,
+    /// A key as well.
+    Key,
+    /// And that the rate limits allow it.
+    Generating,
+}
+
+/// Who asks, as the guard found out.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub namespace: Namespace,
+    /// As named in a header.
+    pub agent: Option<AgentId>,
+}
+
+pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = match gate.admit(&request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            let span = tracing::info_span!("request", id = %id.display());
+            let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind();
+            answer.await.unwrap_or_else(|_| Error::Panicked.into_response())
+        }
+        Err(refusal) => {
+            body::discard(request, &gate.app.bounds);
+            refusal.into_response()
+        }
+    };
+    let elapsed_ms = started.elapsed().as_micros() as f64 / 1e3;
+    if gate.policy != Policy::Health {
+        let (id, status) = (id.display(), response.status().as_u16());
+        tracing::info!(%id, %method, path, status, elapsed_ms, "request answered");
+    }
+    let time = HeaderValue::try_from(format!("{elapsed_ms:.3}ms")).expect("digits and a point");
+    response.headers_mut().insert(REQUEST_ID, id.0);
+    response.headers_mut().insert(RESPONSE_TIME, time);
+    response
+}
+
+/// The answer to every path that is no route.
+pub async fn not_found(State(app): State<Arc<App>>, request: Request) -> Error {
+    body::discard(request, &app.bounds);
+    Error::NotFound
+}
+
+/// The answer to every method that a route does not take; axum adds those that it does.
+pub async fn method_not_allowed(State(app): State<Arc<App>>, request: Request) -> Error {
+    let method = request.method().to_string();
+    body::discard(request, &app.bounds);
+    Error::MethodNotAllowed { method }
+}
+
+impl Gate {
+    fn admit(&self, request: &Request) -> Result<Caller, Error> {
+        let nobody = Caller { namespace: Namespace::local(), agent: None };
+        if self.policy == Policy::Health {
+            return Ok(nobody);
+        }
+        if self.door == Door::Spare {
+            return Err(Error::TooManyConnections);
+        }
+        let headers = request.headers();
+        self.app.hosts.check(request.uri(), headers)?;
+        let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        if self.policy == Policy::Open && is_reading {
+            return Ok(nobody);
+        }
+        let namespace = self.app.access.namespace(headers).ok_or(Error::Unauthorized)?;
+        let caller = Caller { namespace, agent: named_agent(headers)? };
+        if self.policy == Policy::Generating {
+            self.app.limits.check(&caller)?;
+        }
+        Ok(caller)
+    }
+}
+
+fn named_agent(headers: &HeaderMap) -> Result<Option<AgentId>, Error> {
+    for name in AGENT_HEADERS {
+        let Some(value) = headers.get(name) else { continue };
+        let id = std::str::from_utf8(value.as_bytes())
+            .map_err(|_| Error::field(name, format!("{name} is not UTF-8")))?;
+        return match AgentId::new(id) {
+            Ok(agent) => Ok(Some(agent)),
+            Err(error) => Err(Error::field(name, format!("{name}: {error}"))),
+        };
+    }
+    Ok(None)
+}
+
+/// An id of visible ASCII characters.
+struct RequestId(HeaderValue);
+
+impl RequestId {
+    fn display(&self) -> &str {
+        self.0.to_str().expect("it is ASCII")
+    }
+}
+
+/// The client's own, so that its log and ours can be laid side by side; else a new one.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let given = headers.get(REQUEST_ID).filter(|id| {
+        let bytes = id.as_bytes();
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    });
+    let new = || HeaderValue::try_from(random::hex()).expect("hexadecimal digits");
+    RequestId(given.cloned().unwrap_or_else(new))
+}

@@ -1,0 +1,177 @@
+//! The server: requests from the network to the engine, and its answers back.
+//!
+//! A request passes `listen` (connections and their time limits), `guard` (who may ask what, and
+//! how often), then a handler such as `chat`: the wire format becomes a checked type, the
+//! conversation a prompt, the engine's stream an answer. Handlers compute nothing: what takes
+//! longer than half a millisecond leaves the async threads (`prompt`).
+//!
+//! To add a route: a handler in a file of its own and a line in [`router`], under the policy that
+//! it needs. A route without a policy cannot be written.
+
+mod body;
+mod chat;
+mod error;
+mod guard;
+mod health;
+mod hosts;
+mod keys;
+mod limits;
+mod listen;
+mod prompt;
+mod random;
+mod sse;
+mod write_timeout;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use crate::engine::{self, Engine, Status};
+use crate::text::{ChatTemplate, Tokenizer};
+
+use error::Error;
+use guard::{Door, Gate, Policy};
+use hosts::Hosts;
+use limits::Limits;
+
+pub use keys::{Access, KEY_CHARS_MIN, KeyError, Keys};
+pub use limits::Rates;
+pub use listen::{bind, serve};
+
+/// How the server conducts itself.
+pub struct Config {
+    pub access: Access,
+    /// Host names that requests may be addressed to, with any port; others are refused, so that a
+    /// web page cannot reach this server through a name of its own (DNS rebinding).
+    pub allowed_hosts: Vec<String>,
+    pub rates: Rates,
+    pub bounds: Bounds,
+}
+
+/// Every limit of a connection and of a request before it reaches the engine. Tests have shorter
+/// ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Beyond these a connection may ask for the health only.
+    pub connections: usize,
+    pub spare_connections: usize,
+    /// For a request's head, and so also for how long a connection may idle.
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub body_bytes: usize,
+    /// For a client that does not read what is sent to it.
+    pub write_timeout: Duration,
+    /// How often a stream that has nothing to say says so.
+    pub keep_alive: Duration,
+    /// For the connections that are open when the server stops.
+    pub closing_timeout: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            // Each may have a stream under way, of up to 200 KiB with the system's buffers.
+            connections: 1024,
+            // Probes come from a handful of places, each with one connection at a time.
+            spare_connections: 32,
+            // A head is one packet or two; slower is an attack (Slowloris) or a dead peer.
+            header_timeout: Duration::from_secs(10),
+            // 2 MiB in that time is 0.6 Mbit/s.
+            body_timeout: Duration::from_secs(30),
+            // About 500,000 tokens: more than the context of any model that runs here.
+            body_bytes: 2 << 20,
+            write_timeout: Duration::from_secs(30),
+            // Proxies give up on a silent connection after 30 to 60 s.
+            keep_alive: Duration::from_secs(15),
+            // The last events of the streams that the end of the server cut.
+            closing_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What all requests share.
+pub struct App {
+    access: Access,
+    hosts: Hosts,
+    limits: Limits,
+    bounds: Bounds,
+    serving: OnceLock<Arc<Serving>>,
+    is_shutting_down: AtomicBool,
+    /// Whether the last look at the pool found it nearly exhausted.
+    was_near_exhaustion: AtomicBool,
+}
+
+/// What answers, as soon as the model's files are open. The engine may still be loading.
+pub struct Serving {
+    pub engine: Engine,
+    pub tokenizer: Arc<Tokenizer>,
+    pub template: ChatTemplate,
+    /// The model's name, as answers report it.
+    pub model: String,
+}
+
+impl App {
+    pub fn new(config: Config) -> Arc<App> {
+        Arc::new(App {
+            access: config.access,
+            hosts: Hosts::new(config.allowed_hosts),
+            limits: Limits::new(config.rates),
+            bounds: config.bounds,
+            serving: OnceLock::new(),
+            is_shutting_down: AtomicBool::new(false),
+            was_near_exhaustion: AtomicBool::new(false),
+        })
+    }
+
+    /// From here on requests reach the engine. Once.
+    pub fn start_serving(&self, serving: Serving) {
+        let is_first = self.serving.set(Arc::new(serving)).is_ok();
+        assert!(is_first, "one model is served");
+    }
+
+    /// From here on the server is not ready. It serves until its engine refuses.
+    pub fn start_shutting_down(&self) {
+        self.is_shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Refuses what the engine would refuse anyway, before any work is done for it.
+    fn serving(&self) -> Result<&Arc<Serving>, Error> {
+        let serving = self.serving.get().ok_or(engine::Error::Starting)?;
+        match serving.engine.status() {
+            Status::Serving => Ok(serving),
+            Status::Starting => Err(engine::Error::Starting.into()),
+            Status::Draining => Err(engine::Error::Draining.into()),
+            Status::Failed(_) | Status::Stopped => Err(engine::Error::Stopped.into()),
+        }
+    }
+}
+
+/// All routes, each behind the guard with its policy.
+fn router(app: &Arc<App>, door: Door) -> Router {
+    let health = Router::new()
+        .route("/health", get(health::ok))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/health/startup", get(health::startup))
+        .route("/health/{*other}", get(guard::not_found));
+    let open = Router::new().route("/", get(health::about));
+    let generating = Router::new().route("/v1/chat/completions", post(chat::completions));
+    let unknown = Router::new().fallback(guard::not_found);
+    let policies = [
+        (Policy::Health, health),
+        (Policy::Open, open),
+        (Policy::Generating, generating),
+        (Policy::Key, unknown),
+    ];
+    let guarded = policies.map(|(policy, routes)| {
+        let gate = Gate { app: Arc::clone(app), door, policy };
+        routes
+            .method_not_allowed_fallback(guard::method_not_allowed)
+            .layer(from_fn_with_state(gate, guard::guard))
+    });
+    guarded.into_iter().fold(Router::new(), Router::merge).with_state(Arc::clone(app))
+}

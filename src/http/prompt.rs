@@ -1,0 +1,41 @@
+//! From a conversation to the tokens that the engine sees.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Serving;
+use super::error::Error;
+use crate::text::{self, Conversation, Message, Prompt, RenderOptions, chat_prompt};
+use crate::types::Namespace;
+
+/// Text that is made a prompt on the async thread itself: about half a millisecond's work. More
+/// goes to a thread that may take its time.
+const INLINE_BYTES_MAX: usize = 1 << 10;
+/// What a message costs besides its text, as bytes of text that cost as much.
+const MESSAGE_BYTES: usize = 64;
+
+pub async fn prompt(
+    serving: &Arc<Serving>,
+    namespace: &Namespace,
+    messages: Vec<Message>,
+) -> Result<Prompt, Error> {
+    let text_bytes = |message: &Message| message.content.as_ref().map_or(0, String::len);
+    let bytes: usize = messages.iter().map(|message| text_bytes(message) + MESSAGE_BYTES).sum();
+    if bytes <= INLINE_BYTES_MAX {
+        return Ok(encode(serving, namespace, &messages)?);
+    }
+    let (serving, namespace) = (Arc::clone(serving), namespace.clone());
+    let encoded = tokio::task::spawn_blocking(move || encode(&serving, &namespace, &messages));
+    Ok(encoded.await.map_err(|_| Error::Panicked)??)
+}
+
+fn encode(
+    serving: &Serving,
+    namespace: &Namespace,
+    messages: &[Message],
+) -> Result<Prompt, text::Error> {
+    let options = RenderOptions::new(SystemTime::now());
+    let conversation = Conversation { messages, options: &options };
+    let mut known = |reply: &str| serving.engine.known_replies(namespace, reply);
+    chat_prompt(&serving.template, &serving.tokenizer, conversation, &mut known)
+}
