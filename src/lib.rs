@@ -13,13 +13,18 @@
 //! | [`types`] | nouns that several rooms share | |
 //! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, stop sequences | `tokenizers`, `minijinja` |
 //! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
-//! | [`engine`] | requests to tokens | |
+//! | [`engine`] | requests to tokens: continuous batching over one pool of KV blocks, what agents leave there | |
 //! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `governor`, `subtle`, status codes |
 //! | [`config`] | the configuration file and the folders | `toml`, `directories` |
 //! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
 //!
 //! A room imports only rooms above it in this table (`text` and `model` do not import each other,
 //! `config` imports none); `tests/it/tidy.rs` holds that and the last column.
+//!
+//! The engine decides without a model and without a clock (`engine/scheduler`, `engine/agents.rs`,
+//! `engine/pool.rs` and their like); `engine/worker` takes its decisions to the model, on the one
+//! thread that has it. `tests/it/simulation.rs` runs both on a fake model by the hundred thousand
+//! steps.
 //!
 //! The model has two paths with one meaning: `model/portable.rs` is plain MLX operations,
 //! `model/cpu` this project's own kernels.
