@@ -70,7 +70,7 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
     let mut response = match gate.admit(&request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            let span = tracing::info_span!("request", id = %id.display());
+            let span = tracing::info_span!("request", id = %id.as_str());
             let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind();
             answer.await.unwrap_or_else(|_| Error::Panicked.into_response())
         }
@@ -81,7 +81,7 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
     };
     let elapsed_ms = started.elapsed().as_micros() as f64 / 1e3;
     if gate.policy != Policy::Health {
-        let (id, status) = (id.display(), response.status().as_u16());
+        let (id, status) = (id.as_str(), response.status().as_u16());
         tracing::info!(%id, %method, path, status, elapsed_ms, "request answered");
     }
     let time = HeaderValue::try_from(format!("{elapsed_ms:.3}ms")).expect("digits and a point");
@@ -144,7 +144,7 @@ fn named_agent(headers: &HeaderMap) -> Result<Option<AgentId>, Error> {
 struct RequestId(HeaderValue);
 
 impl RequestId {
-    fn display(&self) -> &str {
+    fn as_str(&self) -> &str {
         self.0.to_str().expect("it is ASCII")
     }
 }

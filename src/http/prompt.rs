@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::task::JoinHandle;
+
 use super::Serving;
 use super::error::Error;
 use crate::text::{self, Conversation, Message, Prompt, RenderOptions, chat_prompt};
@@ -25,8 +27,18 @@ pub async fn prompt(
         return Ok(encode(serving, namespace, &messages)?);
     }
     let (serving, namespace) = (Arc::clone(serving), namespace.clone());
-    let encoded = tokio::task::spawn_blocking(move || encode(&serving, &namespace, &messages));
-    Ok(encoded.await.map_err(|_| Error::Panicked)??)
+    let encode = move || encode(&serving, &namespace, &messages);
+    let mut encoding = AbortedIfDropped(tokio::task::spawn_blocking(encode));
+    Ok((&mut encoding.0).await.map_err(|_| Error::Panicked)??)
+}
+
+/// If the client leaves while its prompt waits for a thread, nobody makes it.
+struct AbortedIfDropped<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortedIfDropped<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn encode(
