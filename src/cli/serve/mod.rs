@@ -107,7 +107,8 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
     if end != End::LeftAtOnce {
         drop(stop);
         server.await.map_err(anyhow::Error::new)?;
-        tokio::task::spawn_blocking(move || engine.shutdown()).await.map_err(anyhow::Error::new)?;
+        // It waits for the engine's last step, as there is nothing else left to wait for.
+        tokio::task::block_in_place(|| engine.shutdown());
     }
     Ok(end.exit_code())
 }

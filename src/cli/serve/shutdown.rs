@@ -89,9 +89,8 @@ pub async fn shut_down(
         () = wait_and_drain(engine, asked, times) => (),
         _ = signals.next() => heard += 1,
     }
-    engine.cut();
     tokio::select! {
-        end = save(engine) => end,
+        end = cut_and_save(engine) => end,
         () = async {
             while heard < SIGNALS_MAX {
                 signals.next().await;
@@ -114,7 +113,10 @@ async fn wait_and_drain(engine: &Engine, asked: Asked, times: &Times) {
     }
 }
 
-async fn save(engine: &Engine) -> End {
+async fn cut_and_save(engine: &Engine) -> End {
+    // A second signal may have ended a lame duck, which was still accepting.
+    let _ = engine.drain(Duration::ZERO).await;
+    engine.cut();
     match tokio::time::timeout(SAVE_TIMEOUT, engine.evict_all_to_disk()).await {
         Ok(Ok(Evicted { saved, failed: 0, forgotten })) => {
             tracing::info!(saved, forgotten, "no agent is left");
