@@ -5,10 +5,10 @@ use semantic::engine;
 use semantic::http::Bounds;
 use semantic::model::fake::{FakeConfig, Memory};
 use serde_json::{Value as Json, json};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A model that takes its time and never ends by itself.
@@ -708,11 +708,18 @@ fn a_thousand_streams_get_their_own_answers_or_are_told_to_come_back() {
 
 /// All that the server sends until it closes.
 async fn exchange(address: SocketAddr, request: &[u8]) -> String {
-    let mut socket = TcpStream::connect(address).await.expect("the server listens");
-    socket.write_all(request).await.expect("the server reads");
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).await.expect("the server closes");
-    String::from_utf8(answer).expect("text")
+    let socket = TcpStream::connect(address).await.expect("the server listens");
+    socket.writable().await.expect("the server reads");
+    assert_eq!(socket.try_write(request).expect("a small request"), request.len());
+    let (mut answer, mut part) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        socket.readable().await.expect("the server answers");
+        match socket.try_read(&mut part) {
+            Ok(0) => return String::from_utf8(answer).expect("text"),
+            Ok(length) => answer.extend_from_slice(&part[..length]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
 }
 
 /// This process holds both ends of every connection.
