@@ -60,7 +60,7 @@ pub struct Flags {
     /// Requests that are answered at the same time [default: 64]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_MAX_RUNNING")]
     max_running: Option<usize>,
-    /// Requests that may wait; more are refused [default: 1024]
+    /// Requests that may wait; more are refused, of one key alone half as many [default: 2048]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_QUEUE_REQUESTS")]
     queue_requests: Option<usize>,
     /// How long a request may wait, in seconds [default: 120]
@@ -238,6 +238,8 @@ fn allowed_hosts(host: &str, address: IpAddr, further: &[String]) -> Vec<String>
 
 #[cfg(test)]
 mod tests {
+    use clap::Args;
+
     use super::*;
 
     fn check(keys: Option<&str>, no_auth: bool, address: &str, expected: Result<(), &str>) {
@@ -265,6 +267,38 @@ mod tests {
         check(Some(key), true, "127.0.0.1", Err(both));
         let short = "SEMANTIC_API_KEYS: key 1 has 5 characters; at least 16";
         check(Some("short"), false, "127.0.0.1", Err(short));
+    }
+
+    /// What the help and the example say is what happens.
+    #[test]
+    fn the_defaults_are_documented() {
+        let engine = engine::Config::default();
+        let help = Flags::augment_args(clap::Command::new("serve")).render_long_help().to_string();
+        let example = include_str!("../../../config.example.toml");
+        for (key, flag, value) in [
+            ("host", "--host", format!("{HOST:?}")),
+            ("port", "--port", PORT.to_string()),
+            ("rate_limit_agent", "--rate-limit-agent", RATE_AGENT.to_string()),
+            ("rate_limit_global", "--rate-limit-global", RATE_GLOBAL.to_string()),
+            ("max_running", "--max-running", engine.running_max.to_string()),
+            ("queue_requests", "--queue-requests", engine.queue_max.to_string()),
+            (
+                "queue_timeout_s",
+                "--queue-timeout",
+                format!("{:?}", engine.queue_time.as_secs_f64()),
+            ),
+            ("step_ms", "--step-ms", engine.step.as_millis().to_string()),
+            ("lame_duck_s", "--lame-duck", format!("{LAME_DUCK_S:?}")),
+            ("drain_timeout_s", "--drain-timeout", format!("{DRAIN_TIMEOUT_S:?}")),
+        ] {
+            let line = format!("\n# {key} = {value}\n");
+            assert!(example.contains(&line), "{line}");
+            let of_flag = help.split(flag).nth(1).expect("the flag is there");
+            let default =
+                of_flag.split("[default: ").nth(1).and_then(|rest| rest.split(']').next());
+            let shown = value.trim_matches('"').trim_end_matches(".0");
+            assert_eq!(default, Some(shown), "{flag}");
+        }
     }
 
     #[test]
