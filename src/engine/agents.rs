@@ -296,3 +296,6 @@ impl Agents {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

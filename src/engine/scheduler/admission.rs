@@ -88,8 +88,8 @@ impl Scheduler {
         }
     }
 
-    /// Oldest first: the block of the next token, if need be from the youngest; and a new window
-    /// if the pool has it.
+    /// Oldest first: the block of the next token, if need be from the youngest. When all have
+    /// theirs, a new window if the pool has it: nobody is parked for another's window.
     fn renew(&mut self) {
         let orders: Vec<Order> = self.running.keys().copied().collect();
         for order in orders {
@@ -101,7 +101,10 @@ impl Scheduler {
                 let (youngest, _) = self.running.last_key_value().expect("this one runs");
                 self.park(*youngest);
             }
-            let Some(active) = self.running.get(&order) else { continue };
+        }
+        let orders: Vec<Order> = self.running.keys().copied().collect();
+        for order in orders {
+            let active = &self.running[&order];
             let (held, tokens) = (active.table.len(), active.sequence.tokens().len());
             let is_near_the_end = held * BLOCK_TOKENS < tokens + BLOCK_TOKENS;
             let wanted = blocks(window_end(tokens, active.sequence.budget_tokens()));

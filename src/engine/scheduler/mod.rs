@@ -539,3 +539,6 @@ fn blocks_for_choices(prompt_tokens: usize, end: usize, choices: usize) -> usize
         _ => blocks(prompt_tokens) + choices * (blocks(end) - prompt_tokens / BLOCK_TOKENS),
     }
 }
+
+#[cfg(test)]
+mod tests;

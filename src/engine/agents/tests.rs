@@ -1,0 +1,331 @@
+//! [`Agents`] against a list that is searched from end to end.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::pool::Pool;
+use crate::model::LayerSpec;
+
+fn spec(snapshot_bytes: usize) -> Spec {
+    Spec {
+        vocabulary: 8,
+        context_tokens: 4_096,
+        pool_blocks: 64,
+        prefill_tokens: 64,
+        layers: vec![LayerSpec { key_bytes: 8, value_bytes: 0, snapshot_bytes }],
+    }
+}
+
+fn namespace(number: usize) -> Namespace {
+    Namespace::new(&format!("n{number}"))
+}
+
+fn ids(ids: &[u32]) -> Vec<TokenId> {
+    ids.iter().copied().map(TokenId).collect()
+}
+
+/// Agents with the pool that their blocks come from.
+struct World {
+    agents: Agents,
+    pool: Pool,
+}
+
+impl World {
+    fn new() -> World {
+        World { agents: Agents::default(), pool: Pool::new(64) }
+    }
+
+    fn keep(&mut self, space: usize, agent: usize, tokens: &[TokenId]) -> HeadId {
+        let blocks = self.pool.allocate(tokens.len().div_ceil(BLOCK_TOKENS)).expect("it is large");
+        let agent = AgentId::new(&format!("a{agent}")).expect("a short name");
+        self.agents.keep(Kept { namespace: namespace(space), agent, tokens: tokens.into(), blocks })
+    }
+
+    fn find(&self, query: &[u32]) -> Option<(HeadId, usize)> {
+        let found = self.agents.find_hot(&namespace(0), &ids(query), &spec(0))?;
+        Some((found.head, found.tokens))
+    }
+}
+
+#[test]
+fn eviction_returns_blocks_to_pool() {
+    let mut world = World::new();
+    let saved = world.keep(0, 0, &vec![TokenId(1); 2 * BLOCK_TOKENS + 1]);
+    let unsaved = world.keep(0, 1, &ids(&[2]));
+    assert_eq!(world.pool.used(), 4);
+    world.agents.saved(saved);
+    world.agents.evict(saved);
+    assert_eq!(world.pool.used(), 1);
+    world.agents.evict(unsaved);
+    assert_eq!(world.pool.used(), 0);
+    // The one is in the store still, the other nowhere.
+    assert_eq!((world.agents.heads(), world.agents.count()), (1, 1));
+    assert!(world.agents.head(unsaved).is_none());
+    assert!(world.agents.take_forgotten().is_empty());
+}
+
+#[test]
+fn a_turn_takes_the_place_of_the_head_it_extends() {
+    let mut world = World::new();
+    let first = world.keep(0, 0, &ids(&[1, 2]));
+    world.agents.saved(first);
+    let other = world.keep(0, 0, &ids(&[1, 3]));
+    let second = world.keep(0, 0, &ids(&[1, 2, 3]));
+    assert_eq!(world.agents.heads(), 2);
+    assert_eq!(world.agents.take_forgotten(), [first]);
+    assert_eq!(world.find(&[1, 2, 3, 4]), Some((second, 3)));
+    assert_eq!(world.find(&[1, 3, 4]), Some((other, 2)));
+}
+
+#[test]
+fn what_a_hot_head_has_all_of_adds_nothing() {
+    let mut world = World::new();
+    let long = world.keep(0, 0, &ids(&[1, 2, 3]));
+    assert_eq!(world.keep(0, 0, &ids(&[1, 2])), long);
+    assert_eq!(world.pool.used(), 1);
+    // Of another agent it does.
+    assert_ne!(world.keep(0, 1, &ids(&[1, 2])), long);
+    assert_eq!((world.agents.heads(), world.agents.count()), (2, 2));
+}
+
+#[test]
+fn the_fifth_head_of_an_agent_drops_the_oldest_of_its_own() {
+    let mut world = World::new();
+    let stranger = world.keep(0, 9, &ids(&[7]));
+    let heads: Vec<HeadId> = (1..=5).map(|id| world.keep(0, 0, &ids(&[id]))).collect();
+    assert!(world.agents.head(heads[0]).is_none());
+    assert!(heads[1..].iter().all(|head| world.agents.head(*head).is_some()));
+    assert!(world.agents.head(stranger).is_some());
+    assert_eq!(world.pool.used(), 5);
+}
+
+#[test]
+fn access_a_then_add_d_evicts_b() {
+    let mut world = World::new();
+    let [a, b, c] = [1, 2, 3].map(|id| world.keep(0, id as usize, &ids(&[id])));
+    assert_eq!(world.agents.victim(), Some(a));
+    world.agents.touch(a);
+    assert_eq!(world.agents.victim(), Some(b));
+    // What is safe in the store goes first, however lately it was used.
+    world.agents.saved(c);
+    assert_eq!(world.agents.victim(), Some(c));
+    assert_eq!(world.agents.saved_victim(), Some(c));
+    world.agents.evict(c);
+    assert_eq!((world.agents.victim(), world.agents.saved_victim()), (Some(b), None));
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Keep { space: usize, agent: usize, tokens: Vec<TokenId> },
+    Touch(prop::sample::Index),
+    Saved(prop::sample::Index),
+    Evict(prop::sample::Index),
+    EvictVictim,
+    Remove(prop::sample::Index),
+}
+
+/// Few different tokens, so that sequences share prefixes; some longer than a block.
+fn tokens() -> impl Strategy<Value = Vec<TokenId>> {
+    (prop::bool::weighted(0.3), prop::collection::vec((0..2_u32).prop_map(TokenId), 1..6)).prop_map(
+        |(is_long, rest)| match is_long {
+            true => [vec![TokenId(0); BLOCK_TOKENS - 2], rest].concat(),
+            false => rest,
+        },
+    )
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let index = any::<prop::sample::Index>;
+    let keep = (0..2_usize, 0..2_usize, tokens())
+        .prop_map(|(space, agent, tokens)| Operation::Keep { space, agent, tokens });
+    let operation = prop_oneof![
+        5 => keep,
+        1 => index().prop_map(Operation::Touch),
+        3 => index().prop_map(Operation::Saved),
+        2 => index().prop_map(Operation::Evict),
+        1 => Just(Operation::EvictVictim),
+        1 => index().prop_map(Operation::Remove),
+    ];
+    prop::collection::vec(operation, 0..60)
+}
+
+#[derive(Clone, Debug)]
+struct NaiveHead {
+    id: HeadId,
+    space: usize,
+    agent: usize,
+    tokens: Vec<TokenId>,
+    is_hot: bool,
+    is_saved: bool,
+}
+
+/// The least recently used first.
+#[derive(Default)]
+struct Naive {
+    heads: Vec<NaiveHead>,
+    forgotten: Vec<HeadId>,
+}
+
+impl Naive {
+    fn keep(&mut self, kept: NaiveHead) {
+        let is_sibling = |head: &&NaiveHead| (head.space, head.agent) == (kept.space, kept.agent);
+        let mut siblings: Vec<NaiveHead> = self.heads.iter().filter(is_sibling).cloned().collect();
+        siblings.sort_by_key(|head| head.id);
+        let has_all = |head: &&NaiveHead| head.is_hot && head.tokens.starts_with(&kept.tokens);
+        if let Some(head) = siblings.iter().find(has_all) {
+            return self.touch(head.id);
+        }
+        let is_extended = |head: &&NaiveHead| kept.tokens.starts_with(&head.tokens);
+        let extended = siblings.iter().filter(is_extended).max_by_key(|head| head.tokens.len());
+        match extended {
+            Some(head) => self.remove(head.id),
+            None if siblings.len() == HEADS_PER_AGENT => self.remove(siblings[0].id),
+            None => (),
+        }
+        self.heads.push(kept);
+    }
+
+    fn touch(&mut self, id: HeadId) {
+        let place = self.heads.iter().position(|head| head.id == id).expect("it exists");
+        let head = self.heads.remove(place);
+        self.heads.push(head);
+    }
+
+    fn head(&mut self, id: HeadId) -> &mut NaiveHead {
+        self.heads.iter_mut().find(|head| head.id == id).expect("it exists")
+    }
+
+    fn remove(&mut self, id: HeadId) {
+        if self.head(id).is_saved {
+            self.forgotten.push(id);
+        }
+        self.heads.retain(|head| head.id != id);
+    }
+
+    fn evict(&mut self, id: HeadId) {
+        match self.head(id).is_saved {
+            true => self.head(id).is_hot = false,
+            false => self.remove(id),
+        }
+    }
+
+    fn of(&self, is_hot: bool, is_saved: bool) -> Vec<HeadId> {
+        let these =
+            self.heads.iter().filter(|head| (head.is_hot, head.is_saved) == (is_hot, is_saved));
+        these.map(|head| head.id).collect()
+    }
+
+    /// The most tokens that a prompt need not compute.
+    fn reusable(&self, space: usize, is_hot: bool, tokens: &[TokenId], spec: &Spec) -> usize {
+        let query = &tokens[..tokens.len() - 1];
+        let heads = self.heads.iter().filter(|head| (head.space, head.is_hot) == (space, is_hot));
+        heads
+            .map(|head| match common(&head.tokens, query) {
+                whole if whole == head.tokens.len() => whole,
+                part => spec.resume_point(part),
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn matched(&self, space: usize, tokens: &[TokenId]) -> usize {
+        let heads = self.heads.iter().filter(|head| head.space == space);
+        heads.map(|head| common(&head.tokens, tokens)).max().unwrap_or(0)
+    }
+
+    fn blocks(&self) -> usize {
+        let hot = self.heads.iter().filter(|head| head.is_hot);
+        hot.map(|head| head.tokens.len().div_ceil(BLOCK_TOKENS)).sum()
+    }
+}
+
+fn common(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+proptest! {
+    #[test]
+    fn property_they_are_as_a_list_would_be(
+        operations in operations(),
+        queries in prop::collection::vec(tokens(), 1..6),
+    ) {
+        let mut world = World::new();
+        let mut naive = Naive::default();
+        for operation in operations {
+            let any = |index: prop::sample::Index| {
+                let mut all: Vec<HeadId> = naive.heads.iter().map(|head| head.id).collect();
+                all.sort();
+                (!all.is_empty()).then(|| *index.get(&all))
+            };
+            match operation {
+                Operation::Keep { space, agent, tokens } => {
+                    let id = world.keep(space, agent, &tokens);
+                    // If it is there already, the list finds that as well.
+                    naive.keep(NaiveHead { id, space, agent, tokens, is_hot: true, is_saved: false });
+                    prop_assert_eq!(naive.heads.last().map(|head| head.id), Some(id));
+                }
+                Operation::Touch(index) => if let Some(head) = any(index) {
+                    world.agents.touch(head);
+                    naive.touch(head);
+                },
+                Operation::Saved(index) => if let Some(head) = any(index) {
+                    world.agents.saved(head);
+                    naive.head(head).is_saved = true;
+                },
+                Operation::Evict(index) => if let Some(head) = any(index) {
+                    world.agents.evict(head);
+                    naive.evict(head);
+                },
+                Operation::EvictVictim => {
+                    let hot = [naive.of(true, true), naive.of(true, false)].concat();
+                    prop_assert_eq!(world.agents.victim(), hot.first().copied());
+                    if let Some(head) = world.agents.victim() {
+                        world.agents.evict(head);
+                        naive.evict(head);
+                    }
+                }
+                Operation::Remove(index) => if let Some(head) = any(index) {
+                    world.agents.remove(head);
+                    naive.remove(head);
+                },
+            }
+            let agents = &world.agents;
+            prop_assert_eq!(world.pool.used(), naive.blocks());
+            prop_assert_eq!(agents.unsaved().collect::<Vec<_>>(), naive.of(true, false));
+            prop_assert_eq!(agents.hot_saved().collect::<Vec<_>>(), naive.of(true, true));
+            prop_assert_eq!(agents.saved_victim(), naive.of(true, true).first().copied());
+            prop_assert_eq!(agents.heads(), naive.heads.len());
+            let mut names: Vec<_> = naive.heads.iter().map(|head| (head.space, head.agent)).collect();
+            names.sort();
+            names.dedup();
+            prop_assert_eq!(agents.count(), names.len());
+            for query in &queries {
+                for space in 0..2 {
+                    let name = namespace(space);
+                    prop_assert_eq!(agents.matched(&name, query), naive.matched(space, query));
+                    for spec in [spec(0), spec(16)] {
+                        for is_hot in [true, false] {
+                            let found = match is_hot {
+                                true => agents.find_hot(&name, query, &spec),
+                                false => agents.find_warm(&name, query, &spec),
+                            };
+                            let expected = naive.reusable(space, is_hot, query, &spec);
+                            prop_assert_eq!(found.map_or(0, |found| found.tokens), expected);
+                            let Some(found) = found else { continue };
+                            let head = naive.heads.iter().find(|head| head.id == found.head);
+                            let head = head.expect("what is found exists");
+                            prop_assert_eq!((head.space, head.is_hot), (space, is_hot));
+                            prop_assert!(common(&head.tokens, query) >= found.tokens);
+                        }
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(world.agents.take_forgotten(), naive.forgotten);
+        prop_assert!(world.agents.take_forgotten().is_empty());
+        while let Some(head) = world.agents.victim() {
+            world.agents.remove(head);
+        }
+        prop_assert_eq!(world.pool.used(), 0);
+    }
+}

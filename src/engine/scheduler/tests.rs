@@ -1,0 +1,266 @@
+//! The rules of the scheduler one by one, with logits that no model computed.
+
+use super::*;
+use crate::engine::Reply;
+use crate::model::sample::Sampling;
+use crate::model::{LayerSpec, Logits};
+use crate::text::Prompt;
+use crate::types::TextSource;
+
+const VOCABULARY: usize = 16;
+const QUEUE_TIME: Duration = Duration::from_secs(60);
+
+struct World {
+    scheduler: Scheduler,
+    now: Instant,
+}
+
+impl World {
+    fn new(pool_blocks: usize, running_max: usize, store_keeps: bool) -> World {
+        let json = include_str!("../../../tests/data/text/byte_level.tokenizer.json");
+        let tokenizer = Tokenizer::new(&TextSource::Folder {
+            tokenizer_json: json.as_bytes().to_vec(),
+            tokenizer_config_json: None,
+            chat_template_jinja: None,
+            end_tokens: Vec::new(),
+        });
+        let limits = Limits {
+            step: Duration::from_secs(3_600),
+            running_max,
+            queue_max: 64,
+            queue_time: QUEUE_TIME,
+            instance: 0,
+        };
+        let spec = Spec {
+            vocabulary: VOCABULARY,
+            context_tokens: 4_096,
+            pool_blocks,
+            prefill_tokens: BLOCK_TOKENS,
+            layers: vec![LayerSpec { key_bytes: 8, value_bytes: 0, snapshot_bytes: 0 }],
+        };
+        let tokenizer = Arc::new(tokenizer.expect("the fixture is a tokenizer"));
+        let scheduler = Scheduler::new(limits, spec, tokenizer, store_keeps);
+        World { scheduler, now: Instant::now() }
+    }
+
+    /// A greedy request whose prompt is so many times the same token.
+    fn submit(&mut self, token: u32, prompt_tokens: usize, max_tokens: usize) -> RequestId {
+        let request = Request {
+            namespace: Namespace::local(),
+            agent: Some(AgentId::new(&format!("a{token}")).expect("a short name")),
+            prompt: Prompt::from(vec![TokenId(token); prompt_tokens]),
+            max_tokens: Some(max_tokens),
+            sampling: Sampling::GREEDY,
+            stops: Vec::new(),
+            reply: Reply::Turn,
+            choices: 1,
+            logprobs: None,
+            is_end_ignored: true,
+        };
+        self.scheduler.submit(request, self.now).expect("it is accepted")
+    }
+
+    /// One step in which every row that wants a token gets token 0; who took part.
+    fn step(&mut self) -> Vec<u64> {
+        let work = self.scheduler.admit(self.now);
+        assert!(!work.iter().any(|work| matches!(work, Work::Restore(_))), "there is no store");
+        drop(work);
+        let rows = self.scheduler.rows();
+        let wanted = |row: &PlannedRow| if row.is_last { vec![0.0; VOCABULARY] } else { vec![] };
+        let logits: Vec<Logits> =
+            rows.iter().map(|row| Logits::new(VOCABULARY, wanted(row))).collect();
+        self.scheduler.complete(&rows, &logits, self.now);
+        self.scheduler.assert_consistent();
+        rows.iter().map(|row| row.order.request.0).collect()
+    }
+
+    fn step_until(&mut self, mut is_there: impl FnMut(&Scheduler) -> bool) {
+        for _ in 0..20_000 {
+            if is_there(&self.scheduler) {
+                return;
+            }
+            self.step();
+        }
+        panic!("it never comes");
+    }
+
+    fn running(&self) -> Vec<u64> {
+        self.scheduler.running.keys().map(|order| order.request.0).collect()
+    }
+
+    fn parked(&self) -> Vec<u64> {
+        self.scheduler.parked.keys().map(|order| order.request.0).collect()
+    }
+}
+
+#[test]
+fn step_with_no_batch_returns_immediately() {
+    let mut world = World::new(8, 4, false);
+    assert_eq!(world.step(), [0; 0]);
+    assert!(world.scheduler.is_idle());
+}
+
+#[test]
+fn a_request_holds_its_prompt_and_a_window_and_no_more() {
+    let mut world = World::new(64, 4, false);
+    world.submit(1, 300, 3_000);
+    world.step();
+    assert_eq!(world.scheduler.stats().blocks_used, blocks(300 + WINDOW_TOKENS));
+    world.submit(2, 300, 10);
+    world.step();
+    assert_eq!(world.scheduler.stats().blocks_used, blocks(300 + WINDOW_TOKENS) + blocks(310));
+}
+
+#[test]
+fn the_window_moves_with_the_sequence() {
+    let mut world = World::new(64, 4, false);
+    let request = world.submit(1, 100, 3_000);
+    world.step();
+    while world.scheduler.knows(request) {
+        let active = world.scheduler.running.values().next().expect("it runs");
+        let (tokens, held) = (active.sequence.tokens().len(), active.table.len() * BLOCK_TOKENS);
+        let most = blocks(tokens + WINDOW_TOKENS) * BLOCK_TOKENS;
+        assert!(held >= tokens, "{tokens} tokens in blocks for {held}");
+        assert!(held <= most, "{tokens} tokens in blocks for {held}");
+        // A block is there before it is needed, as long as the reply goes on.
+        assert!(held + 1 >= (tokens + BLOCK_TOKENS).min(blocks(3_100) * BLOCK_TOKENS));
+        world.step();
+    }
+    assert_eq!(world.scheduler.stats().parkings, 0);
+}
+
+#[test]
+fn the_youngest_is_parked_and_the_oldest_never() {
+    let mut world = World::new(9, 4, false);
+    for token in 1..=3 {
+        world.submit(token, 10, 2_000);
+    }
+    world.step();
+    assert_eq!(world.running(), [1, 2, 3]);
+    world.step_until(|scheduler| !scheduler.parked.is_empty());
+    assert_eq!((world.running(), world.parked()), (vec![1, 2], vec![3]));
+    world.step_until(|scheduler| scheduler.parked.len() == 2);
+    assert_eq!((world.running(), world.parked()), (vec![1], vec![2, 3]));
+    world.step_until(|scheduler| !scheduler.knows(RequestId(1)));
+    world.step();
+    assert_eq!(world.running()[0], 2);
+    world.step_until(Scheduler::is_idle);
+    assert_eq!(world.scheduler.finished_requests(), 3);
+}
+
+#[test]
+fn the_parked_come_back_before_anybody_new() {
+    let mut world = World::new(9, 4, false);
+    for token in 1..=3 {
+        world.submit(token, 10, 2_000);
+    }
+    world.step_until(|scheduler| !scheduler.parked.is_empty());
+    // There is room for this one at once, and the third would wait for ever.
+    let small = world.submit(4, 5, 5);
+    while world.parked() == [3] || world.parked() == [2, 3] {
+        assert!(!world.running().contains(&small.0));
+        world.step();
+    }
+    world.step_until(Scheduler::is_idle);
+}
+
+#[test]
+fn the_head_of_the_line_is_not_passed() {
+    let mut world = World::new(8, 4, false);
+    world.submit(1, 300, 200);
+    let large = world.submit(2, 1_700, 50);
+    let small = world.submit(3, 5, 5);
+    world.step();
+    assert_eq!(world.running(), [1]);
+    world.step_until(|scheduler| !scheduler.knows(RequestId(1)));
+    world.step();
+    assert_eq!(world.running(), [large.0, small.0]);
+}
+
+#[test]
+fn no_more_run_than_may() {
+    let mut world = World::new(64, 2, false);
+    for token in 1..=4 {
+        world.submit(token, 5, 20);
+    }
+    world.step();
+    assert_eq!(world.running(), [1, 2]);
+    world.step_until(|scheduler| !scheduler.knows(RequestId(2)));
+    world.step();
+    assert_eq!(world.running(), [3, 4]);
+}
+
+#[test]
+fn who_waits_too_long_is_refused_and_who_runs_is_not() {
+    let mut world = World::new(64, 1, false);
+    let (first, second) = (world.submit(1, 5, 500), world.submit(2, 5, 5));
+    world.step();
+    world.now += QUEUE_TIME - Duration::from_millis(1);
+    world.step();
+    assert!(world.scheduler.knows(second));
+    world.now += Duration::from_millis(1);
+    world.step();
+    assert!(!world.scheduler.knows(second));
+    assert!(world.scheduler.knows(first));
+    let items = world.scheduler.take_items();
+    let refusals: Vec<_> =
+        items.iter().filter_map(|(id, item)| Some((*id, item.as_ref().err()?.clone()))).collect();
+    assert_eq!(refusals, [(second, Error::WaitedTooLong(QUEUE_TIME))]);
+}
+
+#[test]
+fn an_idle_agent_gives_way_to_who_needs_its_blocks() {
+    let mut world = World::new(8, 4, true);
+    for token in 1..=6 {
+        world.submit(token, 300, 5);
+        world.step_until(Scheduler::is_idle);
+    }
+    // Two blocks each; the latest are there, though nothing is safe in a store.
+    let stats = world.scheduler.stats();
+    assert_eq!((stats.blocks_used, stats.blocks_evictable, stats.agents), (8, 0, 4));
+    let latest: Vec<_> = world.scheduler.unsaved().collect();
+    world.scheduler.saved(latest[2]);
+    world.submit(9, 300, 5);
+    world.step();
+    // What is safe in the store went first.
+    assert!(world.scheduler.head(latest[2]).expect("it is warm").blocks().is_empty());
+    assert!(!world.scheduler.head(latest[0]).expect("it is hot").blocks().is_empty());
+}
+
+#[test]
+fn a_merely_warm_pool_is_emptied_to_its_limit() {
+    let mut world = World::new(20, 4, true);
+    for token in 1..=10 {
+        world.submit(token, 300, 5);
+        world.step_until(Scheduler::is_idle);
+    }
+    world.step();
+    assert_eq!(world.scheduler.stats().blocks_used, 20, "nothing is safe yet");
+    let all: Vec<_> = world.scheduler.unsaved().collect();
+    for head in &all {
+        world.scheduler.saved(*head);
+    }
+    assert_eq!(world.scheduler.stats().blocks_evictable, 20);
+    world.step();
+    let most = 20 * admission::POOL_USE_PERCENT / 100;
+    let used = world.scheduler.stats().blocks_used;
+    assert!(used <= most);
+    assert!(used + 2 > most);
+    assert_eq!(world.scheduler.stats().agents, 10);
+    assert!(world.scheduler.head(all[0]).expect("it is warm").blocks().is_empty());
+    assert!(!world.scheduler.head(all[9]).expect("it is hot").blocks().is_empty());
+}
+
+#[test]
+fn who_generates_is_in_every_step_and_prompts_share_the_rest() {
+    let mut world = World::new(64, 8, false);
+    world.submit(1, 5, 500);
+    world.step();
+    world.submit(2, 3_000, 5);
+    world.submit(3, 2_900, 5);
+    for _ in 0..20 {
+        let rows = world.step();
+        assert!(rows.contains(&1));
+        assert!(rows.contains(&2), "the oldest prompt proceeds");
+    }
+}
