@@ -141,11 +141,14 @@ fn a_copy_that_fails_fails_its_request_only() {
 #[test]
 fn a_copy_of_a_failed_copy_fails_too() {
     let served = serve(Setup::default());
-    let tokens = prompt(1, 100);
+    // Computed in one step.
+    let tokens = prompt(1, 60);
     let sampling = Sampling { temperature: 1.0, seed: 9, ..Sampling::GREEDY };
     let first = alone(&tokens, &sampling, 1);
     let several = Request { choices: 2, sampling, max_tokens: Some(50), ..request(&tokens) };
-    let mut streams = served.ask_and_hold([several]);
+    served.model.close();
+    let mut streams = vec![served.engine.submit(several)];
+    served.model.wait_for_step(1);
     // Admitted when the choices have begun and their blocks are not copied yet.
     let next = [tokens.as_slice(), &first, &prompt(2, 9)].concat();
     served.model.fail_copy_after(0);
