@@ -228,6 +228,24 @@ fn an_idle_agent_gives_way_to_who_needs_its_blocks() {
 }
 
 #[test]
+fn an_agent_that_others_go_on_from_stays_longer() {
+    let mut world = World::new(10, 4, false);
+    for token in 1..=4 {
+        world.submit(token, 300, 5);
+        world.step_until(Scheduler::is_idle);
+    }
+    let heads: Vec<_> = world.scheduler.unsaved().collect();
+    // Half of what the first agent has, in a block of its own.
+    let fork = world.submit(1, 100, 5);
+    world.scheduler.tickets.get_mut(&fork).expect("it waits").agent =
+        AgentId::new("another").expect("a short name");
+    world.step_until(Scheduler::is_idle);
+    let latest: Vec<_> = world.scheduler.unsaved().collect();
+    assert!(!latest.contains(&heads[1]), "the pool was too full for it");
+    assert!(latest.contains(&heads[0]));
+}
+
+#[test]
 fn a_merely_warm_pool_is_emptied_to_its_limit() {
     let mut world = World::new(20, 4, true);
     for token in 1..=10 {
