@@ -1,4 +1,4 @@
-//! The engine without time: random agents, prompts, cancels, evictions and store failures on the
+//! The engine without time: random agents, prompts, cancels, evictions and failures of model and store on the
 //! fake model, whose text tells when a block was swapped, stale or leaked.
 //!
 //! After each step blocks and their holders are counted; at the end of each request its tokens are
@@ -21,7 +21,7 @@ use semantic::model::{Batch, Model, Row, Wanted};
 use semantic::text::{Prompt, Tokenizer};
 use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Namespace, TokenId};
 
-use crate::support::engine::{Failing, FakeStore};
+use crate::support::engine::{Control, Failing, FakeStore, Fault, controlled};
 use crate::support::random::Random;
 use crate::support::scale::scaled;
 use crate::support::text::byte_level_tokenizer;
@@ -30,6 +30,7 @@ use crate::support::text::byte_level_tokenizer;
 const STEPS: usize = 1_000_000;
 /// Steps of one simulation; then another world begins.
 const STEPS_PER_WORLD: usize = 2_000;
+/// Well beyond the window that is reserved at first, so that sequences outgrow the pool.
 const CONTEXT_TOKENS: usize = 1_800;
 /// The first tokens of the tokenizer, those that end a turn among them.
 const VOCABULARY: usize = 64;
@@ -61,6 +62,7 @@ fn simulated_engines_mix_nothing_up_and_starve_nobody() {
     assert!(totals.hits > totals.finished / 10);
     assert!(totals.cancelled > 0);
     assert!(totals.late > 0);
+    assert!(totals.failed > 0);
     assert!(totals.failed_saves > 0);
 }
 
@@ -72,6 +74,7 @@ struct Totals {
     finished: usize,
     cancelled: usize,
     cut: usize,
+    failed: usize,
     refused: usize,
     late: usize,
     hits: usize,
@@ -88,6 +91,7 @@ impl Totals {
         self.finished += finished;
         self.cancelled += cancelled;
         self.cut += cut;
+        self.failed += other.failed;
         self.refused += refused;
         self.late += late;
         self.hits += other.hits;
@@ -157,6 +161,7 @@ struct World {
     random: Random,
     time: Rc<FakeTime>,
     worker: Worker,
+    control: Control,
     /// If the store keeps anything.
     store: Option<FakeStore>,
     memory: Memory,
@@ -184,14 +189,14 @@ impl World {
                 memory,
             })
         };
-        // The longest request needs eight blocks alone; of several choices some are refused.
+        // The longest request needs eight blocks alone: some are refused.
         let pool_blocks = match random.range(0..3) {
-            0 => random.range(8..12),
-            _ => random.range(8..40),
+            0 => random.range(5..12),
+            _ => random.range(6..40),
         };
-        // In some worlds replies outgrow the window that is reserved for them.
+        // In some worlds most replies may outgrow the window.
         let long_percent = random.pick(&[5, 10, 60]);
-        let model = fake(pool_blocks);
+        let (model, control) = controlled(fake(pool_blocks));
         let limits = Limits {
             step: Duration::from_millis(100),
             running_max: random.range(2..16),
@@ -210,6 +215,7 @@ impl World {
         World {
             time: Rc::new(FakeTime { now: Cell::new(Instant::now()), slowness: Cell::new(1.0) }),
             worker: Worker::new(scheduler, Box::new(model), boxed),
+            control,
             store,
             memory,
             long_percent,
@@ -238,6 +244,7 @@ impl World {
             }
             self.step();
         }
+        self.control.fail_no_more();
         // A drain: nothing new, and everything that is there ends.
         let left: usize = self.in_flight.values().map(Asked::tokens_at_most).sum();
         let accepted = self.in_flight.len() as u64;
@@ -300,13 +307,13 @@ impl World {
         }
         // In some worlds many replies are longer than the window that is reserved for them.
         let max_tokens = match self.random.range(0..100) < self.long_percent {
-            true => self.random.range(600..1_600),
+            true => self.random.range(500..1_700),
             false => self.random.range(1..120),
         };
         let choices = if self.random.range(0..10) == 0 { self.random.range(1..4) } else { 1 };
         let temperature = self.random.pick(&[0.0, 1.0, 2.0]);
         let sampling = Sampling { temperature, seed: self.random.next(), ..Sampling::GREEDY };
-        let is_end_ignored = max_tokens > 500 || self.random.range(0..2) == 0;
+        let is_end_ignored = max_tokens >= 500 || self.random.range(0..2) == 0;
         let request = Request {
             namespace: Namespace::new(&format!("n{namespace}")),
             agent: agent.map(|agent| AgentId::new(&format!("a{agent}")).unwrap()),
@@ -342,7 +349,8 @@ impl World {
     /// What happens to an engine besides requests.
     fn disturb(&mut self) {
         match self.random.range(0..1_000) {
-            0..30 if !self.in_flight.is_empty() => {
+            // In worlds of long replies fewer, or none would come to its end.
+            chance if chance < 150 / self.long_percent && !self.in_flight.is_empty() => {
                 let index = self.random.range(0..self.in_flight.len());
                 let id = *self.in_flight.keys().nth(index).unwrap();
                 self.worker.scheduler.cancel(id, self.time.now());
@@ -354,7 +362,14 @@ impl World {
             61..70 => {
                 self.time.slowness.set(self.random.range(1..1_000) as f64 / 10.0);
             }
-            70..130 => self.time.slowness.set(1.0),
+            70..90 => self.control.fail_no_more(),
+            90..110 => {
+                // Whoever has this token at this place.
+                let (position, token) = (self.random.range(0..300), self.random.range(3..6));
+                let fault = self.random.pick(&[Fault::Error, Fault::NotANumber]);
+                self.control.fail_at(position, TokenId(token as u32), fault);
+            }
+            110..140 => self.time.step.set(Duration::from_millis(100)),
             _ => (),
         }
         self.hear();
@@ -377,6 +392,7 @@ impl World {
         }
         let time = Rc::clone(&self.time);
         self.worker.turn(&*time, &*time).expect("the fake does not panic");
+        self.control.forget();
         self.totals.steps += 1;
         self.worker.scheduler.assert_consistent();
         self.hear();
@@ -413,6 +429,7 @@ impl World {
                             self.totals.late += 1;
                         }
                         Error::Cut => self.totals.cut += 1,
+                        Error::Model(_) | Error::NotANumber { .. } => self.totals.failed += 1,
                         error => panic!("{error}"),
                     }
                     self.check_prefixes(&asked);

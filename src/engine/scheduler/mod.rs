@@ -485,6 +485,7 @@ impl Scheduler {
         }
         for active in self.parked.values() {
             assert!(active.table.is_empty());
+            assert!(active.reserve.is_empty());
             assert_eq!(active.computed, 0);
         }
         assert!(self.running_choices() + self.parked.len() <= self.limits.running_max);

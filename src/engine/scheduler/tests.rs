@@ -45,6 +45,16 @@ impl World {
 
     /// A greedy request whose prompt is so many times the same token.
     fn submit(&mut self, token: u32, prompt_tokens: usize, max_tokens: usize) -> RequestId {
+        self.submit_choices(1, token, prompt_tokens, max_tokens)
+    }
+
+    fn submit_choices(
+        &mut self,
+        choices: usize,
+        token: u32,
+        prompt_tokens: usize,
+        max_tokens: usize,
+    ) -> RequestId {
         let request = Request {
             namespace: Namespace::local(),
             agent: Some(AgentId::new(&format!("a{token}")).expect("a short name")),
@@ -53,7 +63,7 @@ impl World {
             sampling: Sampling::GREEDY,
             stops: Vec::new(),
             reply: Reply::Turn,
-            choices: 1,
+            choices,
             logprobs: None,
             is_end_ignored: true,
         };
@@ -149,6 +159,28 @@ fn the_youngest_is_parked_and_the_oldest_never() {
 }
 
 #[test]
+fn a_parked_prompt_gives_back_the_blocks_of_its_choices_too() {
+    let mut world = World::new(13, 4, false);
+    // So slowly that the first outgrows its window while the second is read.
+    world.scheduler.spec.prefill_tokens = 1;
+    world.submit(1, 5, 3_000);
+    let several = world.submit_choices(2, 2, 2_000, 5);
+    world.step();
+    assert_eq!(world.scheduler.stats().blocks_used, 13);
+    world.step_until(|scheduler| !scheduler.parked.is_empty());
+    assert_eq!((world.running(), world.parked()), (vec![1], vec![several.0]));
+    world.scheduler.spec.prefill_tokens = BLOCK_TOKENS;
+    world.scheduler.take_items();
+    world.step_until(Scheduler::is_idle);
+    let items = world.scheduler.take_items();
+    let outcome = items.iter().find_map(|(id, item)| match item {
+        Ok(Event::Finished(outcome)) if *id == several => Some(outcome),
+        _ => None,
+    });
+    assert_eq!(outcome.expect("it ends").choices.len(), 2);
+}
+
+#[test]
 fn the_parked_come_back_before_anybody_new() {
     let mut world = World::new(9, 4, false);
     for token in 1..=3 {
@@ -225,6 +257,24 @@ fn an_idle_agent_gives_way_to_who_needs_its_blocks() {
     // What is safe in the store went first.
     assert!(world.scheduler.head(latest[2]).expect("it is warm").blocks().is_empty());
     assert!(!world.scheduler.head(latest[0]).expect("it is hot").blocks().is_empty());
+}
+
+#[test]
+fn an_agent_that_others_go_on_from_stays_longer() {
+    let mut world = World::new(10, 4, false);
+    for token in 1..=4 {
+        world.submit(token, 300, 5);
+        world.step_until(Scheduler::is_idle);
+    }
+    let heads: Vec<_> = world.scheduler.unsaved().collect();
+    // Half of what the first agent has, in a block of its own.
+    let fork = world.submit(1, 100, 5);
+    world.scheduler.tickets.get_mut(&fork).expect("it waits").agent =
+        AgentId::new("another").expect("a short name");
+    world.step_until(Scheduler::is_idle);
+    let latest: Vec<_> = world.scheduler.unsaved().collect();
+    assert!(!latest.contains(&heads[1]), "the pool was too full for it");
+    assert!(latest.contains(&heads[0]));
 }
 
 #[test]

@@ -137,29 +137,29 @@ fn a_copy_that_fails_fails_its_request_only() {
     assert_eq!(served.ask(request(&tokens)).reply(), alone(&tokens, &Sampling::GREEDY, 8));
 }
 
-/// A request that began in the same step copied from a block into which nothing had been copied.
+/// A request that was let in with it copied from a block into which nothing had been copied.
 #[test]
 fn a_copy_of_a_failed_copy_fails_too() {
-    let served = serve(Setup::default());
-    // Computed in one step.
-    let tokens = prompt(1, 60);
-    let sampling = Sampling { temperature: 1.0, seed: 9, ..Sampling::GREEDY };
-    let first = alone(&tokens, &sampling, 1);
-    let several = Request { choices: 2, sampling, max_tokens: Some(50), ..request(&tokens) };
-    served.model.close();
-    let mut streams = vec![served.engine.submit(several)];
-    served.model.wait_for_step(1);
-    // Admitted when the choices have begun and their blocks are not copied yet.
-    let next = [tokens.as_slice(), &first, &prompt(2, 9)].concat();
+    let served = serve(Setup { pool_blocks: 6, ..Setup::default() });
+    let history = prompt(1, 700);
+    served.ask(request(&history));
+    // Both are let in before the same step. The first takes blocks that only the history had, so
+    // that the second finds what they begin with nowhere but in the first.
+    let mut streams =
+        served.ask_and_hold([Request { max_tokens: Some(40), ..request(&[history[1]]) }]);
+    let first = [&history[..50], &prompt(2, 10)].concat();
+    let second = [&history[..50], &prompt(3, 10)].concat();
     served.model.fail_copy_after(0);
-    streams.push(served.engine.submit(request(&next)));
+    streams.push(served.engine.submit(Request { max_tokens: Some(600), ..request(&first) }));
+    streams.push(served.engine.submit(request(&second)));
     served.model.open();
-    assert!(matches!(read(&mut streams[0]).error(), Error::Model(_)));
-    let answer = read(&mut streams[1]);
-    match answer.end.as_ref().unwrap() {
-        Ok(_) => assert_eq!(answer.reply(), alone(&next, &Sampling::GREEDY, 8)),
-        Err(error) => assert!(matches!(error, Error::Model(_))),
+    assert_eq!(read(&mut streams[0]).reply().len(), 40);
+    for stream in &mut streams[1..] {
+        let answer = read(stream);
+        assert_eq!(answer.cached_tokens(), 50);
+        assert!(matches!(answer.error(), Error::Model(_)), "{answer:?}");
     }
+    assert_eq!(served.ask(request(&second)).reply(), alone(&second, &Sampling::GREEDY, 8));
 }
 
 #[test]

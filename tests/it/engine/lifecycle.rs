@@ -186,6 +186,24 @@ fn a_drain_may_wait_for_ever() {
     assert_eq!(read(&mut stream).reply().len(), 300);
 }
 
+/// The thread looks as well: a submission may be sent by one that saw no drain yet.
+#[test]
+fn a_submission_that_has_not_reached_the_thread_is_refused_by_a_drain() {
+    let served = serve(Setup::default());
+    let mut stream = served.ask_and_hold([long(1)]).remove(0);
+    let mut late = served.engine.submit(long(2));
+    thread::scope(|scope| {
+        let drain = scope.spawn(|| block_on(served.engine.drain(HOUR)));
+        while served.engine.status() != Status::Draining {
+            thread::yield_now();
+        }
+        served.model.open();
+        assert_eq!(drain.join().unwrap(), Ok(1));
+    });
+    assert_eq!(*read(&mut late).error(), Error::Draining);
+    assert_eq!(read(&mut stream).reply().len(), 300);
+}
+
 #[test]
 fn every_submission_that_races_with_a_drain_is_counted_or_refused() {
     const THREADS: u32 = 8;

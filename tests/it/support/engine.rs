@@ -62,8 +62,7 @@ pub fn serve(setup: Setup) -> Served {
     config.on_fatal = Box::new(move |reason| drop(sender.send(reason.to_owned())));
     let fake =
         Fake::new(FakeConfig { vocabulary, context_tokens: CONTEXT_TOKENS, pool_blocks, memory });
-    let model = Control::default();
-    let controlled = Controlled { fake, control: model.clone() };
+    let (controlled, model) = controlled(fake);
     let store = store
         .map_or_else(|| Box::new(semantic::engine::Forgetful) as Box<dyn Store>, |s| Box::new(s));
     let load = move || Ok(Box::new(controlled) as Box<dyn Model>);
@@ -203,6 +202,10 @@ impl Control {
         self.state().faults.insert((position, token), fault);
     }
 
+    pub fn fail_no_more(&self) {
+        self.state().faults.clear();
+    }
+
     /// A row fails in which the last token of this prompt is. It is the one with logits.
     pub fn fail_prompt(&self, prompt: &[TokenId], fault: Fault) {
         self.fail_at(prompt.len() - 1, prompt[prompt.len() - 1], fault);
@@ -234,8 +237,13 @@ impl Control {
     }
 }
 
-/// A fake that does what the test wants.
-struct Controlled {
+/// The fake as a model that does what the test wants.
+pub fn controlled(fake: Fake) -> (Controlled, Control) {
+    let control = Control::default();
+    (Controlled { fake, control: control.clone() }, control)
+}
+
+pub struct Controlled {
     fake: Fake,
     control: Control,
 }
