@@ -5,7 +5,7 @@ use semantic::engine;
 use semantic::http::Bounds;
 use semantic::model::fake::{FakeConfig, Memory};
 use serde_json::{Value as Json, json};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -364,12 +364,18 @@ fn a_client_that_leaves_the_line_is_not_served() {
 /// The system's and our own buffers fill up, then writing takes too long.
 #[test]
 fn a_client_that_never_reads_is_cut() {
-    let bounds = Bounds { write_timeout: Duration::from_millis(100), ..Bounds::default() };
+    let write_timeout = Duration::from_millis(100);
+    let bounds = Bounds { write_timeout, ..Bounds::default() };
     let server = Server::start(Setup { bounds, step: Duration::ZERO, ..endless() });
     let mut client = server.connect();
     let body = hello(json!({ "stream": true, "n": 8, "logprobs": true, "top_logprobs": 20 }));
     client.stream(&body);
-    wait_until("it is cut", || is_idle(&server));
+    wait_until("it is cut or complete", || is_idle(&server));
+    std::thread::sleep(3 * write_timeout);
+    // Had the server waited, it would go on now.
+    let mut rest = Vec::new();
+    let _ = client.socket.read_to_end(&mut rest);
+    assert!(rest.len() > 10_000 && !rest.ends_with(b"0\r\n\r\n"), "{}", rest.len());
 }
 
 #[test]
