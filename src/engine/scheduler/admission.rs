@@ -6,9 +6,10 @@ use super::super::agents::Head;
 use super::super::error::Error;
 use super::super::pool::Lease;
 use super::super::request::{Event, Source};
+use super::super::sequence::Sequence;
 use super::super::store::HeadId;
 use super::{
-    Active, Copy, Order, Restore, Scheduler, WINDOW_TOKENS, Waiting, Work, blocks,
+    Active, Copy, Order, RequestId, Restore, Scheduler, WINDOW_TOKENS, Waiting, Work, blocks,
     blocks_for_choices,
 };
 use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
@@ -140,14 +141,13 @@ impl Scheduler {
 
     /// Brings back the oldest parked sequence, if it fits.
     fn readmit(&mut self, now: Instant, work: &mut Vec<Work>) -> bool {
-        let Some((order, active)) = self.parked.pop_first() else { return false };
-        match self.seat(order, active, now, work) {
-            Ok(()) => true,
-            Err(active) => {
-                self.parked.insert(order, active);
-                false
-            }
-        }
+        let Some((order, active)) = self.parked.first_key_value() else { return false };
+        let Some(start) = self.start(order.request, &active.sequence, active.choices) else {
+            return false;
+        };
+        let (order, active) = self.parked.pop_first().expect("it was just seen");
+        self.sit(order, active, start, now, work);
+        true
     }
 
     /// Lets in the next request in line, if it fits. Nobody passes it: it would wait for ever.
@@ -157,10 +157,7 @@ impl Scheduler {
         if self.running_choices() + choices > self.limits.running_max {
             return false;
         }
-        // A cheap look first, because a full pool is looked at in every step.
-        let end = window_end(waiting.sequence.tokens().len(), waiting.sequence.budget_tokens());
-        let namespace = &self.tickets[&waiting.request].namespace;
-        let Some(start) = self.start(namespace, waiting.sequence.tokens(), end, choices) else {
+        let Some(start) = self.start(waiting.request, &waiting.sequence, choices) else {
             return false;
         };
         let Waiting { request, sequence } = self.waiting.pop().expect("it was just seen");
@@ -169,36 +166,12 @@ impl Scheduler {
         true
     }
 
-    fn seat(
-        &mut self,
-        order: Order,
-        active: Active,
-        now: Instant,
-        work: &mut Vec<Work>,
-    ) -> Result<(), Active> {
-        let tokens = active.sequence.tokens();
-        let end = window_end(tokens.len(), active.sequence.budget_tokens());
-        let namespace = &self.tickets[&order.request].namespace;
-        match self.start(namespace, tokens, end, active.choices) {
-            None => Err(active),
-            Some(start) => {
-                self.sit(order, active, start, now, work);
-                Ok(())
-            }
-        }
-    }
-
-    /// What a sequence of these tokens can reuse, if blocks up to `end` can be had without taking
-    /// anybody's.
-    fn start(
-        &self,
-        namespace: &Namespace,
-        tokens: &[TokenId],
-        end: usize,
-        choices: usize,
-    ) -> Option<Start> {
-        let mut start = self.find_start(namespace, tokens);
+    /// What a sequence can reuse, if the blocks of its window can be had without taking anybody's.
+    fn start(&self, request: RequestId, sequence: &Sequence, choices: usize) -> Option<Start> {
+        let tokens = sequence.tokens();
+        let end = window_end(tokens.len(), sequence.budget_tokens());
         let whole = blocks_for_choices(tokens.len(), end, choices);
+        let mut start = self.find_start(&self.tickets[&request].namespace, tokens);
         if self.can_make_room(whole - start.shared.len()) {
             return Some(start);
         }

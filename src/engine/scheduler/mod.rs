@@ -36,6 +36,9 @@ use ticket::Ticket;
 /// while however full the pool gets.
 pub const WINDOW_TOKENS: usize = 2 * BLOCK_TOKENS;
 
+/// Nobody waits longer, and an instant a longer time from now may not exist.
+const QUEUE_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+
 /// A request by the order of its coming; lower is older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -194,8 +197,9 @@ impl Scheduler {
         let cost = sequence.budget_tokens() * choices;
         let ticket = Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
         let waiting = Waiting { request: id, sequence };
+        let deadline = now + self.limits.queue_time.min(QUEUE_TIME_MAX);
         self.waiting
-            .push(&ticket.namespace, cost as u64, now + self.limits.queue_time, waiting)
+            .push(&ticket.namespace, cost as u64, deadline, waiting)
             .map_err(|_| Error::QueueFull { waiting: self.waiting.len() })?;
         self.tickets.insert(id, ticket);
         Ok(id)

@@ -241,7 +241,7 @@ fn known_replies_are_found_again_whatever_their_tokens() {
     const SEEDS: [u64; 5] = [0, 1, 2, 3, 14];
     let mut known_tokens = 0;
     let mut strange = 0;
-    for number in 0..5 {
+    for (number, seed) in SEEDS.into_iter().enumerate() {
         messages.push(Message::new("user", format!("Question {number}?")));
         let conversation = Conversation { messages: &messages, options: &options };
         let mut known = |text: &str| served.engine.known_replies(&one, text);
@@ -252,7 +252,7 @@ fn known_replies_are_found_again_whatever_their_tokens() {
             prompt: chat.clone(),
             max_tokens: Some(40),
             is_end_ignored: false,
-            sampling: Sampling { temperature: 1.0, seed: SEEDS[number], ..Sampling::GREEDY },
+            sampling: Sampling { temperature: 1.0, seed, ..Sampling::GREEDY },
             ..request_of("a", &[])
         };
         served.model.forget();
