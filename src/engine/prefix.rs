@@ -124,7 +124,7 @@ impl PrefixIndex {
             let entry = &self.entries[middle];
             // All between two sequences have what these two have in common.
             let known = before.min(after);
-            let shared = known + common_prefix(&entry.tokens[known..], &tokens[known..]);
+            let shared = known + common(&entry.tokens[known..], &tokens[known..]);
             // `None`, the end of a sequence, sorts before any token.
             let order = entry.tokens.get(shared).cmp(&tokens.get(shared));
             match order.then(entry.head.cmp(&head)) {
@@ -163,7 +163,7 @@ struct Place {
 const CHUNK_TOKENS: usize = 32;
 
 /// How many tokens both begin with.
-fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
+pub fn common(a: &[TokenId], b: &[TokenId]) -> usize {
     let (a_chunks, _) = a.as_chunks::<CHUNK_TOKENS>();
     let (b_chunks, _) = b.as_chunks::<CHUNK_TOKENS>();
     let is_same = |(a, b): &(&[TokenId; CHUNK_TOKENS], &[TokenId; CHUNK_TOKENS])| {
@@ -348,7 +348,7 @@ mod tests {
         ) {
             let b = [&a[..shared.min(a.len())], &rest].concat();
             let expected = iter::zip(&a, &b).take_while(|(a, b)| a == b).count();
-            prop_assert_eq!(common_prefix(&a, &b), expected);
+            prop_assert_eq!(common(&a, &b), expected);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Reads a request's body: JSON, within its size and its time, into a type.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
@@ -10,6 +12,9 @@ use serde_json::error::Category;
 
 use super::Bounds;
 use super::error::Error;
+
+/// For the rest of a body that nobody wants: it keeps a connection's place.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The body as `T`. An error names the field that is wrong.
 pub async fn read<T: DeserializeOwned>(request: Request, bounds: &Bounds) -> Result<T, Error> {
@@ -28,7 +33,7 @@ pub fn discard(request: Request, bounds: &Bounds) {
         return;
     }
     let body = request.into_body();
-    let (timeout, bytes_max) = (bounds.body_timeout, bounds.body_bytes);
+    let (timeout, bytes_max) = (bounds.body_timeout.min(DISCARD_TIMEOUT), bounds.body_bytes);
     tokio::spawn(async move {
         let mut body = Limited::new(body, bytes_max);
         let all = async { while let Some(Ok(_)) = body.frame().await {} };

@@ -87,8 +87,8 @@ impl Default for Bounds {
             write_timeout: Duration::from_secs(30),
             // Proxies give up on a silent connection after 30 to 60 s.
             keep_alive: Duration::from_secs(15),
-            // The last events of the streams that the end of the server cut.
-            closing_timeout: Duration::from_secs(2),
+            // The last events of streams: complete in the engine, but not yet with a slow reader.
+            closing_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -114,6 +114,9 @@ pub fn sample(logits: &[f32], sampling: &Sampling, history: History, draw: u64) 
     if sampling.temperature == 0.0 {
         return Some(argmax(logits));
     }
+    if is_unfiltered(sampling) {
+        return Some(draw_by_id(logits, sampling.temperature, uniform(sampling.seed, draw)));
+    }
     let candidates = distribution(logits, sampling);
     let mut left = uniform(sampling.seed, draw);
     for candidate in &candidates {
@@ -124,6 +127,30 @@ pub fn sample(logits: &[f32], sampling: &Sampling, history: History, draw: u64) 
     }
     // Rounding can leave a sum just below one.
     candidates.last().map(|candidate| candidate.token)
+}
+
+/// Whether every token can come.
+fn is_unfiltered(sampling: &Sampling) -> bool {
+    sampling.top_k.is_none() && sampling.top_p >= 1.0 && sampling.min_p == 0.0
+}
+
+/// A draw from all tokens, `at` in `0 .. 1` of their weights in the order of their ids: sorting a
+/// vocabulary for each token would cost as much as a layer of a small model.
+fn draw_by_id(logits: &[f32], temperature: f32, at: f64) -> TokenId {
+    let weights: Vec<f64> = weights(logits, temperature).collect();
+    let mut left = at * weights.iter().sum::<f64>();
+    let mut last = 0;
+    for (index, weight) in weights.iter().enumerate() {
+        if *weight > 0.0 {
+            last = index;
+            left -= weight;
+        }
+        if left < 0.0 {
+            break;
+        }
+    }
+    // Rounding can leave a little; then it is the last token that can come.
+    TokenId(last as u32)
 }
 
 /// The most likely token; the lowest id of equals.
@@ -191,16 +218,40 @@ fn counted(tokens: &[TokenId]) -> Vec<(TokenId, usize)> {
 
 /// The tokens that remain after all filters, most likely first, renormalised.
 pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<Candidate> {
-    let mut order = likeliest(logits, sampling.top_k.unwrap_or(logits.len()));
+    let count = sampling.top_k.unwrap_or(logits.len());
+    // Sorting a whole vocabulary for each token would cost as much as a layer of a small model, and
+    // hardly ever do more tokens than these remain.
+    if count > LIKELIEST_COUNT {
+        let total: f64 = match sampling.top_k {
+            None => weights(logits, sampling.temperature).sum(),
+            Some(_) => f64::INFINITY,
+        };
+        let order = likeliest(logits, LIKELIEST_COUNT);
+        if let Some(candidates) = filter(logits, sampling, order, Some(total)) {
+            return candidates;
+        }
+    }
+    let order = likeliest(logits, count);
+    filter(logits, sampling, order, None).expect("all there are were looked at")
+}
+
+/// Tokens that are looked at first.
+const LIKELIEST_COUNT: usize = 1024;
+
+/// What top-p and min-p leave of tokens in the order of their likelihood. Given the weight of all
+/// tokens, `None` if more than these would remain.
+fn filter(
+    logits: &[f32],
+    sampling: &Sampling,
+    mut order: Vec<u32>,
+    total: Option<f64>,
+) -> Option<Vec<Candidate>> {
     let highest = logits[order[0] as usize];
     let temperature = f64::from(sampling.temperature);
-    let weight = |token: u32| match below(logits[token as usize], highest) {
-        // Also at temperature 0.
-        0.0 => 1.0,
-        difference => (difference / temperature).exp(),
-    };
-    let weights: Vec<f64> = order.iter().map(|&token| weight(token)).collect();
-    let total: f64 = weights.iter().sum();
+    let weights: Vec<f64> =
+        order.iter().map(|&token| weight(logits[token as usize], highest, temperature)).collect();
+    let is_part = total.is_some();
+    let total = total.unwrap_or_else(|| weights.iter().sum());
     let mut kept = 0;
     let mut cumulative = 0.0;
     for weight in &weights {
@@ -212,15 +263,29 @@ pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<Candidate> {
         cumulative += weight;
         kept += 1;
     }
+    if is_part && kept == order.len() {
+        return None;
+    }
     order.truncate(kept);
-    order
-        .into_iter()
-        .zip(&weights)
-        .map(|(token, weight)| Candidate {
-            token: TokenId(token),
-            probability: (weight / cumulative) as f32,
-        })
-        .collect()
+    let candidate = |(token, weight): (u32, &f64)| Candidate {
+        token: TokenId(token),
+        probability: (weight / cumulative) as f32,
+    };
+    Some(order.into_iter().zip(&weights).map(candidate).collect())
+}
+
+/// The weight of every token, that of the likeliest being 1.
+fn weights(logits: &[f32], temperature: f32) -> impl Iterator<Item = f64> {
+    let highest = logits[argmax(logits).0 as usize];
+    logits.iter().map(move |logit| weight(*logit, highest, f64::from(temperature)))
+}
+
+fn weight(logit: f32, highest: f32, temperature: f64) -> f64 {
+    match below(logit, highest) {
+        // Also at temperature 0.
+        0.0 => 1.0,
+        difference => (difference / temperature).exp(),
+    }
 }
 
 /// The `count` likeliest tokens, or all there are: likeliest first, of equals the lowest id.
@@ -283,6 +348,25 @@ mod tests {
     fn temperature_one_is_softmax() {
         // e^3, e^2, e^1, e^0 over their sum 31.19287.
         check(&sampling(), &[(1, 0.643914), (2, 0.236883), (0, 0.087144), (3, 0.032059)]);
+    }
+
+    /// A part of a large vocabulary is looked at first; what comes of it is what all of it gives.
+    #[test]
+    fn a_large_vocabulary_is_filtered_as_if_it_were_sorted() {
+        let logits: Vec<f32> =
+            (0..5_000u32).map(|id| (id.wrapping_mul(2_654_435_761) % 9_973) as f32 / 1e3).collect();
+        for (top_p, min_p, temperature) in
+            [(0.5, 0.0, 1.0), (0.9, 0.0, 1.0), (0.99, 0.0, 3.0), (1.0, 0.5, 1.0), (1.0, 0.01, 5.0)]
+        {
+            let sampling = Sampling { top_p, min_p, temperature, ..sampling() };
+            let whole = filter(&logits, &sampling, likeliest(&logits, logits.len()), None).unwrap();
+            let found = distribution(&logits, &sampling);
+            assert_eq!(found.len(), whole.len());
+            for (found, whole) in found.iter().zip(&whole) {
+                assert_eq!(found.token, whole.token);
+                assert!((found.probability - whole.probability).abs() < 1e-6);
+            }
+        }
     }
 
     #[test]

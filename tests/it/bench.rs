@@ -107,7 +107,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let report = report(&bench(&machine, &["--json"]));
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
-    assert_eq!(names, ["load", "prefill", "decode", "batch", "kv-quality", "kv-speed", "fidelity"]);
+    assert_eq!(names, ["load", "prefill", "decode", "batch", "staggered", "queue", "kv-quality", "kv-speed", "fidelity"]);
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
     assert_eq!(rows[..6], [1, 2, 2, 2, 7, 24], "{report}");

@@ -152,7 +152,8 @@ struct Asked {
     is_end_ignored: bool,
     /// Tokens of each choice so far.
     replies: Vec<Vec<TokenId>>,
-    is_admitted: bool,
+    /// Its place among all that have been admitted.
+    admission: Option<usize>,
     /// Steps since it has been the oldest of those admitted.
     steps_as_oldest: usize,
 }
@@ -173,6 +174,8 @@ struct World {
     in_flight: BTreeMap<RequestId, Asked>,
     /// What each agent has said and heard, by namespace and agent.
     histories: Vec<Vec<Vec<TokenId>>>,
+    /// Requests that have been admitted.
+    admissions: usize,
     totals: Totals,
 }
 
@@ -223,6 +226,7 @@ impl World {
             tokenizer,
             in_flight: BTreeMap::new(),
             histories,
+            admissions: 0,
             totals: Totals::default(),
             random,
         }
@@ -327,7 +331,7 @@ impl World {
             sampling,
             is_end_ignored,
             replies: vec![Vec::new(); choices],
-            is_admitted: false,
+            admission: None,
             steps_as_oldest: 0,
         };
         match self.worker.scheduler.submit(request, self.time.now()) {
@@ -377,7 +381,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        let oldest = self.in_flight.iter_mut().find(|(_, asked)| asked.is_admitted);
+        let admitted = self.in_flight.iter_mut().filter(|(_, asked)| asked.admission.is_some());
+        let oldest = admitted.min_by_key(|(_, asked)| asked.admission);
         if let Some((id, asked)) = oldest {
             asked.steps_as_oldest += 1;
             let most = asked.tokens_at_most() + SLACK_STEPS;
@@ -397,8 +402,9 @@ impl World {
             let asked = self.in_flight.get_mut(&id).expect("nothing comes after the end");
             match item {
                 Ok(Event::Admitted(admitted)) => {
-                    assert!(!asked.is_admitted, "admitted twice");
-                    asked.is_admitted = true;
+                    assert_eq!(asked.admission, None, "admitted twice");
+                    self.admissions += 1;
+                    asked.admission = Some(self.admissions);
                     assert_eq!(admitted.prompt_tokens, asked.prompt.len());
                     assert!(admitted.cached_tokens < asked.prompt.len());
                     self.totals.hits += usize::from(admitted.cached_tokens > 0);
@@ -417,7 +423,7 @@ impl World {
                     let asked = self.in_flight.remove(&id).unwrap();
                     match error {
                         Error::WaitedTooLong(waited) => {
-                            assert!(!asked.is_admitted);
+                            assert_eq!(asked.admission, None);
                             assert!(waited >= QUEUE_TIME);
                             self.totals.late += 1;
                         }

@@ -6,7 +6,7 @@
 //! when a long prompt arrives: what counts is the longest time between two of its tokens.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -23,6 +23,8 @@ use crate::engine::{Error, Event};
 const LONG_TOKENS: usize = 4_000;
 const SHORT_TOKENS: usize = 256;
 const REPLY_TOKENS: usize = 64;
+/// Tokens after which a stream is taken to be running.
+const BEGUN_TOKENS: usize = 8;
 /// Arrivals are spread over a step too.
 const JITTER_MS: u64 = 100;
 
@@ -113,12 +115,18 @@ async fn overlap(
     let has_come = Arc::new(Notify::new());
     let notify = Arc::clone(&has_come);
     let (submitted, stream) = live.submit(live.prompt(seed, long_tokens), REPLY_TOKENS);
-    let long = tokio::spawn(follow(submitted, stream, move |event| {
+    let mut long = tokio::spawn(follow(submitted, stream, move |event| {
         if matches!(event, Event::Prefilled { tokens } if *tokens >= arrival) {
             notify.notify_one();
         }
     }));
-    has_come.notified().await;
+    tokio::select! {
+        () = has_come.notified() => (),
+        ended = &mut long => {
+            // Too soon, so it failed.
+            return Err(ended.expect("reading does not panic").err().unwrap_or(Error::Stopped));
+        }
+    }
     tokio::time::sleep(jitter).await;
     let (submitted, stream) = live.submit(live.prompt(seed + 1, SHORT_TOKENS), REPLY_TOKENS);
     let short = follow(submitted, stream, |_| ()).await?;
@@ -127,17 +135,14 @@ async fn overlap(
 
 /// The longest time between two tokens of a stream while a long prompt is read.
 async fn gap(live: &Live<'_>, seed: u64, long_tokens: usize) -> Result<Duration, Error> {
-    let seen = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&seen);
     let begun = Arc::new(Notify::new());
     let notify = Arc::clone(&begun);
     // Enough tokens for the whole time: the stream is cut when the prompt has been read.
     let reply_tokens = long_tokens / 2;
-    let (submitted, mut stream) = live.submit(live.prompt(seed, SHORT_TOKENS), reply_tokens);
-    let _ = submitted;
-    let is_over = Arc::new(AtomicUsize::new(0));
+    let (_, mut stream) = live.submit(live.prompt(seed, SHORT_TOKENS), reply_tokens);
+    let is_over = Arc::new(AtomicBool::new(false));
     let over = Arc::clone(&is_over);
-    let reader = tokio::spawn(async move {
+    let mut reader = tokio::spawn(async move {
         let mut times: Vec<Instant> = Vec::new();
         while let Some(item) = stream.next().await {
             match item? {
@@ -145,19 +150,24 @@ async fn gap(live: &Live<'_>, seed: u64, long_tokens: usize) -> Result<Duration,
                 Event::Finished(_) => break,
                 Event::Admitted(_) | Event::Prefilled { .. } => (),
             }
-            if counter.fetch_add(1, Ordering::Relaxed) == 8 {
+            if times.len() == BEGUN_TOKENS {
                 notify.notify_one();
             }
-            if over.load(Ordering::Relaxed) > 0 {
+            if over.load(Ordering::Relaxed) {
                 stream.cancel();
             }
         }
         Ok::<_, Error>(times)
     });
-    begun.notified().await;
+    tokio::select! {
+        () = begun.notified() => (),
+        ended = &mut reader => {
+            return Err(ended.expect("reading does not panic").err().unwrap_or(Error::Stopped));
+        }
+    }
     let (submitted, stream) = live.submit(live.prompt(seed + 1, long_tokens), 1);
     let long = follow(submitted, stream, |_| ()).await?;
-    is_over.store(1, Ordering::Relaxed);
+    is_over.store(true, Ordering::Relaxed);
     let times = reader.await.expect("reading does not panic")?;
     let during = |time: &Instant| (long.submitted..=long.finished).contains(time);
     let gaps = times.windows(2).filter(|pair| during(&pair[0]) || during(&pair[1]));

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::super::agents::Head;
 use super::super::error::Error;
 use super::super::pool::Lease;
+use super::super::prefix;
 use super::super::request::{Event, Source};
 use super::super::sequence::Sequence;
 use super::super::store::HeadId;
@@ -106,10 +107,14 @@ impl Scheduler {
         let orders: Vec<Order> = self.running.keys().copied().collect();
         for order in orders {
             let active = &self.running[&order];
+            // The choices of a request have their own windows, which it holds for them.
+            if active.choices > 1 {
+                continue;
+            }
             let (held, tokens) = (active.table.len(), active.sequence.tokens().len());
             let is_near_the_end = held * BLOCK_TOKENS < tokens + BLOCK_TOKENS;
             let wanted = blocks(window_end(tokens, active.sequence.budget_tokens()));
-            if is_near_the_end && wanted > held && self.make_room(wanted - held) {
+            if is_near_the_end && wanted > held && self.make_spare_room(wanted - held) {
                 self.extend(order, wanted - held);
             }
         }
@@ -161,7 +166,8 @@ impl Scheduler {
             return false;
         };
         let Waiting { request, sequence } = self.waiting.pop().expect("it was just seen");
-        let order = Order { request, choice: 0 };
+        self.admissions += 1;
+        let order = Order { admission: self.admissions, request, choice: 0 };
         self.sit(order, Active::new(sequence, choices), start, now, work);
         true
     }
@@ -252,7 +258,7 @@ impl Scheduler {
                 continue;
             }
             let written = &active.sequence.tokens()[..active.computed];
-            let common = common_prefix(written, &tokens[..tokens.len() - 1]);
+            let common = prefix::common(written, &tokens[..tokens.len() - 1]);
             let reused = self.spec.resume_point(common);
             if reused > start.reused {
                 start = Start::of_blocks(&active.table, reused);
@@ -278,6 +284,19 @@ impl Scheduler {
     fn make_room(&mut self, count: usize) -> bool {
         while self.pool.free() < count {
             let Some(victim) = self.agents.victim() else { return false };
+            self.agents.evict(victim);
+        }
+        true
+    }
+
+    /// Makes room for what could also be done without: only if there is enough, and nothing is
+    /// lost for it.
+    fn make_spare_room(&mut self, count: usize) -> bool {
+        if self.pool.free() < count && self.pool.free() + self.evictable_blocks() < count {
+            return false;
+        }
+        while self.pool.free() < count {
+            let Some(victim) = self.idle_victim() else { return false };
             self.agents.evict(victim);
         }
         true
@@ -346,8 +365,4 @@ impl Start {
 /// Where the blocks of a sequence that has so many tokens now should end.
 fn window_end(tokens: usize, budget_tokens: usize) -> usize {
     (tokens + WINDOW_TOKENS).min(budget_tokens)
-}
-
-fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

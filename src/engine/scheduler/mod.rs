@@ -5,7 +5,7 @@
 //! [`Scheduler::complete`] takes the logits. What clients are to hear collects in the meantime and
 //! is taken with [`Scheduler::take_items`].
 //!
-//! Age is the order of admission: requests have rising numbers, and the oldest always proceeds.
+//! Age is the order of admission, and the oldest always proceeds.
 
 mod admission;
 mod progress;
@@ -39,13 +39,16 @@ pub const WINDOW_TOKENS: usize = 2 * BLOCK_TOKENS;
 /// Nobody waits longer, and an instant a longer time from now may not exist.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// A request by the order of its coming; lower is older.
+/// A request by the order of its coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// One choice of a request. By age.
+/// One choice of a request. The order is that of age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order {
+    /// When the request was first admitted, among all. Who is let in early, because others have
+    /// had their share, is not the younger for it.
+    pub admission: u64,
     pub request: RequestId,
     pub choice: usize,
 }
@@ -85,6 +88,7 @@ pub struct Scheduler {
     items: Vec<(RequestId, Item)>,
     replies: Vec<GeneratedReply>,
     next_request: u64,
+    admissions: u64,
     finished_requests: u64,
     parkings: u64,
 }
@@ -183,6 +187,7 @@ impl Scheduler {
             items: Vec::new(),
             replies: Vec::new(),
             next_request: 0,
+            admissions: 0,
             finished_requests: 0,
             parkings: 0,
         }
@@ -248,10 +253,9 @@ impl Scheduler {
         let most = budget_tokens(prompt_tokens, max_tokens.unwrap_or(context), context)?;
         let wanted = match max_tokens {
             Some(_) => most,
-            None => (prompt_tokens + 1..=context)
-                .rev()
-                .step_by(BLOCK_TOKENS)
-                .find(|budget| needed(*budget) <= total)
+            None => std::iter::once(context)
+                .chain((1..=blocks(context)).rev().map(|blocks| blocks * BLOCK_TOKENS))
+                .find(|end| *end > prompt_tokens && *end <= context && needed(*end) <= total)
                 .unwrap_or(prompt_tokens + 1),
         };
         match needed(wanted) {
@@ -305,16 +309,15 @@ impl Scheduler {
 
     /// Takes everything that there is of a request, wherever it is.
     fn take_all(&mut self, request: RequestId) -> Vec<(Order, Active)> {
-        let range = Order { request, choice: 0 }..=Order { request, choice: CHOICES_MAX };
         let choices = self.choices_of(request);
         let waiting = self.waiting.remove_where(|waiting| waiting.request == request);
-        let waiting = waiting
-            .into_iter()
-            .map(|waiting| (Order { request, choice: 0 }, Active::new(waiting.sequence, choices)));
+        let waiting = waiting.into_iter().map(|waiting| {
+            let order = Order { admission: self.admissions, request, choice: 0 };
+            (order, Active::new(waiting.sequence, choices))
+        });
         let mut all: Vec<(Order, Active)> = waiting.collect();
         for set in [&mut self.running, &mut self.parked] {
-            let orders: Vec<Order> = set.range(range.clone()).map(|(order, _)| *order).collect();
-            all.extend(orders.into_iter().filter_map(|order| set.remove_entry(&order)));
+            all.extend(set.extract_if(.., |order, _| order.request == request));
         }
         self.copies.retain(|copy| copy.order.request != request);
         all

@@ -24,7 +24,13 @@ impl Scheduler {
                 let tokens = row.end.min(prompt_tokens);
                 self.items.push((row.order.request, Ok(Event::Prefilled { tokens })));
             }
-            if row.is_last {
+            if !row.is_last {
+                continue;
+            }
+            // Looked at before the prompt becomes a head: it would fail whoever goes on from it.
+            if logits.last().iter().any(|logit| logit.is_nan()) {
+                self.fail(row.order.request, Error::NotANumber { position: row.end });
+            } else {
                 for order in self.fork(row.order) {
                     self.sample(order, logits.last(), now);
                 }

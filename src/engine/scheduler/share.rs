@@ -53,7 +53,11 @@ mod tests {
     use super::*;
 
     fn one(request: u64, context: usize, left: usize) -> Prefilling {
-        Prefilling { order: Order { request: RequestId(request), choice: 0 }, context, left }
+        Prefilling {
+            order: Order { admission: request, request: RequestId(request), choice: 0 },
+            context,
+            left,
+        }
     }
 
     #[track_caller]

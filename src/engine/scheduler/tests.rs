@@ -162,14 +162,14 @@ fn the_youngest_is_parked_and_the_oldest_never() {
 fn a_parked_prompt_gives_back_the_blocks_of_its_choices_too() {
     let mut world = World::new(13, 4, false);
     // So slowly that the first outgrows its window while the second is read.
-    world.scheduler.spec.prefill_tokens = 1;
+    world.scheduler.pace = Pace::new(Duration::MAX, 1);
     world.submit(1, 5, 3_000);
     let several = world.submit_choices(2, 2, 2_000, 5);
     world.step();
     assert_eq!(world.scheduler.stats().blocks_used, 13);
     world.step_until(|scheduler| !scheduler.parked.is_empty());
     assert_eq!((world.running(), world.parked()), (vec![1], vec![several.0]));
-    world.scheduler.spec.prefill_tokens = BLOCK_TOKENS;
+    world.scheduler.pace = Pace::new(Duration::MAX, BLOCK_TOKENS);
     world.scheduler.take_items();
     world.step_until(Scheduler::is_idle);
     let items = world.scheduler.take_items();

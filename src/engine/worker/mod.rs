@@ -141,8 +141,10 @@ impl Worker {
         watch.end();
         match result {
             Ok(logits) => {
-                self.scheduler.observe(&shape, ended.saturating_duration_since(started));
                 self.scheduler.complete(rows, &logits, ended);
+                // Choosing the tokens belongs to a step's time.
+                let took = clock.now().saturating_duration_since(started);
+                self.scheduler.observe(&shape, took);
                 Ok(())
             }
             Err(failure) if rows.len() == 1 => self.blame(&rows[0], failure, ended),

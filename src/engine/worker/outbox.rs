@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-use crate::engine::{Event, Item};
+use crate::engine::{Error, Event, Item};
 
 /// Items in a stream's channel: more than a reader that keeps up ever leaves there.
 pub const STREAM_ITEMS_MAX: usize = 64;
@@ -22,11 +22,12 @@ pub struct Outbox {
     /// reply.
     pending: VecDeque<Item>,
     full_since: Option<Instant>,
+    is_cut: bool,
 }
 
 impl Outbox {
     pub fn new(sender: Sender<Item>, is_cancelled: Arc<AtomicBool>) -> Outbox {
-        Outbox { sender, is_cancelled, pending: VecDeque::new(), full_since: None }
+        Outbox { sender, is_cancelled, pending: VecDeque::new(), full_since: None, is_cut: false }
     }
 
     /// The caller wants no more, or is gone.
@@ -49,6 +50,9 @@ impl Outbox {
     }
 
     pub fn push(&mut self, item: Item, now: Instant) {
+        if self.is_cut {
+            return;
+        }
         self.join(item);
         self.flush(now);
     }
@@ -71,18 +75,43 @@ impl Outbox {
         }
     }
 
+    /// The reader has been too slow: nothing but that is still to come.
+    pub fn cut(&mut self) {
+        self.is_cut = true;
+        self.pending = VecDeque::from([Err(Error::SlowReader)]);
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
     fn join(&mut self, item: Item) {
-        match (self.pending.back_mut(), item) {
-            (Some(Ok(Event::Prefilled { tokens })), Ok(Event::Prefilled { tokens: newer })) => {
-                *tokens = newer;
+        match item {
+            Ok(Event::Prefilled { tokens: newer }) => {
+                if let Some(Ok(Event::Prefilled { tokens })) = self.pending.back_mut() {
+                    *tokens = newer;
+                    return;
+                }
             }
-            (Some(Ok(Event::Text(last))), Ok(Event::Text(next))) if last.choice == next.choice => {
-                last.text += &next.text;
-                last.tokens += next.tokens;
-                last.logprobs.extend(next.logprobs);
+            Ok(Event::Text(next)) => {
+                // Those of several choices come in turn.
+                let last = self.pending.iter_mut().rev().find_map(|item| match item {
+                    Ok(Event::Text(delta)) if delta.choice == next.choice => Some(delta),
+                    _ => None,
+                });
+                match last {
+                    None => self.pending.push_back(Ok(Event::Text(next))),
+                    Some(last) => {
+                        last.text += &next.text;
+                        last.tokens += next.tokens;
+                        last.logprobs.extend(next.logprobs);
+                    }
+                }
+                return;
             }
-            (_, item) => self.pending.push_back(item),
+            Ok(Event::Admitted(_) | Event::Finished(_)) | Err(_) => (),
         }
+        self.pending.push_back(item);
     }
 }
 
@@ -110,6 +139,8 @@ mod tests {
             outbox.push(text(0, part), now);
         }
         outbox.push(text(1, "x"), now);
+        outbox.push(text(0, "d"), now);
+        outbox.push(text(1, "y"), now);
         assert_eq!(outbox.pending.len(), 2);
         let mut seen = String::new();
         while let Ok(item) = receiver.try_recv() {
@@ -117,7 +148,7 @@ mod tests {
             seen += &format!("{}{}:{} ", delta.choice, delta.text, delta.tokens);
             outbox.flush(now);
         }
-        assert_eq!(seen, "0a:1 0bc:2 1x:1 ");
+        assert_eq!(seen, "0a:1 0bcd:3 1xy:2 ");
         assert!(outbox.is_empty());
     }
 
@@ -133,6 +164,21 @@ mod tests {
         assert!(receiver.try_recv().is_ok());
         outbox.flush(start + READER_PATIENCE);
         assert!(!outbox.is_stuck(start + READER_PATIENCE * 2));
+    }
+
+    #[test]
+    fn a_reader_that_was_too_slow_hears_it_after_what_it_had_before() {
+        let start = Instant::now();
+        let (mut outbox, mut receiver) = outbox(1);
+        outbox.push(text(0, "a"), start);
+        outbox.push(text(0, "b"), start);
+        assert!(outbox.is_stuck(start + READER_PATIENCE));
+        outbox.cut();
+        outbox.push(text(0, "c"), start);
+        assert!(matches!(receiver.try_recv(), Ok(Ok(Event::Text(_)))));
+        outbox.flush(start);
+        assert_eq!(receiver.try_recv().unwrap().unwrap_err(), Error::SlowReader);
+        assert!(outbox.is_empty());
     }
 
     #[test]

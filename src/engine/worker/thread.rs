@@ -282,10 +282,11 @@ impl Thread {
         let now = Instant::now();
         let scheduler = &mut self.worker.scheduler;
         let mut has_ended = false;
-        for (id, outbox) in &self.outboxes {
+        for (id, outbox) in &mut self.outboxes {
             if outbox.is_cancelled() {
                 scheduler.cancel(*id, now);
-            } else if outbox.is_stuck(now) {
+            } else if outbox.is_stuck(now) && !outbox.is_cut() {
+                outbox.cut();
                 scheduler.fail(*id, Error::SlowReader);
             } else {
                 continue;
@@ -322,8 +323,7 @@ impl Thread {
         let scheduler = &self.worker.scheduler;
         self.outboxes.retain(|id, outbox| {
             let is_over = !scheduler.knows(*id);
-            let is_done = outbox.is_empty() || outbox.is_gone() || outbox.is_stuck(now);
-            !(is_over && is_done)
+            !(is_over && (outbox.is_empty() || outbox.is_gone()))
         });
     }
 

@@ -238,7 +238,7 @@ fn known_replies_are_found_again_whatever_their_tokens() {
     let served = serve(Setup { vocabulary: 902, pool_blocks: 96, ..Setup::default() });
     let mut messages = vec![Message::new("system", "You are terse.")];
     // With which no reply ends inside a character: one that does stands for no text.
-    const SEEDS: [u64; 5] = [0, 1, 2, 3, 14];
+    const SEEDS: [u64; 5] = [0, 1, 22, 3, 14];
     let mut known_tokens = 0;
     let mut strange = 0;
     for (number, seed) in SEEDS.into_iter().enumerate() {
