@@ -107,11 +107,13 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let report = report(&bench(&machine, &["--json"]));
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
-    assert_eq!(names, ["load", "prefill", "decode", "batch", "staggered", "queue", "kv-quality", "kv-speed", "fidelity"]);
+    let measured = ["load", "prefill", "decode", "batch", "staggered", "queue"];
+    assert_eq!(names, [&measured[..], &["kv-quality", "kv-speed", "fidelity"]].concat());
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
-    assert_eq!(rows[..6], [1, 2, 2, 2, 7, 24], "{report}");
-    let kv = &suites[4]["rows"];
+    // The context is too short for a prompt that takes a while.
+    assert_eq!(rows[..8], [1, 2, 2, 2, 0, 1, 7, 24], "{report}");
+    let kv = &suites[6]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
@@ -122,7 +124,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let expected = works
         .iter()
         .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
-    let speeds = suites[5]["rows"].as_array().expect("rows");
+    let speeds = suites[7]["rows"].as_array().expect("rows");
     for (row, name) in speeds.iter().zip(expected) {
         assert_eq!(row["name"], name);
         assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
@@ -132,7 +134,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
         // Reading JSON may cost the last bit.
         assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
     }
-    assert_eq!(suites[6]["rows"][0]["name"], "kernels");
+    assert_eq!(suites[8]["rows"][0]["name"], "kernels");
 }
 
 /// The promise that the suite judges; quantised weights, whose activations the kernels round.
