@@ -50,7 +50,7 @@ fn main() {
     cases.extend(prefix());
     cases.extend([1, 100].map(queue));
     cases.push(pace());
-    cases.push(scheduler());
+    cases.extend([Load::Decoding, Load::FullPool].map(scheduler));
     let medians = medians(if is_bench { ROUNDS } else { 1 }, &mut cases);
     for (case, median) in cases.iter().zip(medians) {
         println!("{:54} {median:9.3} us", case.name);
@@ -169,7 +169,7 @@ fn pace() -> Case {
 
 /// All of a step but the model: who is admitted, what runs, the batch, its cost, and what becomes
 /// of the logits, with the events for a hundred clients.
-fn scheduler() -> Case {
+fn scheduler(load: Load) -> Case {
     let limits = Limits {
         // Long, so that the prompts are done soon.
         step: Duration::from_secs(1_000),
@@ -194,44 +194,79 @@ fn scheduler() -> Case {
     let tokenizer = Tokenizer::new(&source).expect("the fixture is a tokenizer");
     let mut scheduler = Scheduler::new(limits, spec, Arc::new(tokenizer), false);
     let now = Instant::now();
-    for sequence in 0..SEQUENCES {
-        let token = |index: u32| TokenId((index * (sequence + 1)) % VOCABULARY as u32);
-        let prompt: Vec<TokenId> = (0..PROMPT_TOKENS).map(token).collect();
-        let request = Request {
+    let request = |sequence: u32, prompt_tokens: u32, reply_tokens: usize| {
+        let token = |index: u32| {
+            // Its digits first, so that all differ.
+            let value = if index < 4 { sequence >> (index * 5) } else { index * (sequence + 1) };
+            TokenId(value % VOCABULARY as u32)
+        };
+        let prompt: Vec<TokenId> = (0..prompt_tokens).map(token).collect();
+        Request {
             namespace: Namespace::local(),
             agent: None,
             prompt: Prompt::from(prompt),
-            max_tokens: Some(1 << 15),
+            max_tokens: Some(reply_tokens),
             sampling: Sampling::GREEDY,
             stops: Vec::new(),
             reply: Reply::Turn,
             choices: 1,
             logprobs: None,
             is_end_ignored: true,
-        };
+        }
+    };
+    let mut first = Vec::new();
+    let mut last = None;
+    if let Load::FullPool = load {
+        first.extend((0..HEADS).map(|head| request(SEQUENCES + head, 300, 1)));
+        // More than there is room for: it is looked at in every step, with all idle heads.
+        last = Some(request(SEQUENCES + HEADS, 1_000_000, 1));
+    }
+    for request in first {
+        scheduler.submit(request, now).expect("there is room");
+        while !scheduler.is_idle() {
+            step(&mut scheduler, now);
+        }
+    }
+    for sequence in 0..SEQUENCES {
+        let request = request(sequence, PROMPT_TOKENS, 1 << 15);
         scheduler.submit(request, now).expect("there is room");
     }
-    let mut step = move || {
-        black_box(scheduler.admit(now));
-        let rows = scheduler.rows();
-        let shape = scheduler.shape(&rows);
-        black_box(scheduler.predict(&shape));
-        let logits = logits(&scheduler.batch(&rows));
-        scheduler.observe(&shape, Duration::from_millis(100));
-        scheduler.complete(&rows, &logits, now);
-        black_box(scheduler.take_items());
-        black_box(scheduler.stats());
-        rows.iter().filter(|row| row.is_last && row.end > PROMPT_TOKENS as usize).count()
-    };
     // Until all of them decode.
-    while step() < SEQUENCES as usize {}
-    let name = format!("step of {SEQUENCES} sequences in {BLOCKS} blocks, all but the model");
-    Case {
-        name,
-        run: Box::new(move || {
-            black_box(step());
-        }),
+    while step(&mut scheduler, now) < SEQUENCES as usize {}
+    if let Some(request) = last {
+        scheduler.submit(request, now).expect("it fits alone");
+        step(&mut scheduler, now);
+        assert_eq!(scheduler.stats().waiting, 1);
+        assert!(scheduler.stats().blocks_evictable > 0);
     }
+    let name = match load {
+        Load::Decoding => format!("step of {SEQUENCES} sequences in {BLOCKS} blocks, no model"),
+        Load::FullPool => "the same with idle heads, and one that waits for room".to_owned(),
+    };
+    case(&name, move || {
+        black_box(step(&mut scheduler, now));
+    })
+}
+
+/// What the scheduler has to do.
+#[derive(Clone, Copy)]
+enum Load {
+    Decoding,
+    FullPool,
+}
+
+/// One step without a model: how many sequences decode.
+fn step(scheduler: &mut Scheduler, now: Instant) -> usize {
+    black_box(scheduler.admit(now));
+    let rows = scheduler.rows();
+    let shape = scheduler.shape(&rows);
+    black_box(scheduler.predict(&shape));
+    let logits = logits(&scheduler.batch(&rows));
+    scheduler.observe(&shape, Duration::from_millis(100));
+    scheduler.complete(&rows, &logits, now);
+    black_box(scheduler.take_items());
+    black_box(scheduler.stats());
+    rows.iter().filter(|row| row.is_last && row.end > PROMPT_TOKENS as usize).count()
 }
 
 /// What a model would answer, without one.
