@@ -414,6 +414,14 @@ impl Scheduler {
         self.tickets.len()
     }
 
+    /// The request that was admitted first of those that run or are parked: each step brings it
+    /// nearer to its end.
+    pub fn oldest(&self) -> Option<RequestId> {
+        let first = |set: &BTreeMap<Order, Active>| set.keys().next().copied();
+        let oldest = first(&self.running).into_iter().chain(first(&self.parked)).min();
+        oldest.map(|order| order.request)
+    }
+
     /// Whether a request has been accepted and has not ended.
     pub fn knows(&self, request: RequestId) -> bool {
         self.tickets.contains_key(&request)
