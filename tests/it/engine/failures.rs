@@ -61,6 +61,24 @@ fn not_a_number_fails_its_request_only() {
     check_recovered(&served);
 }
 
+/// The prompt of several choices became a head before its logits were looked at, and failed
+/// whoever went on from it.
+#[test]
+fn a_prompt_that_gives_no_numbers_is_not_kept() {
+    for choices in [1, 3] {
+        let served = serve(Setup::default());
+        let tokens = prompt(1, 30);
+        served.model.fail_prompt(&tokens, Fault::NotANumber);
+        let failed = served.ask(Request { choices, ..request(&tokens) });
+        assert_eq!(*failed.error(), Error::NotANumber { position: 30 });
+        served.model.fail_no_more();
+        let next = [tokens.as_slice(), &prompt(2, 9)].concat();
+        let answer = served.ask(request(&next));
+        assert_eq!(answer.cached_tokens(), 0);
+        assert_eq!(answer.reply(), alone(&next, &Sampling::GREEDY, 8));
+    }
+}
+
 /// The engine's thread died of the second choice's row, which was no longer there.
 #[test]
 fn a_failure_in_one_of_several_choices_fails_its_request_only() {
