@@ -55,8 +55,19 @@ impl World {
         prompt_tokens: usize,
         max_tokens: usize,
     ) -> RequestId {
+        self.submit_to("local", choices, token, prompt_tokens, max_tokens)
+    }
+
+    fn submit_to(
+        &mut self,
+        namespace: &str,
+        choices: usize,
+        token: u32,
+        prompt_tokens: usize,
+        max_tokens: usize,
+    ) -> RequestId {
         let request = Request {
-            namespace: Namespace::local(),
+            namespace: Namespace::new(namespace),
             agent: Some(AgentId::new(&format!("a{token}")).expect("a short name")),
             prompt: Prompt::from(vec![TokenId(token); prompt_tokens]),
             max_tokens: Some(max_tokens),
@@ -156,6 +167,22 @@ fn the_youngest_is_parked_and_the_oldest_never() {
     assert_eq!(world.running()[0], 2);
     world.step_until(Scheduler::is_idle);
     assert_eq!(world.scheduler.finished_requests(), 3);
+}
+
+/// Who was let in early, because others had had their share, was taken for younger than those of
+/// them that came in after it, and parked for them.
+#[test]
+fn age_counts_from_admission() {
+    let mut world = World::new(40, 2, false);
+    let flood: Vec<RequestId> =
+        (0..3).map(|token| world.submit_to("flood", 1, token, 100, 5)).collect();
+    let other = world.submit_to("other", 1, 3, 100, 300);
+    world.step();
+    assert_eq!(world.running(), [flood[0].0, other.0]);
+    world.step_until(|scheduler| !scheduler.knows(flood[0]));
+    world.step();
+    assert_eq!(world.running(), [other.0, flood[1].0]);
+    assert_eq!(world.scheduler.oldest(), Some(other));
 }
 
 #[test]
