@@ -28,6 +28,47 @@ pub struct AgentId(Arc<str>);
 /// The longest agent id, in bytes: enough for any name with a path or a UUID in it.
 pub const AGENT_ID_BYTES_MAX: usize = 256;
 
+/// Says whether two KV caches mean the same: a digest of everything about a model and its settings
+/// that the bytes of a block depend on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// The number of a save of an agent: each has a higher one than all before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+/// One of the conversations that an agent can go on from. Its saves have the same line, and the
+/// newest of them counts. No two lines of a store have the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Line(pub u64);
+
+/// One tensor of an exported block. A block's bytes are its tensors' one after the other, each
+/// row-major in this shape, without padding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvTensor {
+    /// E.g. `layer.0.key.codes`.
+    pub name: String,
+    pub element: KvElement,
+    pub shape: Vec<KvAxis>,
+}
+
+/// What a tensor of a block is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvElement {
+    U8,
+    F16,
+    F32,
+    U64,
+}
+
+/// How long a tensor of a block is along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvAxis {
+    /// As long as the block has tokens.
+    Tokens,
+    Fixed(usize),
+}
+
 /// Why a text is no agent id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentIdError {
@@ -88,6 +129,45 @@ impl fmt::Debug for TokenId {
 impl fmt::Debug for BlockId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "b{}", self.0)
+    }
+}
+
+impl KvElement {
+    pub fn bytes(self) -> usize {
+        match self {
+            KvElement::U8 => 1,
+            KvElement::F16 => 2,
+            KvElement::F32 => 4,
+            KvElement::U64 => 8,
+        }
+    }
+}
+
+impl KvTensor {
+    /// Bytes in a block of so many tokens.
+    pub fn bytes(&self, tokens: usize) -> usize {
+        self.shape(tokens).iter().product::<usize>() * self.element.bytes()
+    }
+
+    /// The shape in a block of so many tokens.
+    pub fn shape(&self, tokens: usize) -> Vec<usize> {
+        let axis = |axis: &KvAxis| match axis {
+            KvAxis::Tokens => tokens,
+            KvAxis::Fixed(length) => *length,
+        };
+        self.shape.iter().map(axis).collect()
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -1,0 +1,3 @@
+//! Where agents are kept on disk.
+
+pub mod disk;
