@@ -40,6 +40,7 @@ impl Portable {
             pool_blocks,
             prefill_tokens: PREFILL_TOKENS,
             layers: kv.layer_specs(),
+            tensors: config.kv_tensors(kv_config)?,
         };
         Ok(Portable { decoder, kv, kv_config, spec })
     }

@@ -184,6 +184,7 @@ fn scheduler(load: Load) -> Case {
         pool_blocks: BLOCKS,
         prefill_tokens: 512,
         layers: vec![LayerSpec { key_bytes: 1, value_bytes: 1, snapshot_bytes: 0 }],
+        tensors: Vec::new(),
     };
     let source = TextSource::Folder {
         tokenizer_json: include_bytes!("../data/text/byte_level.tokenizer.json").to_vec(),

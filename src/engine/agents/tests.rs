@@ -13,6 +13,7 @@ fn spec(snapshot_bytes: usize) -> Spec {
         pool_blocks: 64,
         prefill_tokens: 64,
         layers: vec![LayerSpec { key_bytes: 8, value_bytes: 0, snapshot_bytes }],
+        tensors: Vec::new(),
     }
 }
 

@@ -37,6 +37,7 @@ impl World {
             pool_blocks,
             prefill_tokens: BLOCK_TOKENS,
             layers: vec![LayerSpec { key_bytes: 8, value_bytes: 0, snapshot_bytes: 0 }],
+            tensors: Vec::new(),
         };
         let tokenizer = Arc::new(tokenizer.expect("the fixture is a tokenizer"));
         let scheduler = Scheduler::new(limits, spec, tokenizer, store_keeps);

@@ -88,6 +88,7 @@ impl Cpu {
             pool_blocks,
             prefill_tokens: PREFILL_TOKENS,
             layers: vec![slab.layer_spec(); config.layers.len()],
+            tensors: config.kv_tensors(kv)?,
         };
         let threads = threads.unwrap_or_else(physical_cores);
         let pool = Pool::new(threads)
