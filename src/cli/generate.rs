@@ -16,7 +16,7 @@ use super::model::{self, ModelFlag, name_model};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
 use crate::engine::{
-    self, Choice, Engine, Event, Finish, Forgetful, Outcome, Reply, Request, Stream, budget_tokens,
+    self, Choice, Engine, Event, Finish, Outcome, Reply, Request, Stream, budget_tokens,
 };
 use crate::model::LoadOptions;
 use crate::model::sample::Sampling;
@@ -145,7 +145,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let load = move || files.load(options).map_err(|error| error.to_string());
     // Nobody else waits, so that a step may be as long as serves the prompt best.
     let config = engine::Config { step: Duration::MAX, ..engine::Config::default() };
-    let engine = Engine::start(config, Arc::new(tokenizer), Box::new(Forgetful), load);
+    let engine = Engine::start(config, Arc::new(tokenizer), None, load);
     let started = engine.wait_started();
     started.map_err(|reason| name_model(Reason(reason), &resolved.path))?;
     let load = load_started.elapsed();
@@ -163,6 +163,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
         choices: 1,
         logprobs: None,
         is_end_ignored: false,
+        is_ephemeral: false,
     });
     let outcome = follow(stream, &mut screen, &interrupt);
     screen.clear();

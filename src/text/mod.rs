@@ -30,7 +30,7 @@ mod tests;
 pub use chat::{Conversation, chat_prompt};
 pub use detokenizer::Detokenizer;
 pub use error::Error;
-pub use prompt::{Piece, Prompt};
+pub use prompt::{Piece, Prompt, Resolved};
 pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};

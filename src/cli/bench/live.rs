@@ -11,7 +11,7 @@ use super::setup::Setup;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
 use crate::engine::{
-    Config, Engine, Error, Event, Forgetful, Outcome, Reply, Request, Stats, Stream,
+    Config, Engine, Error, Event, Outcome, Reply, Request, Stats, Stream,
 };
 use crate::model::sample::Sampling;
 use crate::model::{LoadOptions, ModelFiles, Spec};
@@ -62,7 +62,7 @@ impl Live<'_> {
         let files = ModelFiles::open(&setup.model_path)?;
         let load = move || files.load(options).map_err(|error| error.to_string());
         let config = Config { running_max, ..Config::default() };
-        let engine = Engine::start(config, Arc::new(tokenizer), Box::new(Forgetful), load);
+        let engine = Engine::start(config, Arc::new(tokenizer), None, load);
         engine.wait_started().map_err(anyhow::Error::msg)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(Live { engine, runtime, interrupt: &setup.interrupt })
@@ -93,6 +93,7 @@ impl Live<'_> {
             choices: 1,
             logprobs: None,
             is_end_ignored: true,
+            is_ephemeral: false,
         };
         (Instant::now(), self.engine.submit(request))
     }

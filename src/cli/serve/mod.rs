@@ -20,7 +20,7 @@ use super::compute::{Compute, ComputeFlags};
 use super::generate::random_seed;
 use super::model::{self, ModelFlag, name_model};
 use super::output::{self, Failure, human_bytes};
-use crate::engine::{self, Engine, Forgetful};
+use crate::engine::{self, Engine};
 use crate::http::{self, App, Serving};
 use crate::model::LoadOptions;
 use crate::model::source::ResolvedModel;
@@ -195,7 +195,7 @@ fn start(
     let path = resolved.path.clone();
     let load =
         move || files.load(options).map_err(|error| format!("{:#}", name_model(error, &path)));
-    let engine = Engine::start(config, Arc::clone(&tokenizer), Box::new(Forgetful), load);
+    let engine = Engine::start(config, Arc::clone(&tokenizer), None, load);
     let model = public_name(&resolved);
     let serving = Serving { engine: engine.clone(), tokenizer, template, model };
     app.start_serving(serving);

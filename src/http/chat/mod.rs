@@ -46,6 +46,7 @@ pub async fn completions(
         choices: chat.choices,
         logprobs: chat.logprobs,
         is_end_ignored: false,
+        is_ephemeral: false,
     });
     // Its first item decides between an answer and a refusal.
     let admitted = admitted(&mut stream).await?;
