@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::Spec;
+use crate::model::Model;
 use crate::store::{KvModel, Store};
 use crate::types::Fingerprint;
 
@@ -14,17 +14,15 @@ pub struct Keeping {
     pub fingerprint: Fingerprint,
     /// As the user calls the model.
     pub model: String,
-    /// What computes, and which release: for people to read.
-    pub producer: String,
 }
 
 impl Keeping {
-    pub(super) fn model(&self, spec: &Spec) -> Arc<KvModel> {
+    pub(super) fn model(&self, model: &dyn Model) -> Arc<KvModel> {
         Arc::new(KvModel {
             fingerprint: self.fingerprint,
             name: self.model.clone(),
-            producer: self.producer.clone(),
-            tensors: spec.tensors.clone(),
+            producer: format!("{}, semantic {}", model.path(), env!("CARGO_PKG_VERSION")),
+            tensors: model.spec().tensors.clone(),
         })
     }
 }

@@ -116,13 +116,10 @@ pub enum Finish {
 /// What came of a request.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub agent: AgentId,
-    pub prompt_tokens: usize,
-    pub cached_tokens: usize,
+    /// What it found, as its first event said.
+    pub admitted: Admitted,
     /// In the order of their numbers.
     pub choices: Vec<Choice>,
-    /// From submission to admission.
-    pub queued: Duration,
     /// From admission to the first token.
     pub prefill: Duration,
     /// From the first token to the last.

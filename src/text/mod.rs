@@ -27,7 +27,7 @@ mod tokenizer;
 #[cfg(test)]
 mod tests;
 
-pub use chat::{Conversation, chat_prompt};
+pub use chat::{Conversation, chat_prompt, next_turn};
 pub use detokenizer::Detokenizer;
 pub use error::Error;
 pub use prompt::{Piece, Prompt, Resolved};

@@ -139,7 +139,7 @@ impl Live<'_> {
         let timelines = self.run_all(prompts, tokens)?;
         let seconds = started.elapsed().as_secs_f64();
         for timeline in timelines {
-            assert_eq!(timeline.outcome.cached_tokens, context - 1);
+            assert_eq!(timeline.outcome.admitted.cached_tokens, context - 1);
             assert_eq!(timeline.outcome.choices[0].completion_tokens, tokens);
         }
         Ok((sequences * tokens) as f64 / seconds)

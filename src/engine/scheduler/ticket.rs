@@ -92,10 +92,7 @@ impl Ticket {
         let admitted = self.admitted.unwrap_or(now);
         let first_token = self.first_token.unwrap_or(now);
         Outcome {
-            queued: self.queued(),
-            agent: self.agent,
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
+            admitted: self.admitted(),
             choices: self.choices.into_iter().flatten().collect(),
             prefill: first_token.saturating_duration_since(admitted),
             decode: now.saturating_duration_since(first_token),

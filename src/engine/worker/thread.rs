@@ -150,11 +150,11 @@ fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) ->
                 remember_replies(&line, &tokenizer, &mut shared.replies());
                 scheduler.found(line);
             }
-            let model = keeping.model(spec);
+            let kv_model = keeping.model(&*model);
             // If the channel is full, its reader is awake.
             let wake = move || drop(sender.try_send(Command::Wake));
-            let io = Threads::start(&keeping.store, &model, wake).map_err(cannot_start_a_thread)?;
-            Some(Keeper::new(keeping.store, model, Box::new(io)))
+            let io = Threads::start(&keeping.store, &kv_model, wake).map_err(cannot_start_a_thread)?;
+            Some(Keeper::new(keeping.store, kv_model, Box::new(io)))
         }
     };
     let mut worker = Worker::new(scheduler, model, keeper);
