@@ -1,11 +1,13 @@
 //! Helpers that the tests share, one file per room.
 
 pub mod cli;
+pub mod disk;
 pub mod engine;
 pub mod golden;
 pub mod greedy;
 pub mod http;
 pub mod hub;
+pub mod io;
 pub mod model;
 pub mod random;
 pub mod scale;
