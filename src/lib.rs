@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   cli ──► http ──► engine ──► model   (all MLX arrays live and die here)
-//!    │                 └──────► text    (token ids and text; pure)
+//!    │                 ├──────► text    (token ids and text; pure)
+//!    │                 └──────► store   (what agents leave, on disk)
 //!    └──► config                        (config.toml and folders)
 //! ```
 //!
@@ -13,13 +14,14 @@
 //! | [`types`] | nouns that several rooms share | |
 //! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, stop sequences | `tokenizers`, `minijinja` |
 //! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
+//! | [`store`] | what agents leave, on disk: saved so that no crash loses it, verified before it is used | `blake3` |
 //! | [`engine`] | requests to tokens: continuous batching over one pool of KV blocks, what agents leave there | |
 //! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `governor`, `subtle`, status codes |
 //! | [`config`] | the configuration file and the folders | `toml`, `directories` |
 //! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
 //!
-//! A room imports only rooms above it in this table (`text` and `model` do not import each other,
-//! `config` imports none); `tests/it/tidy.rs` holds that and the last column.
+//! A room imports only rooms above it in this table (`text`, `model` and `store` do not import each
+//! other, `config` imports none); `tests/it/tidy.rs` holds that and the last column.
 //!
 //! The engine decides without a model and without a clock (`engine/scheduler`, `engine/agents.rs`,
 //! `engine/pool.rs` and their like); `engine/worker` takes its decisions to the model, on the one
@@ -45,6 +47,8 @@ pub mod types;
 pub mod text;
 
 pub mod model;
+
+pub mod store;
 
 pub mod engine;
 

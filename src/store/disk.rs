@@ -1,10 +1,14 @@
 //! All access to the store's files, through one trait: the real disk, and in tests one that fails
 //! or that remembers what a power cut may leave.
 
+mod folder;
+
 use std::io;
 
+pub use folder::Folder;
+
 /// A folder of files. Paths are relative to it, of plain components joined by `/`, and never leave
-/// it: a component that is a symbolic link is an error.
+/// it: a component that is a symbolic link is an error. The empty path is the folder itself.
 pub trait Disk: Send + Sync {
     /// Makes a folder in one that is there, for this user alone. One that is there is no error.
     fn make_folder(&self, folder: &str) -> io::Result<()>;
@@ -60,7 +64,9 @@ pub trait Lock: Send + Sync {}
 #[derive(Debug)]
 pub enum LockError {
     /// Another process has it.
-    Held { pid: Option<u32> },
+    Held {
+        pid: Option<u32>,
+    },
     Io(io::Error),
 }
 
