@@ -14,6 +14,10 @@ pub enum Failure {
     Failed { error: anyhow::Error, hint: Option<String> },
     /// Exit code 2: the request itself makes no sense.
     Usage(String),
+    /// Exit code 73: what is to be written cannot be.
+    CannotWrite { message: String, hint: String },
+    /// Exit code 75: another process has what this one needs; later it may go.
+    Busy { message: String, hint: String },
     /// Exit code 78: nothing is wrong with the command, but it must not run set up like this.
     Misconfigured { message: String, hint: String },
     /// Exit code 130: the user pressed Ctrl-C and knows why.
@@ -26,7 +30,9 @@ pub enum Failure {
 pub const EXIT_INTERRUPTED: u8 = 130;
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
-/// `EX_CONFIG` of sysexits.h.
+/// `EX_CANTCREAT`, `EX_TEMPFAIL` and `EX_CONFIG` of sysexits.h.
+const EXIT_CANNOT_WRITE: u8 = 73;
+const EXIT_BUSY: u8 = 75;
 const EXIT_CONFIG: u8 = 78;
 
 impl Failure {
@@ -53,11 +59,9 @@ impl Failure {
                 talk(&format!("error: {message}"));
                 ExitCode::from(EXIT_USAGE)
             }
-            Failure::Misconfigured { message, hint } => {
-                talk(&format!("error: {message}"));
-                talk(&format!("hint: {hint}"));
-                ExitCode::from(EXIT_CONFIG)
-            }
+            Failure::CannotWrite { message, hint } => report(&message, &hint, EXIT_CANNOT_WRITE),
+            Failure::Busy { message, hint } => report(&message, &hint, EXIT_BUSY),
+            Failure::Misconfigured { message, hint } => report(&message, &hint, EXIT_CONFIG),
             Failure::Failed { error, hint } => {
                 talk(&format!("error: {error:#}"));
                 if let Some(hint) = hint {
@@ -67,6 +71,12 @@ impl Failure {
             }
         }
     }
+}
+
+fn report(message: &str, hint: &str, code: u8) -> ExitCode {
+    talk(&format!("error: {message}"));
+    talk(&format!("hint: {hint}"));
+    ExitCode::from(code)
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
