@@ -1,7 +1,8 @@
 //! The commands: flags in, text and exit code out.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 not
-//! started because of its settings, 130 interrupted.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 73
+//! cannot write, 75 another process is in the way, 78 not started because of its settings, 130
+//! interrupted.
 
 mod bench;
 mod compute;
@@ -13,6 +14,7 @@ mod models;
 mod output;
 mod pull;
 mod serve;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -146,6 +146,10 @@ impl Model for Fake {
         &self.spec
     }
 
+    fn path(&self) -> &'static str {
+        "fake"
+    }
+
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
         batch.check(&self.spec)?;
         let states = match self.memory {

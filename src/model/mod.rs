@@ -40,6 +40,9 @@ pub use spec::{LayerSpec, Spec};
 pub trait Model {
     fn spec(&self) -> &Spec;
 
+    /// What computes, for people to read.
+    fn path(&self) -> &'static str;
+
     /// One forward pass over all rows of the batch: appends their KV to their blocks and returns
     /// the logits each row asked for, in the order of the rows.
     ///

@@ -67,6 +67,10 @@ impl Model for Portable {
         &self.spec
     }
 
+    fn path(&self) -> &'static str {
+        "plain MLX"
+    }
+
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
         batch.check(&self.spec)?;
         let ids: Vec<u32> = batch.rows.iter().flat_map(|row| row.tokens).map(|id| id.0).collect();

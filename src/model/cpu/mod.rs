@@ -118,6 +118,10 @@ impl Model for Cpu {
         &self.spec
     }
 
+    fn path(&self) -> &'static str {
+        "cpu kernels"
+    }
+
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
         batch.check(&self.spec)?;
         let shared = &self.shared;
