@@ -1,0 +1,139 @@
+//! How much may still be written, and which line goes first when it is too much. Pure.
+
+use super::disk::Space;
+use super::index::{Agent, Index, Save, Shelf};
+use super::layout::FolderName;
+use super::{BlockName, FullReason, Settings};
+use crate::types::Line;
+
+/// Of a disk, one part in so many stays free: other programs need some, and file systems slow down
+/// when they are full.
+const DISK_PART_KEPT_FREE: u64 = 20;
+/// But no more than this: of a large disk 5 % are more than anybody misses.
+const DISK_BYTES_KEPT_FREE_MAX: u64 = 5 << 30;
+
+/// What is to be written.
+#[derive(Clone, Debug)]
+pub struct Need {
+    pub bytes: u64,
+    pub namespace: FolderName,
+    /// Whose lines stay, whatever happens: it is being saved.
+    pub agent: Option<FolderName>,
+    /// The blocks before the one that is being written: lines with one of them go last, for the
+    /// block is probably to extend one of them.
+    pub family: Vec<BlockName>,
+}
+
+/// What there is too little of, and by how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    pub of: Scarce,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarce {
+    All(FullReason),
+    /// What this namespace may have.
+    Namespace,
+}
+
+/// A line in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub namespace: FolderName,
+    pub agent: FolderName,
+    pub line: Line,
+}
+
+/// What is too little if so much is written.
+pub fn shortage(index: &Index, need: &Need, settings: &Settings, space: Space) -> Option<Shortage> {
+    let shortage = |of, used: u64, limit: u64| {
+        let bytes = used.saturating_add(need.bytes).saturating_sub(limit);
+        (bytes > 0).then_some(Shortage { of, bytes })
+    };
+    let in_namespace = index.shelves.get(&need.namespace).map_or(0, |shelf| shelf.bytes);
+    let quota = settings.namespace_bytes.unwrap_or(u64::MAX);
+    let free = need.bytes.saturating_add(kept_free(space));
+    shortage(Scarce::Namespace, in_namespace, quota)
+        .or_else(|| shortage(Scarce::All(FullReason::Budget), index.bytes(), settings.budget_bytes))
+        .or_else(|| {
+            let bytes = free.saturating_sub(space.free_bytes);
+            (bytes > 0).then_some(Shortage { of: Scarce::All(FullReason::Disk), bytes })
+        })
+}
+
+/// Bytes of a disk that the store leaves to others.
+pub fn kept_free(space: Space) -> u64 {
+    (space.total_bytes / DISK_PART_KEPT_FREE).min(DISK_BYTES_KEPT_FREE_MAX)
+}
+
+/// Whether removing lines could help at all. If not, none need go in vain.
+pub fn can_help(index: &Index, need: &Need, shortage: Shortage) -> bool {
+    let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, shortage.of, **name));
+    let there: u64 = shelves.map(|(_, shelf)| shelf.bytes).sum();
+    let kept = index.shelves.get(&need.namespace).map_or(0, |shelf| bytes_kept(shelf, need));
+    there.saturating_sub(kept) >= shortage.bytes
+}
+
+/// The line to go: the least recently used of those that may.
+pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
+    let mut coldest = None;
+    for (namespace, shelf) in index.shelves.iter().filter(|(name, _)| is_in_scope(need, of, **name))
+    {
+        for (agent, state) in &shelf.agents {
+            if *namespace == need.namespace && Some(*agent) == need.agent {
+                continue;
+            }
+            for save in state.live() {
+                let is_family = || {
+                    let mut blocks = save.head.blocks.iter();
+                    blocks.any(|block| need.family.contains(&block.name))
+                };
+                let is_family = !need.family.is_empty() && is_family();
+                let place = Place { namespace: *namespace, agent: *agent, line: save.head.line };
+                let rank = (is_family, last_use(shelf, save), place);
+                if coldest.is_none_or(|coldest| rank < coldest) {
+                    coldest = Some(rank);
+                }
+            }
+        }
+    }
+    coldest.map(|(_, _, place)| place)
+}
+
+/// The agent of a namespace to go: the one whose lines were all used least recently.
+pub fn coldest_agent(index: &Index, need: &Need) -> Option<FolderName> {
+    let shelf = index.shelves.get(&need.namespace)?;
+    let others = shelf
+        .agents
+        .iter()
+        .filter(|(agent, state)| Some(**agent) != need.agent && !state.saves.is_empty());
+    let last_use = |agent: &Agent| agent.live().iter().map(|save| last_use(shelf, save)).max();
+    others.min_by_key(|(agent, state)| (last_use(state), **agent)).map(|(agent, _)| *agent)
+}
+
+/// When a line was last saved or read, by the store's serial. Its last block tells of the reading:
+/// those before it others may have as well.
+pub fn last_use(shelf: &Shelf, save: &Save) -> u64 {
+    let last = save.head.blocks.last().and_then(|block| shelf.blocks.get(&block.name));
+    let read_at = last.and_then(|block| block.file.as_ref()).map_or(0, |file| file.read_at);
+    save.head.serial.max(read_at)
+}
+
+fn is_in_scope(need: &Need, of: Scarce, namespace: FolderName) -> bool {
+    of != Scarce::Namespace || namespace == need.namespace
+}
+
+/// Bytes that stay: of blocks that wait for their save, and of the agent that is being saved.
+fn bytes_kept(shelf: &Shelf, need: &Need) -> u64 {
+    let files = || shelf.blocks.values().filter_map(|block| block.file.as_ref());
+    let waiting = files().filter(|file| file.collects_left > 0).map(|file| file.bytes).sum::<u64>();
+    let agent = need.agent.and_then(|agent| shelf.agents.get(&agent));
+    let own = |save: &Save| {
+        let blocks = save.head.blocks.iter().filter(|block| shelf.has(block));
+        save.bytes + blocks.map(|block| block.file_bytes).sum::<u64>()
+    };
+    // Blocks of several saves are counted too often, so the largest save stands for all.
+    waiting + agent.and_then(|agent| agent.saves.values().map(own).max()).unwrap_or(0)
+}

@@ -1,0 +1,1 @@
+//! Budgets and quotas: who goes when it is too much.
