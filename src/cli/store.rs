@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use super::Context;
 use super::output::Failure;
+use crate::config;
 use crate::store::{Disk, Folder, OpenError, Settings, Store};
+
+/// More than any disk has.
+const GB_MAX: f64 = 1e9;
 
 /// What a command does with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +32,7 @@ pub fn digests(context: &Context) -> PathBuf {
 
 pub fn open(context: &Context, access: Access) -> Result<Arc<Store>, Failure> {
     let path = folder(context);
-    let settings = Settings::default();
+    let settings = settings(&context.config.cache)?;
     let opened = match access {
         Access::Write => Folder::make(&path)
             .map_err(|source| OpenError::NotWritable { source })
@@ -38,6 +42,28 @@ pub fn open(context: &Context, access: Access) -> Result<Arc<Store>, Failure> {
             .and_then(|folder| Store::open_read_only(Arc::new(folder), settings)),
     };
     opened.map(Arc::new).map_err(|error| failure(&path, error))
+}
+
+/// The configuration's limits, in range.
+fn settings(cache: &config::Cache) -> Result<Settings, Failure> {
+    let invalid = |what: String| {
+        Failure::from(anyhow::anyhow!("the configuration's [cache] is not valid: {what}"))
+    };
+    let bytes = |name: &str, gb: f64| match gb > 0.0 && gb <= GB_MAX {
+        true => Ok((gb * 1e9) as u64),
+        false => Err(invalid(format!("{name} is {gb}; it is above 0 and at most {GB_MAX}"))),
+    };
+    let defaults = Settings::default();
+    let budget = cache.budget_gb.map(|gb| bytes("budget_gb", gb)).transpose()?;
+    if cache.namespace_agents == Some(0) {
+        return Err(invalid("namespace_agents is 0; it is at least 1".to_owned()));
+    }
+    Ok(Settings {
+        budget_bytes: budget.unwrap_or(defaults.budget_bytes),
+        namespace_bytes: cache.namespace_gb.map(|gb| bytes("namespace_gb", gb)).transpose()?,
+        namespace_agents: cache.namespace_agents,
+        now: defaults.now,
+    })
 }
 
 fn failure(path: &Path, error: OpenError) -> Failure {

@@ -30,6 +30,6 @@ pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
 pub use keeping::Keeping;
 pub use request::{
-    Admitted, CHOICES_MAX, Choice, Delta, Durability, Event, Finish, Item, Outcome, Reply, Request, Source,
-    TOP_LOGPROBS_MAX, budget_tokens,
+    Admitted, CHOICES_MAX, Choice, Delta, Durability, Event, Finish, Item, Outcome, Reply, Request,
+    Source, TOP_LOGPROBS_MAX, budget_tokens,
 };

@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 pub type Digest = [u8; 32];
 
 const READ_BYTES: usize = 1 << 20;
-/// The memo's name, and its first line.
-const MEMO: &str = "digests";
+/// The name of the file, and its first line.
+const MEMO: &str = "sha256";
 const FORMAT: &str = "semantic-digests 1";
 /// Several large models in many parts; the oldest go first.
 const ENTRIES_MAX: usize = 512;
@@ -84,7 +84,7 @@ impl Digests {
             return;
         }
         if let Err(error) = self.write() {
-            tracing::warn!(path = %self.memo.display(), %error, "digests cannot be kept");
+            tracing::info!(path = %self.memo.display(), %error, "digests cannot be kept");
         }
     }
 

@@ -30,17 +30,29 @@ const FOLDER_FILES: [&str; 3] = ["config.json", "tokenizer.json", "tokenizer_con
 impl ModelFiles {
     /// Reads the weights, unless the folder `digests` remembers what they are.
     pub fn fingerprint(&self, kv: KvConfig, digests: &Path) -> Result<Fingerprint, Error> {
-        let text = self.fingerprint_text(kv, digests, SystemTime::now())?;
+        let text = self.identity(digests, SystemTime::now())? + &self.describe_kv(kv)?;
         tracing::debug!(text, "fingerprint made of");
-        Ok(Fingerprint(Sha256::digest(text).into()))
+        Ok(fingerprint_of(&text))
     }
 
-    fn fingerprint_text(
+    /// How the KV is stored with which this model has that fingerprint; none if it is another
+    /// model's.
+    pub fn kv_of(
         &self,
-        kv: KvConfig,
+        fingerprint: &Fingerprint,
         digests: &Path,
-        now: SystemTime,
-    ) -> Result<String, Error> {
+    ) -> Result<Option<KvConfig>, Error> {
+        let identity = self.identity(digests, SystemTime::now())?;
+        let fits = |kv: &KvConfig| {
+            // Not every model can be run with every setting.
+            let described = self.describe_kv(*kv);
+            described.is_ok_and(|kv| fingerprint_of(&format!("{identity}{kv}")) == *fingerprint)
+        };
+        Ok(KvConfig::all().find(fits))
+    }
+
+    /// The model itself, however its KV is stored.
+    fn identity(&self, digests: &Path, now: SystemTime) -> Result<String, Error> {
         let mut digests = Digests::open(digests);
         let mut text = format!("semantic fingerprint {VERSION}\n");
         for (name, path, file) in self.identity_files()? {
@@ -50,6 +62,11 @@ impl ModelFiles {
         }
         digests.save();
         describe_config(&mut text, self.config());
+        Ok(text)
+    }
+
+    fn describe_kv(&self, kv: KvConfig) -> Result<String, Error> {
+        let mut text = String::new();
         line(&mut text, &format!("kv {kv}"));
         line(&mut text, &format!("block_tokens {BLOCK_TOKENS}"));
         for tensor in self.config().kv_tensors(kv)? {
@@ -87,6 +104,10 @@ impl ModelFiles {
             }
         }
     }
+}
+
+fn fingerprint_of(text: &str) -> Fingerprint {
+    Fingerprint(Sha256::digest(text).into())
 }
 
 fn read_error(path: &Path, error: &std::io::Error) -> Error {
@@ -246,7 +267,8 @@ mod tests {
     fn text(path: &Path, kv: &str, digests: &Path) -> String {
         let files = ModelFiles::open(path).expect("a model");
         let now = SystemTime::now() + Duration::from_secs(60);
-        files.fingerprint_text(kv.parse().expect("bits"), digests, now).expect("it can be read")
+        let kv = files.describe_kv(kv.parse().expect("bits")).expect("it can be run so");
+        files.identity(digests, now).expect("it can be read") + &kv
     }
 
     fn change(path: &Path, at: usize) {
@@ -279,6 +301,19 @@ mod tests {
         assert!(seen.insert(text("8")), "the configuration");
         fs::write(path.join("chat_template.jinja"), "{{ messages }}").expect("written");
         assert!(!seen.insert(text("8")), "a chat template changes no KV");
+    }
+
+    #[test]
+    fn a_fingerprint_tells_how_its_kv_is_stored() {
+        let digests = tempfile::tempdir().expect("a folder");
+        let files = ModelFiles::open(&data("gguf/llama-f16.gguf")).expect("a model");
+        let other = ModelFiles::open(&data("gguf/qwen2.gguf")).expect("a model");
+        for kv in ["8", "16/4r", "32"].map(|kv| kv.parse::<KvConfig>().expect("bits")) {
+            let fingerprint = files.fingerprint(kv, digests.path()).expect("it can be read");
+            let kv_of = |files: &ModelFiles| files.kv_of(&fingerprint, digests.path());
+            assert_eq!(kv_of(&files).expect("it can be read"), Some(kv));
+            assert_eq!(kv_of(&other).expect("it can be read"), None);
+        }
     }
 
     /// Each on its own, as two programs may read the same `config.json` in two ways.

@@ -60,6 +60,18 @@ impl KvConfig {
         KvConfig { key: part, value: part }
     }
 
+    /// Every way to store it.
+    pub fn all() -> impl Iterator<Item = KvConfig> {
+        let bits = [KvBits::Eight, KvBits::Four, KvBits::Sixteen, KvBits::ThirtyTwo];
+        let parts = bits.map(|bits| [false, true].map(|rotated| KvPart { bits, rotated }));
+        let parts = parts.concat();
+        let values = parts.clone();
+        parts.into_iter().flat_map(move |key| {
+            let values = values.clone().into_iter();
+            values.map(move |value| KvConfig { key, value })
+        })
+    }
+
     /// Bytes that one token leaves in one layer.
     pub fn token_bytes(self, heads: usize, head_dim: usize) -> Result<usize, Error> {
         let part = |part| Layout::new(part, heads, head_dim).map(Layout::token_bytes);

@@ -10,9 +10,7 @@ use super::rounds::Work;
 use super::setup::Setup;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
-use crate::engine::{
-    Config, Engine, Error, Event, Outcome, Reply, Request, Stats, Stream,
-};
+use crate::engine::{Config, Engine, Error, Event, Outcome, Reply, Request, Stats, Stream};
 use crate::model::sample::Sampling;
 use crate::model::{LoadOptions, ModelFiles, Spec};
 use crate::text::Tokenizer;

@@ -91,7 +91,8 @@ impl Memory {
 
     /// The conversation that the agent had last with this model.
     pub fn past(&self, keeping: &Keeping) -> Result<Option<Past>, Failure> {
-        let is_own = |line: &StoredLine| line.namespace == self.namespace && line.agent == self.agent;
+        let is_own =
+            |line: &StoredLine| line.namespace == self.namespace && line.agent == self.agent;
         let past = self.store.lines(&keeping.fingerprint).into_iter().rfind(is_own);
         if past.is_none()
             && let Some(other) = self.store.agent(&self.namespace, &self.agent)?

@@ -441,7 +441,9 @@ impl Report {
             usage: Usage {
                 prompt_tokens: outcome.admitted.prompt_tokens,
                 completion_tokens: choice.completion_tokens,
-                prompt_tokens_details: PromptTokensDetails { cached_tokens: outcome.admitted.cached_tokens },
+                prompt_tokens_details: PromptTokensDetails {
+                    cached_tokens: outcome.admitted.cached_tokens,
+                },
             },
             timings: Timings {
                 load_ms: milliseconds(load),

@@ -26,12 +26,12 @@ use super::queue::Queue;
 use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX, budget_tokens};
 use super::sequence::{Sequence, Settings};
 use crate::model::{Batch, Row, Spec, Wanted};
-use crate::text::{Resolved, Tokenizer};
 use crate::store::BlockRef;
+use crate::text::{Resolved, Tokenizer};
 use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
 
-pub use ending::Filled;
 use ending::Ending;
+pub use ending::Filled;
 pub use share::{Prefilling, share};
 use ticket::Ticket;
 

@@ -158,11 +158,8 @@ impl Io for Threads {
     fn read(&mut self, job: Read) {
         let sent = self.reads.as_ref().map(|reads| reads.send(job));
         if let Some(Err(mpsc::SendError(Read { restore, index, .. }))) = sent {
-            let _ = self.done_sender.send(Done::Read {
-                restore,
-                index,
-                result: Err(Failed::Stopped),
-            });
+            let _ =
+                self.done_sender.send(Done::Read { restore, index, result: Err(Failed::Stopped) });
         }
     }
 

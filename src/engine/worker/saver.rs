@@ -259,7 +259,9 @@ impl Saver {
                     scheduler.dropped(line);
                 }
             }
-            Err(Failed::Store(StoreError::Missing(names))) => self.resend(head, &names, scheduler, now),
+            Err(Failed::Store(StoreError::Missing(names))) => {
+                self.resend(head, &names, scheduler, now)
+            }
             Err(error) => self.failed(head, &error.to_string(), scheduler, now),
         }
         if !self.pending.values().any(|pending| pending.stored.line == line) {
@@ -268,13 +270,7 @@ impl Saver {
     }
 
     /// Blocks that were to be in the store are not: they are written again.
-    fn resend(
-        &mut self,
-        id: HeadId,
-        names: &[BlockName],
-        scheduler: &mut Scheduler,
-        now: Instant,
-    ) {
+    fn resend(&mut self, id: HeadId, names: &[BlockName], scheduler: &mut Scheduler, now: Instant) {
         let resends = self.retries.get(&id).map_or(0, |retry| retry.resends);
         if let Some(head) = scheduler.head(id) {
             for lease in head.blocks() {

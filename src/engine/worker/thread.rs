@@ -153,7 +153,8 @@ fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) ->
             let kv_model = keeping.model(&*model);
             // If the channel is full, its reader is awake.
             let wake = move || drop(sender.try_send(Command::Wake));
-            let io = Threads::start(&keeping.store, &kv_model, wake).map_err(cannot_start_a_thread)?;
+            let io =
+                Threads::start(&keeping.store, &kv_model, wake).map_err(cannot_start_a_thread)?;
             Some(Keeper::new(keeping.store, kv_model, Box::new(io)))
         }
     };
@@ -162,8 +163,7 @@ fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) ->
         let shared = Arc::clone(&shared);
         move |reason: String| shared.fail(&reason)
     };
-    let watchdog = Watchdog::start(config.step_patience, on_hang)
-        .map_err(cannot_start_a_thread)?;
+    let watchdog = Watchdog::start(config.step_patience, on_hang).map_err(cannot_start_a_thread)?;
     worker.warm_up(&SystemClock).map_err(Fatal)?;
     *lock(&shared.stats) = worker.scheduler.stats();
     if !shared.is_shut_down.load(Ordering::SeqCst) {

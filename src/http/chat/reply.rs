@@ -6,9 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::request::UsageChunk;
-use crate::engine::{
-    Admitted, Choice, Delta, Durability, Finish, Outcome, Source, TokenLogprob,
-};
+use crate::engine::{Admitted, Choice, Delta, Durability, Finish, Outcome, Source, TokenLogprob};
 use crate::http::random;
 use crate::text::Tokenizer;
 use crate::types::TokenId;
@@ -29,11 +27,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    pub fn new(
-        model: String,
-        tokenizer: Option<Arc<Tokenizer>>,
-        choices: usize,
-    ) -> Reply {
+    pub fn new(model: String, tokenizer: Option<Arc<Tokenizer>>, choices: usize) -> Reply {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Reply {
             id: format!("chatcmpl-{}{}", random::hex(), random::hex()),
@@ -168,12 +162,15 @@ fn finish_reason(finish: &Finish) -> &'static str {
 
 fn usage(outcome: &Outcome) -> Usage {
     let completion_tokens = outcome.choices.iter().map(|choice: &Choice| choice.completion_tokens);
-    let (prompt_tokens, completion_tokens) = (outcome.admitted.prompt_tokens, completion_tokens.sum());
+    let (prompt_tokens, completion_tokens) =
+        (outcome.admitted.prompt_tokens, completion_tokens.sum());
     Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: PromptTokensDetails { cached_tokens: outcome.admitted.cached_tokens },
+        prompt_tokens_details: PromptTokensDetails {
+            cached_tokens: outcome.admitted.cached_tokens,
+        },
     }
 }
 
