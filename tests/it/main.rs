@@ -16,6 +16,7 @@ mod kv;
 mod memory;
 mod native;
 mod promise;
+mod remembering;
 mod serve;
 mod simulation;
 mod source;
