@@ -52,6 +52,7 @@ impl Store {
         let mut collected = Collected::default();
         for (namespace, agent, superseded) in self.superseded() {
             let removed = self.remove_saves(namespace, agent, &superseded)?;
+            self.remove_folder_if_empty(namespace, agent);
             collected.manifests += removed.len();
             collected.bytes += removed.iter().map(|save| save.bytes).sum::<u64>();
         }
