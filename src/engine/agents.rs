@@ -478,4 +478,4 @@ impl Agents {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -137,3 +137,52 @@ fn bytes_kept(shelf: &Shelf, need: &Need) -> u64 {
     // Blocks of several saves are counted too often, so the largest save stands for all.
     waiting + agent.and_then(|agent| agent.saves.values().map(own).max()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::index::{BlockFile, Quarantined};
+
+    fn need(bytes: u64) -> Need {
+        let namespace = FolderName::of(&[1; 32]);
+        Need { bytes, namespace, agent: None, family: Vec::new() }
+    }
+
+    fn settings(budget_bytes: u64, namespace_bytes: Option<u64>) -> Settings {
+        Settings { budget_bytes, namespace_bytes, ..Settings::default() }
+    }
+
+    #[test]
+    fn every_limit_is_held_to_the_byte() {
+        let mut index = Index::default();
+        let file = BlockFile { bytes: 70, ..BlockFile::default() };
+        index.shelf(need(0).namespace).put_file(BlockName([0; 32]), file.clone());
+        index.shelf(FolderName::of(&[2; 32])).put_file(BlockName([0; 32]), file);
+        index.quarantine.insert(1, Quarantined { file: String::new(), bytes: 10 });
+        let space = Space { total_bytes: 1000, free_bytes: 90 };
+        let check = |bytes, settings: &Settings| shortage(&index, &need(bytes), settings, space);
+
+        let budget = settings(180, None);
+        assert_eq!(check(30, &budget), None);
+        let of = Scarce::All(FullReason::Budget);
+        assert_eq!(check(31, &budget), Some(Shortage { of, bytes: 1 }));
+
+        let quota = settings(1000, Some(75));
+        assert_eq!(check(5, &quota), None);
+        assert_eq!(check(7, &quota), Some(Shortage { of: Scarce::Namespace, bytes: 2 }));
+
+        let much = settings(u64::MAX, None);
+        assert_eq!(check(40, &much), None);
+        let of = Scarce::All(FullReason::Disk);
+        assert_eq!(check(43, &much), Some(Shortage { of, bytes: 3 }));
+        assert_eq!(check(u64::MAX, &much).map(|shortage| shortage.of), Some(of));
+    }
+
+    #[test]
+    fn a_twentieth_of_the_disk_stays_free_but_not_more_than_anybody_misses() {
+        let kept = |total_bytes| kept_free(Space { total_bytes, free_bytes: 0 });
+        assert_eq!(kept(64 << 20), (64 << 20) / 20);
+        assert_eq!(kept(100 << 30), 5 << 30);
+        assert_eq!(kept(8 << 40), 5 << 30);
+    }
+}

@@ -119,11 +119,16 @@ fn load_agent(
 ) -> Result<(), StoreError> {
     let folder = layout::agent_folder(namespace, agent);
     for entry in files.list(&folder)? {
-        let generation = layout::parse_manifest_file(&entry.name);
-        let Some(generation) = generation.filter(|_| entry.kind == EntryKind::File) else {
+        let Some(generation) = layout::parse_manifest_file(&entry.name) else {
             stays(&folder, &entry);
             continue;
         };
+        // Whatever it is, it has the name.
+        loaded.index.shelf(namespace).agents.entry(agent).or_default().see(generation);
+        if entry.kind != EntryKind::File {
+            stays(&folder, &entry);
+            continue;
+        }
         let path = format!("{folder}/{}", entry.name);
         let head = read_head(files, secrets, &path)
             .and_then(|head| at_its_place(secrets, head, namespace, agent, generation));
@@ -137,12 +142,10 @@ fn load_agent(
                 loaded.index.last_line = loaded.index.last_line.max(line);
             }
             Err(HeadError::Flaw(flaw)) => {
-                shelf.agents.entry(agent).or_default().see(generation);
                 tracing::warn!(path, %flaw, "a save is damaged; the one before it counts");
                 loaded.damage.push(Damage { path, flaw, agents: Vec::new() });
             }
             Err(HeadError::Unread(error)) => {
-                shelf.agents.entry(agent).or_default().see(generation);
                 shelf.has_unread = true;
                 tracing::warn!(path, %error, "a save cannot be read; nothing that it may need goes");
             }

@@ -16,6 +16,7 @@ mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
 mod native;
+mod promise;
 mod serve;
 mod simulation;
 mod source;

@@ -2,11 +2,13 @@
 
 pub mod agents;
 pub mod cli;
+pub mod disk;
 pub mod engine;
 pub mod golden;
 pub mod greedy;
 pub mod http;
 pub mod hub;
+pub mod io;
 pub mod model;
 pub mod random;
 pub mod scale;
