@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use semantic::engine::{
-    Config, Engine, Event, Keeping, Outcome, Reply, Request, Source, Stream,
-};
+use semantic::engine::{Config, Engine, Event, Keeping, Outcome, Reply, Request, Source, Stream};
 use semantic::model::sample::Sampling;
 use semantic::model::{Device, LoadOptions, ModelFiles};
 use semantic::text::{Special, Tokenizer};

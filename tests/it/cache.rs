@@ -528,13 +528,17 @@ fn a_damaged_file_is_found_and_repaired() {
     assert_eq!((ran.code, report["damage"][0]["flaw"].as_str()), (Some(1), Some("seal")));
     assert_eq!(report["damage"][1]["agents"][0]["agent"], "planner");
     // The log says the same with the time.
-    check(&machine, &["repair", "--log", "error"], expect![[r#"
+    check(
+        &machine,
+        &["repair", "--log", "error"],
+        expect![[r#"
         FLAW    AGENTS              FILE
         seal    od\u{1b}[2Jd\nname  n/#32/a/#32/#20.manifest
         digest  planner             n/#32/b/#2/#64.safetensors
 
         "planner" keeps the KV of 512 of 600 tokens, as generation 4; the rest is computed again
-    "#]]);
+    "#]],
+    );
     check(
         &machine,
         &["repair", "--json"],

@@ -99,9 +99,8 @@ fn check(case: &Case) {
     while first.len() < case.conversations {
         let left = case.conversations - first.len();
         let count = random.range(1..left + 1);
-        first.extend(
-            run(&Task { case, folder: folder.path(), turn: 0, first: first.len() }, count),
-        );
+        first
+            .extend(run(&Task { case, folder: folder.path(), turn: 0, first: first.len() }, count));
     }
     let second = run(&Task { case, folder: folder.path(), turn: 1, first: 0 }, case.conversations);
     let engine = start(case, None);
@@ -216,7 +215,8 @@ fn child() {
         if turn == "1" {
             assert_eq!(outcome.admitted.source, Source::Warm);
         }
-        let said: Vec<String> = said.iter().map(|(token, bits)| format!("{token}:{bits}")).collect();
+        let said: Vec<String> =
+            said.iter().map(|(token, bits)| format!("{token}:{bits}")).collect();
         // The harness has begun this line.
         println!("\nsaid {}", said.join(" "));
         std::io::stdout().flush().unwrap();
@@ -263,12 +263,7 @@ fn next_prompt(case: &Case, conversation: usize, history: &[TokenId]) -> Vec<Tok
 }
 
 /// One turn: every other conversation is greedy, the others draw with a seed.
-fn say(
-    engine: &Engine,
-    case: &Case,
-    conversation: usize,
-    prompt: &[TokenId],
-) -> (Said, Outcome) {
+fn say(engine: &Engine, case: &Case, conversation: usize, prompt: &[TokenId]) -> (Said, Outcome) {
     let temperature = [0.0, 0.9][conversation % 2];
     let mut stream = engine.submit(Request {
         namespace: Namespace::local(),

@@ -43,8 +43,7 @@ fn start_stop() {
         gate.recv().map_err(|_| "the test is over".to_owned())?;
         Ok(fake())
     };
-    let engine =
-        Engine::start(Config::default(), byte_level_tokenizer(), None, load);
+    let engine = Engine::start(Config::default(), byte_level_tokenizer(), None, load);
     assert_eq!(engine.status(), Status::Starting);
     assert_eq!(engine.spec(), None);
     // Submissions while starting are refused, and there is nothing to wait for.
@@ -82,8 +81,7 @@ fn a_load_failure_is_told_by_wait_started() {
 #[test]
 fn a_panic_while_loading_is_a_failure() {
     let load = || panic!("while loading");
-    let engine =
-        Engine::start(Config::default(), byte_level_tokenizer(), None, load);
+    let engine = Engine::start(Config::default(), byte_level_tokenizer(), None, load);
     assert_eq!(engine.wait_started(), Err("its thread panicked".to_owned()));
 }
 
@@ -94,8 +92,7 @@ fn an_engine_that_is_shut_down_while_it_loads_never_serves() {
         gate.recv().map_err(|_| "the test is over".to_owned())?;
         Ok(fake())
     };
-    let engine =
-        Engine::start(Config::default(), byte_level_tokenizer(), None, load);
+    let engine = Engine::start(Config::default(), byte_level_tokenizer(), None, load);
     engine.shutdown();
     go.send(()).unwrap();
     assert_eq!(engine.wait_started(), Err("the engine has stopped".to_owned()));

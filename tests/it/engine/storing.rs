@@ -5,9 +5,7 @@ use semantic::model::fake::Memory;
 use semantic::model::sample::Sampling;
 use semantic::types::{Generation, TokenId};
 
-use crate::support::engine::{
-    Answer, Served, Setup, alone, block_on, prompt, request_of, serve,
-};
+use crate::support::engine::{Answer, Served, Setup, alone, block_on, prompt, request_of, serve};
 use crate::support::store::{Failing, ShakyDisk, lines};
 
 fn with_store(memory: Memory) -> (Served, ShakyDisk) {
