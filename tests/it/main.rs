@@ -5,6 +5,7 @@
 mod bad_input;
 mod batching;
 mod bench;
+mod cache;
 mod chat;
 mod cli;
 mod engine;

@@ -57,7 +57,9 @@ struct Shortened {
     namespace: String,
     agent: String,
     generation: u64,
+    /// Whose KV was saved.
     tokens_before: usize,
+    /// Whose KV is left.
     tokens: usize,
 }
 
@@ -142,7 +144,7 @@ impl RepairReport {
         let mut text = damage_table(&self.damage);
         for it in &self.shortened {
             text += &format!(
-                "{} goes on from {} tokens instead of {}, as generation {}\n",
+                "{} keeps the KV of {} of {} tokens, as generation {}; the rest is computed again\n",
                 quoted(&it.agent),
                 thousands(it.tokens),
                 thousands(it.tokens_before),

@@ -1,6 +1,6 @@
 //! `semantic cache evict`: removes agents from disk, after asking.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,9 @@ use super::{Context, Failure, Format, Scope, agent_id, failed, not_found, open_t
 use crate::cli::output::{self, human_bytes};
 use crate::store::{AgentInfo, Store};
 use crate::types::AgentId;
+
+/// No yes is longer.
+const ANSWER_BYTES_MAX: u64 = 64;
 
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("which").required(true)))]
@@ -125,15 +128,22 @@ fn confirm(arguments: &Arguments, agents: usize, bytes: u64) -> Result<(), Failu
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Failure::Usage(format!("this removes {what}; --yes says that it is meant")));
     }
-    let mut stderr = io::stderr().lock();
-    let asked = write!(stderr, "Remove {what}, for good? [y/N] ").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    let read = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
-    read.map_err(|error| anyhow::Error::new(error).context("cannot ask"))?;
-    match answer.trim().to_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::from(anyhow::anyhow!("nothing was removed"))),
+    let is_meant =
+        ask(&format!("Remove {what}, for good?"), &mut io::stdin().lock(), &mut io::stderr())
+            .map_err(|error| anyhow::Error::new(error).context("cannot ask"))?;
+    match is_meant {
+        true => Ok(()),
+        false => Err(Failure::from(anyhow::anyhow!("nothing was removed"))),
     }
+}
+
+/// Anything but a plain yes is a no.
+fn ask(question: &str, from: &mut dyn BufRead, to: &mut dyn Write) -> io::Result<bool> {
+    write!(to, "{question} [y/N] ")?;
+    to.flush()?;
+    let mut answer = String::new();
+    from.take(ANSWER_BYTES_MAX).read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// `90m`, `12h`, `30d`, `8w`, `45s`
@@ -184,6 +194,24 @@ fn split_unit(text: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for (answer, is_yes) in [
+            ("y\n", true),
+            (" YES \n", true),
+            ("yes", true),
+            ("n\n", false),
+            ("\n", false),
+            ("", false),
+            ("yes please\n", false),
+            ("maybe\ny\n", false),
+        ] {
+            let mut asked = Vec::new();
+            let found = ask("Sure?", &mut answer.as_bytes(), &mut asked).expect("it reads");
+            assert_eq!((found, &asked[..]), (is_yes, &b"Sure? [y/N] "[..]), "{answer:?}");
+        }
+    }
 
     #[test]
     fn durations_and_sizes_are_read_as_people_write_them() {

@@ -243,7 +243,7 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{} of {} tokens are stored (generation {} of {}, {} tokens)\n",
+            "{} of {} tokens can be used (generation {} of {} has {})\n",
             thousands(self.same_tokens),
             thousands(self.given_tokens),
             self.generation,
@@ -253,7 +253,10 @@ impl Report {
         if let Some(parting) = &self.difference {
             text += &parting.text();
         }
-        text += &format!("cause: {}\n", self.explanation);
+        text += &match self.cause {
+            Some(_) => format!("cause: {}\n", self.explanation),
+            None => format!("{}\n", self.explanation),
+        };
         text.extend(self.advice.map(|advice| format!("advice: {advice}\n")));
         text
     }

@@ -116,10 +116,22 @@ fn open_to_read(context: &Context) -> Result<Arc<Store>, Failure> {
 /// For a command that changes something. Where there is no store there is nothing to change, so none
 /// is made and the command finds nothing.
 fn open_to_write(context: &Context) -> Result<Arc<Store>, Failure> {
-    match store::folder(context).exists() {
+    let opened = match store::folder(context).exists() {
         true => store::open(context, Access::Write),
         false => store::open(context, Access::Read),
-    }
+    };
+    let reading = "list, show, verify, du and explain only read";
+    opened.map_err(|failure| match failure {
+        Failure::Busy { message, .. } => {
+            let hint = format!("stop that process first; {reading} and work beside it");
+            Failure::Busy { message, hint }
+        }
+        Failure::CannotWrite { message, .. } => {
+            let hint = format!("look at who may write there; {reading}");
+            Failure::CannotWrite { message, hint }
+        }
+        other => other,
+    })
 }
 
 /// What an agent has; a failure that names the nearest one if there is none.
@@ -198,6 +210,7 @@ fn error_hint(error: &StoreError) -> String {
         StoreError::NotFound(_) => "`semantic cache show` lists what an agent has",
         StoreError::OtherModel(_) => "give the --model and --kv-bits that it was made with",
         StoreError::Exists(_) => "take another name, or evict that one first",
+        StoreError::OtherModel(_) => "`semantic cache show` says which model",
     }
     .to_owned()
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::reader::Reader;
-use super::{Context, Failure, Format, Scope, agent_id, failed, find_agent, open_to_read};
+use super::{Context, Failure, Format, Scope, agent_id, failed, find_agent, open_to_read, quoted};
 use crate::cli::output::{human_bytes, printable, utc};
 use crate::cli::table::{Column, table, thousands};
 use crate::store::{AgentInfo, BlockRef, SaveInfo};
@@ -116,7 +116,8 @@ fn chosen_save(info: &AgentInfo, generation: Option<u64>) -> Result<&SaveInfo, F
     let Some(generation) = generation else { return Ok(info.newest()) };
     info.saves.iter().find(|save| save.generation.0 == generation).ok_or_else(|| {
         let all: Vec<String> = info.saves.iter().map(|it| it.generation.0.to_string()).collect();
-        let error = anyhow::anyhow!("it has no save with generation {generation}");
+        let agent = quoted(info.agent.as_str());
+        let error = anyhow::anyhow!("{agent} has no save with generation {generation}");
         Failure::with_hint(error, Some(format!("there are generations {}", all.join(", "))))
     })
 }

@@ -1,5 +1,6 @@
 //! Helpers that the tests share, one file per room.
 
+pub mod agents;
 pub mod cli;
 pub mod disk;
 pub mod engine;
