@@ -4,6 +4,8 @@
 mod agents;
 mod story;
 
+mod attacks;
+mod budget;
 mod crash;
 mod damage;
 mod faults;
@@ -12,3 +14,5 @@ mod kill;
 mod model;
 mod names;
 mod order;
+mod power;
+mod roundtrip;
