@@ -2,11 +2,12 @@
 //! state that a power cut may leave holds the old or the new, and the new once it was acknowledged.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use semantic::types::{Generation, TokenId};
 
-use super::agents::{Agents, Conversations, Whose, branch, conversation, empty_volume, whose};
+use super::agents::{Agents, Conversations, Kept, Whose, branch, conversation, empty_volume, whose};
 use super::story::{Seen, Story};
 use crate::support::disk::{CrashDisk, Fault, FaultDisk, MemoryDisk, Volume};
 use crate::support::random::Random;
@@ -139,17 +140,20 @@ fn a_power_cut_during_a_repair_leaves_the_good_prefix() {
     let disk = CrashDisk::on(&MemoryDisk::of(&damaged));
     let agents = Agents::open(disk.clone());
     agents.store.repair().unwrap();
-    let repaired = agents.conversations();
-    assert_eq!(repaired[&critic], [conversation(2, 40)]);
+    let repaired = held(&agents);
+    assert_eq!(repaired[&critic], (conversation(2, 40), 40));
+    // Its tokens are all kept.
+    assert_eq!(repaired[&planner].0, conversation(1, 600));
+    assert!(repaired[&planner].1 < 600);
     drop(agents);
     let mut states = 0;
     for moment in disk.moments() {
         for state in moment.states(scaled(STATES_OF_MOMENT_MAX), &mut random) {
             states += 1;
             let agents = Agents::open(MemoryDisk::of(&state));
-            assert_eq!(agents.kept()[&critic][0].held, 40, "{}", moment.operation);
+            assert_eq!(held(&agents)[&critic], repaired[&critic], "{}", moment.operation);
             agents.store.repair().unwrap();
-            assert_eq!(agents.conversations(), repaired, "{}\n{state:?}", moment.operation);
+            assert_eq!(held(&agents), repaired, "{}\n{state:?}", moment.operation);
         }
     }
     println!("repair: {states} states");
@@ -201,6 +205,15 @@ fn what_a_dead_process_left_unsynced_is_synced_before_it_is_built_upon() {
         }
     }
     println!("killed, then without power: {seen:?}");
+}
+
+/// Each agent's tokens, and how many of them have KV.
+fn held(agents: &Agents) -> BTreeMap<Whose, (Vec<TokenId>, usize)> {
+    let only = |kept: Vec<Kept>| {
+        let [kept] = <[Kept; 1]>::try_from(kept).unwrap();
+        (kept.tokens, kept.held)
+    };
+    agents.kept().into_iter().map(|(whose, kept)| (whose, only(kept))).collect()
 }
 
 fn check(title: &str, tell: impl FnOnce(&mut Story)) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use semantic::store::{BlockName, KvModel, OpenError, StoreError};
 use semantic::types::{
-    BLOCK_TOKENS, Fingerprint, KvAxis, KvElement, Line, Namespace, TokenId,
+    BLOCK_TOKENS, Fingerprint, KvAxis, KvElement, KvTensor, Line, Namespace, TokenId,
 };
 
 use super::agents::{Agents, after_restart, branch, conversation, empty_volume, kv, model, whose};
@@ -166,7 +166,10 @@ fn a_cache_of_another_shape_is_never_loaded_and_kept() {
     let changes: [fn(&mut KvModel); 9] = [
         // Another number of layers, of heads, of dimensions; other bits.
         |model| drop(model.tensors.pop()),
-        |model| model.tensors.push(model.tensors[0].clone()),
+        |model| {
+            let name = "layer.1.key.codes".to_owned();
+            model.tensors.push(KvTensor { name, ..model.tensors[0].clone() });
+        },
         |model| model.tensors[0].shape[0] = KvAxis::Fixed(2),
         |model| model.tensors[1].shape = vec![KvAxis::Fixed(3), KvAxis::Fixed(1)],
         |model| model.tensors[1].shape = vec![KvAxis::Tokens],

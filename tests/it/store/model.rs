@@ -10,12 +10,13 @@ use semantic::store::{Committed, ROLLBACK_GENERATIONS, Settings, StoreError};
 use semantic::types::{AgentId, Generation, Line, Namespace, TokenId};
 
 use super::agents::{Agents, Conversations, Whose, branch, empty_volume};
+use super::story::assert_same;
 use crate::support::disk::{Fault, FaultDisk, MemoryDisk, Moment, Volume};
 use crate::support::random::Random;
 use crate::support::scale::scaled;
 
 const CASES: usize = 10_000;
-const ACTS_MAX: usize = 16;
+const ACTS_MAX: usize = 24;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -135,7 +136,7 @@ impl World {
             Act::Restart => self.restart(),
             Act::PowerCut { seed } => {
                 self.power_cut(*seed);
-                assert_eq!(self.store().conversations(), self.map.live(), "after a power cut");
+                self.compare("a power cut");
             }
             act => self.act(act),
         }
@@ -151,6 +152,10 @@ impl World {
         self.agents = Some(opened.unwrap());
     }
 
+    fn compare(&self, after: impl std::fmt::Display) {
+        assert_same(&self.store().conversations(), &self.map.live(), after);
+    }
+
     fn set_room(&self) {
         let total = if self.has_room { 1 << 40 } else { self.memory.used_bytes() };
         self.memory.set_total_bytes(total);
@@ -158,7 +163,7 @@ impl World {
 
     fn restart(&mut self) {
         self.open();
-        assert_eq!(self.store().conversations(), self.map.live(), "after a restart");
+        self.compare("a restart");
         let stored = self.stored_saves();
         for (whose, saves) in &self.map.0 {
             for save in saves.iter().filter(|save| self.map.newer(whose, save) <= ROLLBACK_GENERATIONS)
@@ -170,9 +175,18 @@ impl World {
     }
 
     fn power_cut(&mut self, seed: u64) {
-        self.agents = None;
         let states = Moment::of(&self.memory).states(16, &mut Random::new(seed));
-        self.memory = MemoryDisk::of(&states[seed as usize % states.len()]);
+        self.go_on_with(&states[seed as usize % states.len()]);
+    }
+
+    /// The process died. What it wrote reaches the disk in time.
+    fn killed(&mut self) {
+        self.go_on_with(&self.memory.volume());
+    }
+
+    fn go_on_with(&mut self, volume: &Volume) {
+        self.agents = None;
+        self.memory = MemoryDisk::of(volume);
         self.set_room();
         self.disk = FaultDisk::on(Arc::new(self.memory.clone()));
         self.open();
@@ -189,31 +203,46 @@ impl World {
         let removed = self.store().store.take_removed();
         self.map.remove(&removed);
         after.remove(&removed);
+        let forked = match act {
+            Act::Fork { from, to } => Some(forked(*from, *to)),
+            _ => None,
+        };
         if struck == 0 {
             match done {
-                Ok(()) => self.map = after,
+                Ok(()) => {
+                    self.map = after;
+                    // The lines of a fork are new; their conversations are compared.
+                    if let Some(whose) = forked {
+                        let saves = self.stored_saves().0.remove(&whose).expect("it was forked");
+                        self.map.0.insert(whose, saves);
+                    }
+                }
                 Err(StoreError::NotFound(_) | StoreError::Exists(_)) => (),
                 Err(StoreError::Full { .. }) => assert!(self.may_be_full(), "{act:?}"),
                 Err(error) => panic!("{act:?}: {error}"),
             }
-            assert_eq!(self.store().conversations(), self.map.live(), "after {act:?}");
+            self.compare(format_args!("{act:?}"));
             return;
         }
         match interruption.and_then(|(_, seed)| seed) {
             Some(seed) => self.power_cut(seed),
-            None => self.open(),
+            None => self.killed(),
         }
         let found = self.store().conversations();
         match done {
-            Ok(()) => assert_eq!(found, after.live(), "acknowledged {act:?}"),
+            Ok(()) => {
+                assert_same(&found, &after.live(), format_args!("acknowledged {act:?}"));
+                self.map = after.clone();
+            }
             Err(_) => self.check_cut_short(act, &found, &after),
         }
         let stored = self.stored_saves();
-        for (whose, saves) in &stored.0 {
+        for (whose, saves) in stored.0.iter().filter(|(whose, _)| Some(*whose) != forked.as_ref()) {
             let known = self.map.0.get(whose).into_iter().chain(after.0.get(whose)).flatten();
             for known in known {
                 let same = saves.iter().find(|save| save.generation == known.generation);
-                assert!(same.is_none_or(|save| save == known), "{} {known:?}", whose.1);
+                let (agent, generation) = (&whose.1, known.generation);
+                assert!(same.is_none_or(|save| save == known), "{act:?}: {agent} {generation:?}");
             }
         }
         self.map = stored;
@@ -276,7 +305,7 @@ impl World {
                 assert_eq!(removed, was_there);
                 Ok(())
             }
-            Act::Fork { from, to } => self.fork(map, &agent(*from), &agent(*to)),
+            Act::Fork { from, to } => self.fork(map, &agent(*from), &forked(*from, *to)),
             Act::RollBack { who, back } => self.roll_back(map, &agent(*who), *back),
             Act::Collect => self.store().store.collect().map(drop),
             Act::Repair => self.store().store.repair().map(drop),
@@ -302,18 +331,14 @@ impl World {
     }
 
     fn fork(&self, map: &mut Map, from: &Whose, to: &Whose) -> Result<(), StoreError> {
-        let to = (from.0.clone(), to.1.clone());
         let live: Vec<Save> = map.live_saves(from);
-        let is_possible = !live.is_empty() && !map.0.contains_key(&to);
+        let is_possible = !live.is_empty() && !map.0.contains_key(to);
         if is_possible {
             map.0.insert(to.clone(), live);
         }
         let committed = self.store().store.fork(&from.0, &from.1, &to.1)?;
         assert!(is_possible);
         map.remove(&committed.removed);
-        // Their lines are new; their conversations are compared as all others are.
-        let saves = self.stored_saves().0.remove(&to).expect("it was forked");
-        map.0.insert(to, saves);
         Ok(())
     }
 
@@ -400,10 +425,14 @@ impl Map {
     /// The newest save got this generation, and these lines went for it.
     fn acknowledge(&mut self, whose: &Whose, committed: &Committed) {
         let saves = self.0.get_mut(whose).expect("it has a save");
-        let save = saves.last_mut().expect("the one that was attempted");
-        assert!(committed.generation >= save.generation, "{committed:?} is not new");
-        save.generation = committed.generation;
+        let mut save = saves.pop().expect("the one that was attempted");
+        // Other lines of the agent may go as well, as long as only its blocks are written.
         self.remove(&committed.removed);
+        let saves = self.0.entry(whose.clone()).or_default();
+        let is_new = saves.iter().all(|other| other.generation < committed.generation);
+        assert!(is_new, "{committed:?} is not new");
+        save.generation = committed.generation;
+        saves.push(save);
     }
 
     fn remove(&mut self, lines: &[(Namespace, AgentId, Line)]) {
@@ -416,6 +445,11 @@ impl Map {
             }
         }
     }
+}
+
+/// A fork is in the same namespace.
+fn forked(from: usize, to: usize) -> Whose {
+    (agent(from).0, agent(to).1)
 }
 
 fn agent(number: usize) -> Whose {

@@ -216,7 +216,7 @@ fn what_is_no_file_where_a_file_belongs_is_put_aside_or_refused() {
                     let whole = kept.values().filter(|kept| kept[0].held == kept[0].tokens.len());
                     assert!(whole.count() >= 1, "{path}");
                     agents.store.repair().unwrap();
-                    agents.conversations();
+                    assert_eq!(agents.store.verify().unwrap().damage, [], "{path}");
                 }
                 Err(OpenError::Locked { .. }) => panic!("{path} is locked"),
                 Err(_) => assert!(["LOCK", "KEY", "FORMAT"].contains(&&*path), "{path}"),

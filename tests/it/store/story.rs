@@ -2,6 +2,7 @@
 //! leave: while something is done the old state or the new one, from its end on the new one.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::ops::Range;
 
 use semantic::types::{Line, TokenId};
@@ -71,7 +72,7 @@ impl Story {
         let mut allowed = vec![self.now.clone()];
         allowed.extend(steps);
         self.now = allowed.last().expect("there is the old state").clone();
-        assert_eq!(self.agents.conversations(), self.now, "after {title}");
+        assert_same(&self.agents.conversations(), &self.now, title);
         self.end_chapter(title, allowed);
     }
 
@@ -146,32 +147,39 @@ impl std::ops::AddAssign for Seen {
 
 /// Checks that a store opens on this, has what is allowed and all of its bytes, has the same when it
 /// is opened again, and that a turn can be saved in it that is there after the next restart.
-pub fn opens_as(state: &Volume, allowed: &[Conversations], place: &str) -> Conversations {
+pub fn opens_as(state: &Volume, allowed: &[Conversations], place: &str) {
     let disk = MemoryDisk::of(state);
     let agents = match Agents::try_open(disk.clone()) {
         Ok(agents) => agents,
         Err(error) => panic!("{place}: does not open: {error}\n{state:?}"),
     };
     let found = agents.conversations();
-    assert!(
-        allowed.contains(&found),
-        "{place}: found {}, allowed {}\n{state:?}",
-        summary(&found),
-        allowed.iter().map(summary).collect::<Vec<_>>().join(" or "),
-    );
+    assert_allowed(&found, allowed, format_args!("{place}\n{state:?}"));
     let probe = whose("made after the crash");
     let tokens = conversation(99, 5);
     agents.begin(&probe, &tokens);
     drop(agents);
     let mut after = after_restart(&Moment::of(&disk).safe());
     assert_eq!(after.remove(&probe), Some(vec![tokens]), "{place}: a new turn is lost");
-    assert_eq!(after, found, "{place}: opened again");
-    found
+    assert_allowed(&after, &[found], format_args!("{place}: opened again"));
 }
 
-/// Agents and the lengths of their conversations: enough to see which save is which.
+/// Fails with what is different rather than with every token.
+pub fn assert_allowed(found: &Conversations, allowed: &[Conversations], place: impl fmt::Display) {
+    let all = || allowed.iter().map(summary).collect::<Vec<_>>().join(" or ");
+    assert!(allowed.contains(found), "{place}: found {}, allowed {}", summary(found), all());
+}
+
+pub fn assert_same(found: &Conversations, right: &Conversations, place: impl fmt::Display) {
+    assert_allowed(found, std::slice::from_ref(right), place);
+}
+
+/// Agents, the lengths of their conversations and how they end: enough to see which save is which.
 fn summary(conversations: &Conversations) -> String {
-    let lengths = |all: &Vec<Vec<TokenId>>| all.iter().map(Vec::len).collect::<Vec<_>>();
-    let each = conversations.iter().map(|((_, agent), all)| format!("{agent} {:?}", lengths(all)));
+    let brief = |tokens: &Vec<TokenId>| (tokens.len(), tokens.last().copied());
+    let all = |all: &Vec<Vec<TokenId>>| all.iter().map(brief).collect::<Vec<_>>();
+    let each = conversations.iter().map(|((namespace, agent), conversations)| {
+        format!("{namespace}/{agent} {:?}", all(conversations))
+    });
     format!("{{{}}}", each.collect::<Vec<_>>().join(", "))
 }

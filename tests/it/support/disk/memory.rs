@@ -129,7 +129,7 @@ impl Disk for MemoryDisk {
         state.check_parent(file)?;
         match state.seen.get(file) {
             Some(Place::File(id)) => Ok(Box::new(Opened(Arc::clone(&state.files[id].seen)))),
-            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file")),
+            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "is no regular file")),
             None => Err(Errno::NOENT.into()),
         }
     }
