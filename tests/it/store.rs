@@ -16,3 +16,4 @@ mod names;
 mod order;
 mod power;
 mod roundtrip;
+mod threads;

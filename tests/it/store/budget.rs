@@ -110,13 +110,16 @@ fn a_restart_with_a_smaller_budget_makes_room_at_the_next_save() {
 #[test]
 fn a_save_that_can_never_fit_is_refused_and_takes_nothing_of_its_own() {
     let disk = MemoryDisk::of(&empty_volume());
-    let agents = open(&disk, with_budget(bytes_of(&["a", "b", "c"])));
+    let agents = open(&disk, with_budget(bytes_of(&["a", "b", "c", "d", "e", "f"])));
     let line = agents.begin(&whose("a"), &conversation(1, 260));
     match agents.save(&whose("a"), line, &conversation(1, 5_000)) {
         Err(StoreError::Full { reason: FullReason::Budget, .. }) => (),
         saved => panic!("{saved:?}"),
     }
     assert_eq!(agents.conversation_of(&whose("a")), Some(conversation(1, 260)));
+    // What was written of it waits no longer than for the second collection.
+    agents.store.collect().unwrap();
+    agents.store.collect().unwrap();
     agents.save(&whose("a"), line, &conversation(1, 261)).unwrap();
     assert_eq!(after_restart(&Moment::of(&disk).safe()).len(), 1);
 }

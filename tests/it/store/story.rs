@@ -19,6 +19,8 @@ pub struct Story {
     lines: BTreeMap<(Whose, Line), Vec<TokenId>>,
     chapters: Vec<Chapter>,
     began: usize,
+    /// Whose conversation is there and was never acknowledged, so a power cut may take it.
+    doubted: Option<Whose>,
 }
 
 /// One thing that was done, or what is the same after nothing was.
@@ -26,6 +28,8 @@ struct Chapter {
     title: String,
     moments: Range<usize>,
     allowed: Vec<Conversations>,
+    /// After the last moment.
+    acknowledged: Vec<Conversations>,
 }
 
 /// What a check of many states saw.
@@ -37,16 +41,16 @@ pub struct Seen {
 
 impl Story {
     pub fn on(volume: &Volume) -> Story {
-        Story::going_on(CrashDisk::on(&MemoryDisk::of(volume)))
+        Story::going_on(CrashDisk::on(&MemoryDisk::of(volume)), None)
     }
 
-    /// The store is opened on what lies there, synced or not.
-    pub fn going_on(disk: CrashDisk) -> Story {
+    /// The store is opened on what lies there, synced or not, of this agent perhaps not.
+    pub fn going_on(disk: CrashDisk, doubted: Option<Whose>) -> Story {
         let began = disk.now() - 1;
         let agents = Agents::open(disk.clone());
         let now = agents.conversations();
-        let mut story =
-            Story { disk, agents, now, lines: BTreeMap::new(), chapters: Vec::new(), began };
+        let (lines, chapters) = (BTreeMap::new(), Vec::new());
+        let mut story = Story { disk, agents, now, lines, chapters, began, doubted };
         for (whose, kept) in story.agents.kept() {
             for kept in kept {
                 story.lines.insert((whose.clone(), kept.line), kept.tokens);
@@ -90,13 +94,28 @@ impl Story {
         all.push(tokens.to_vec());
         all.sort();
         let title = format!("save {} tokens of {}", tokens.len(), whose.1);
-        self.tell(&title, |agents| drop(agents.save(whose, line, tokens).unwrap()), after);
+        let is_doubted = self.doubted.as_ref() == Some(whose);
+        self.tell(&title, |agents| drop(agents.save(whose, line, tokens).unwrap()), after.clone());
+        if is_doubted {
+            self.doubted = None;
+            self.chapters.last_mut().expect("it was told").acknowledged = vec![after];
+        }
     }
 
     fn end_chapter(&mut self, title: &str, allowed: Vec<Conversations>) {
         let moments = self.began..self.disk.now();
         self.began = moments.end;
-        self.chapters.push(Chapter { title: title.to_owned(), moments, allowed });
+        let mut allowed = allowed;
+        let mut acknowledged = vec![self.now.clone()];
+        if let Some(doubted) = &self.doubted {
+            for all in [&mut allowed, &mut acknowledged] {
+                let mut without = all.clone();
+                without.iter_mut().for_each(|all| drop(all.remove(doubted)));
+                all.extend(without);
+            }
+        }
+        let title = title.to_owned();
+        self.chapters.push(Chapter { title, moments, allowed, acknowledged });
     }
 
     /// Every state that a power cut may leave at any moment, with what is allowed in it.
@@ -114,8 +133,8 @@ impl Story {
             for at in chapter.moments.clone() {
                 let is_acknowledged = at + 1 == chapter.moments.end;
                 let allowed = match is_acknowledged {
-                    true => &chapter.allowed[chapter.allowed.len() - 1..],
-                    false => &chapter.allowed[..],
+                    true => &chapter.acknowledged,
+                    false => &chapter.allowed,
                 };
                 for state in moments[at].states(limit, random) {
                     if checked.insert((state.clone(), is_acknowledged)) {
