@@ -6,10 +6,11 @@ use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use semantic::store::{Folder, OpenError};
-use semantic::types::{BLOCK_TOKENS, TokenId};
+use semantic::store::{Folder, KvModel, OpenError};
+use semantic::types::{BLOCK_TOKENS, Fingerprint, KvAxis, KvElement, KvTensor, Line, TokenId};
 
 use super::agents::{Agents, Whose, branch, conversation, kv, whose};
 use crate::support::random::Random;
@@ -64,7 +65,7 @@ fn a_process_that_is_killed_loses_nothing_that_it_acknowledged() {
             act.apply(&mut expected);
         }
         let was_writing = fs::read_dir(root.join("tmp")).is_ok_and(|mut left| left.next().is_some());
-        let agents = Agents::open(Folder::make(&root).unwrap());
+        let agents = open(&root);
         let found: BTreeMap<Whose, Vec<TokenId>> = agents
             .conversations()
             .into_iter()
@@ -113,18 +114,17 @@ impl Act {
         }
     }
 
-    fn run(self, agents: &Agents) {
+    fn run(self, agents: &Agents, lines: &mut BTreeMap<Whose, Line>) {
         match self {
             Act::Save { agent, seed, tokens } => {
                 let whose = name(agent);
-                let lines = agents.store.lines(&agents.model.fingerprint);
-                let line = lines.iter().find(|line| line.agent == whose.1).map(|line| line.line);
-                let line = line.unwrap_or_else(|| agents.store.new_line());
-                agents.save(&whose, line, &turns(seed, tokens)).unwrap();
+                let line = lines.entry(whose.clone()).or_insert_with(|| agents.store.new_line());
+                agents.save(&whose, *line, &turns(seed, tokens)).unwrap();
             }
             Act::Remove { agent } => {
-                let (namespace, agent) = name(agent);
-                agents.store.remove_agent(&namespace, &agent).unwrap();
+                let whose = name(agent);
+                lines.remove(&whose);
+                agents.store.remove_agent(&whose.0, &whose.1).unwrap();
             }
             Act::Collect => drop(agents.store.collect().unwrap()),
             Act::Repair => drop(agents.store.repair().unwrap()),
@@ -174,20 +174,27 @@ impl Act {
     }
 }
 
-/// Lets a child work until it has said a random number of things, and a moment longer; then kills it.
+/// Lets a child do a random number of things, and then a part of one more, mostly of a save; then
+/// kills it.
 fn run_and_kill(root: &Path, random: &mut Random) -> Told {
     let mut child = start(root, random.next());
     let mut told = Told { done: Vec::new(), in_flight: None };
-    let began = Instant::now();
     let mut lines = lines(&mut child);
-    let wanted = random.range(1..40);
-    let mut heard = 0;
-    while heard < wanted {
-        heard += usize::from(told.hear(&lines.next().unwrap().unwrap()));
+    let wanted = random.range(1..20);
+    let aims_at_save = random.range(0..4) > 0;
+    let mut saving = Duration::from_millis(2);
+    let mut began = Instant::now();
+    let is_aim = |told: &Told| !aims_at_save || matches!(told.in_flight, Some(Act::Save { .. }));
+    while told.done.len() < wanted || !is_aim(&told) {
+        told.hear(&lines.next().unwrap().unwrap());
+        match told.in_flight {
+            Some(Act::Save { .. }) => began = Instant::now(),
+            None if matches!(told.done.last(), Some(Act::Save { .. })) => saving = began.elapsed(),
+            _ => (),
+        }
     }
-    // So long as the child takes for one thing, and a moment more.
-    let longest = began.elapsed() / wanted as u32 + Duration::from_micros(50);
-    let longer = longest * random.range(0..1000) as u32 / 1000;
+    // At most as long as the last save took.
+    let longer = saving * random.range(0..1000) as u32 / 1000;
     let now = Instant::now();
     while now.elapsed() < longer {
         std::hint::spin_loop();
@@ -201,17 +208,13 @@ fn run_and_kill(root: &Path, random: &mut Random) -> Told {
 }
 
 impl Told {
-    /// Says whether the line is one of ours: the test harness has its own.
-    fn hear(&mut self, line: &str) -> bool {
-        if line == "done" {
-            self.done.extend(self.in_flight.take());
-            return true;
+    /// Lines of the test harness say nothing.
+    fn hear(&mut self, line: &str) {
+        match Act::of_line(line) {
+            Some(act) => self.in_flight = Some(act),
+            None if line == "done" => self.done.extend(self.in_flight.take()),
+            None => (),
         }
-        let act = Act::of_line(line);
-        if act.is_some() {
-            self.in_flight = act;
-        }
-        act.is_some()
     }
 }
 
@@ -236,9 +239,13 @@ fn child() {
     let Some(root) = std::env::var_os(FOLDER) else { return };
     let seed = std::env::var(SEED_OF_CHILD).unwrap().parse().unwrap();
     let mut random = Random::new(seed);
-    let agents = Agents::open(Folder::make(Path::new(&root)).unwrap());
-    let mut now: BTreeMap<Whose, Vec<TokenId>> =
-        agents.conversations().into_iter().map(|(whose, mut all)| (whose, all.remove(0))).collect();
+    let agents = open(Path::new(&root));
+    let mut now: BTreeMap<Whose, Vec<TokenId>> = BTreeMap::new();
+    let mut lines: BTreeMap<Whose, Line> = BTreeMap::new();
+    for (whose, kept) in agents.kept() {
+        lines.insert(whose.clone(), kept[0].line);
+        now.insert(whose, kept[0].tokens.clone());
+    }
     let mut stdout = std::io::stdout();
     // The harness has begun a line.
     stdout.write_all(b"\n").unwrap();
@@ -246,7 +253,7 @@ fn child() {
         let act = Act::random(&mut random, &now);
         stdout.write_all(act.to_line().as_bytes()).unwrap();
         stdout.flush().unwrap();
-        act.run(&agents);
+        act.run(&agents, &mut lines);
         stdout.write_all(b"done\n").unwrap();
         stdout.flush().unwrap();
         act.apply(&mut now);
@@ -269,16 +276,17 @@ fn a_second_process_is_told_who_has_the_store_and_gets_it_when_that_is_killed() 
         Ok(_) => panic!("two processes have the store"),
     }
     // Whoever only looks is not in the way, and nobody is in theirs.
-    let reader = Agents::open_read_only(Folder::at(&root).unwrap()).unwrap();
+    let mut reader = Agents::open_read_only(Folder::at(&root).unwrap()).unwrap();
+    reader.model = model();
     reader.store.agents().unwrap();
     reader.kept();
     child.kill().unwrap();
     child.wait().unwrap();
-    let agents = Agents::open(Folder::make(&root).unwrap());
+    let agents = open(&root);
     agents.conversations();
     assert!(matches!(Agents::try_open(Folder::make(&root).unwrap()), Err(OpenError::Locked { .. })));
     drop(agents);
-    Agents::open(Folder::make(&root).unwrap());
+    open(&root);
 }
 
 #[test]
@@ -289,6 +297,23 @@ fn who_only_looks_changes_nothing_and_finds_an_empty_store_where_none_is() {
     assert!(agents.conversations().is_empty());
     assert!(agents.store.agents().unwrap().is_empty());
     assert!(!root.exists());
+}
+
+fn open(root: &Path) -> Agents {
+    let mut agents = Agents::open(Folder::make(root).unwrap());
+    agents.model = model();
+    agents
+}
+
+/// Its blocks have 32 KiB, so that writing one takes a while.
+fn model() -> Arc<KvModel> {
+    let tensor = KvTensor {
+        name: "layer.0.key.codes".to_owned(),
+        element: KvElement::U8,
+        shape: vec![KvAxis::Tokens, KvAxis::Fixed(128)],
+    };
+    let (name, producer) = ("tests/killed".to_owned(), "portable 0.1.0".to_owned());
+    Arc::new(KvModel { fingerprint: Fingerprint([5; 32]), name, producer, tensors: vec![tensor] })
 }
 
 fn name(agent: usize) -> Whose {

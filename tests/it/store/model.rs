@@ -198,6 +198,7 @@ impl World {
             self.disk.fail_from(after, Fault::Broken);
         }
         let mut after = self.map.clone();
+        let before = self.map.live();
         let done = self.apply(act, &mut after);
         let (_, struck) = self.disk.heal();
         let removed = self.store().store.take_removed();
@@ -234,7 +235,7 @@ impl World {
                 assert_same(&found, &after.live(), format_args!("acknowledged {act:?}"));
                 self.map = after.clone();
             }
-            Err(_) => self.check_cut_short(act, &found, &after),
+            Err(_) => self.check_cut_short(act, &found, [&before, &after.live()]),
         }
         let stored = self.stored_saves();
         for (whose, saves) in stored.0.iter().filter(|(whose, _)| Some(*whose) != forked.as_ref()) {
@@ -253,11 +254,11 @@ impl World {
     }
 
     /// The old or the new; of what has several lines, some of them.
-    fn check_cut_short(&self, act: &Act, found: &Conversations, after: &Map) {
-        let (old, new) = (self.map.live(), after.live());
+    fn check_cut_short(&self, act: &Act, found: &Conversations, [old, new]: [&Conversations; 2]) {
         let all: BTreeSet<&Whose> = old.keys().chain(new.keys()).chain(found.keys()).collect();
         for whose in all {
-            let [found, old, new] = [found, &old, &new].map(|map| map.get(whose).cloned().unwrap_or_default());
+            let of = |all: &Conversations| all.get(whose).cloned().unwrap_or_default();
+            let [found, old, new] = [found, old, new].map(of);
             let is_part = |whole: &[Vec<TokenId>]| found.iter().all(|one| whole.contains(one));
             let may_be_part = match act {
                 Act::RemoveAgent { .. } | Act::Fork { .. } => true,
