@@ -16,7 +16,8 @@ pub trait Disk: Send + Sync {
     /// What is in a folder, in any order.
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
 
-    /// Opens a regular file of this user that has no second name; anything else is an error.
+    /// Opens a regular file of this user that has no second name; anything else is an error of
+    /// kind `InvalidData`.
     fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>>;
 
     /// Makes a file that was not there, for this user alone.

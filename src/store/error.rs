@@ -43,7 +43,10 @@ pub enum OpenError {
     Ancestor { file: String },
 
     /// Everything is there or could be made, but this process may not write.
-    #[error("cannot write to the cache: {source}")]
+    #[error(
+        "cannot write to the cache: {source}\n\
+         hint: --read-only uses it without changing it"
+    )]
     NotWritable { source: io::Error },
 
     #[error("cannot {operation} {path:?} of the cache: {source}")]
@@ -71,6 +74,10 @@ pub enum StoreError {
     /// A file is not what was written. It is in the quarantine, unless the store is read-only.
     #[error("{path} is damaged: {flaw}")]
     Damaged { path: String, flaw: Flaw },
+
+    /// The file is whole, but of no use for the model that is to read it.
+    #[error("block {0} was made for another model")]
+    OtherModel(BlockName),
 
     #[error("cannot {operation} {path:?} of the cache: {source}")]
     Io { operation: &'static str, path: String, source: io::Error },

@@ -78,7 +78,8 @@ pub struct Repaired {
     pub shortened: Vec<Shortened>,
 }
 
-/// A line whose last blocks were bad.
+/// A line of which not all blocks were left. It has all its tokens, of which the last are to be
+/// computed again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortened {
     pub namespace: Namespace,
@@ -86,8 +87,9 @@ pub struct Shortened {
     pub line: Line,
     /// The one that was written instead.
     pub generation: Generation,
+    /// Whose KV was saved.
     pub tokens_before: usize,
-    /// That are left, at least 1.
+    /// Whose KV is left.
     pub tokens: usize,
 }
 

@@ -1,16 +1,48 @@
 //! Where agents are kept on disk: conversations as files that no crash and no flipped bit can turn
 //! into somebody else's.
+//!
+//! A conversation is a *line*: blocks of KV, each a file that is written once and named by its
+//! content, and a manifest for each save, which names the blocks and seals them. Nothing is ever
+//! changed in place, so whatever happens, what was saved before is still there:
+//!
+//! * saving: each block is written under a temporary name, synced and renamed, the folders are
+//!   synced, then the manifest goes the same way ([`Store::write_block`], [`Store::commit`]);
+//! * restoring: a manifest says how long each block is and which bytes it has, and nothing that
+//!   differs gets out ([`Store::lines`], [`Store::read_block`]);
+//! * removing: manifests first, and blocks only when no manifest can come back that names them
+//!   ([`Store::remove_line`], [`Store::collect`]).
+//!
+//! One thread does all that writes; any may read. A block of 3 MB is read and verified in about a
+//! millisecond: BLAKE3 takes 4 GB/s, the page cache 10.
 
 pub mod disk;
 
 mod block;
+mod budget;
+mod bytes;
 mod error;
+mod files;
+mod fork;
 mod header;
+mod index;
 mod info;
+mod inspect;
+mod keys;
+mod layout;
+mod load;
+mod manifest;
+mod open;
+mod quarantine;
+mod read;
+mod remove;
+mod room;
 mod save;
 mod settings;
+#[cfg(test)]
+mod tests;
+mod verify;
 
-use std::sync::Arc;
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 pub use block::{BlockName, BlockRef, KvBytes, KvModel, SealedBlock};
 pub use disk::{Disk, Folder};
@@ -21,162 +53,65 @@ pub use info::{
 pub use save::{Committed, Draft, StoredLine};
 pub use settings::{BUDGET_BYTES, Settings};
 
-use crate::types::{AgentId, Fingerprint, Generation, Line, Namespace, TokenId};
+use crate::types::{AgentId, Line, Namespace};
+use disk::Lock;
+use files::Files;
+use header::Headers;
+use index::Index;
+use keys::Secrets;
 
 /// How many saves of a line are kept beside the newest, to go back to.
 pub const ROLLBACK_GENERATIONS: usize = 3;
 
 /// The agents on one disk.
-pub struct Store;
+pub struct Store {
+    files: Files,
+    settings: Settings,
+    secrets: Secrets,
+    headers: Headers,
+    index: Mutex<Index>,
+    /// Tells that a file has arrived in the quarantine.
+    moved: Condvar,
+    /// Bad manifests that were found when the store was opened.
+    found: Vec<Damage>,
+    /// Goes last, after everything that may still write. `None` reads only.
+    lock: Option<Box<dyn Lock>>,
+}
 
-#[allow(clippy::unimplemented, unused_variables)]
 impl Store {
-    /// Opens a store for reading and writing, and makes what is missing.
-    pub fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Store, OpenError> {
-        unimplemented!()
-    }
-
-    /// Opens a store without changing anything, also beside a process that writes. Where none is,
-    /// it is empty.
-    pub fn open_read_only(disk: Arc<dyn Disk>, settings: Settings) -> Result<Store, OpenError> {
-        unimplemented!()
-    }
-
     pub fn is_read_only(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// The live saves that a model can go on from, least recently used first.
-    pub fn lines(&self, fingerprint: &Fingerprint) -> Vec<StoredLine> {
-        unimplemented!()
+        self.lock.is_none()
     }
 
     /// A number that no other line of this store has.
     pub fn new_line(&self) -> Line {
-        unimplemented!()
+        let mut index = self.index();
+        index.last_line = index.last_line.checked_add(1).expect("2^64 lines take for ever");
+        Line(index.last_line)
     }
 
-    /// Gives a block its name, and the header that makes it a file. `tokens` are the block's own,
-    /// `kv` is what `model.tensors` say. Computes only.
-    pub fn seal(
-        &self,
-        namespace: &Namespace,
-        model: &KvModel,
-        parent: Option<&BlockName>,
-        tokens: &[TokenId],
-        kv: Vec<u8>,
-    ) -> SealedBlock {
-        unimplemented!()
-    }
-
-    /// Whether a block is there, as far as its name and length tell.
+    /// Whether a block is there, as far as its name tells.
     pub fn is_stored(&self, namespace: &Namespace, name: &BlockName) -> bool {
-        unimplemented!()
-    }
-
-    /// Writes a block, unless it is there. It is kept for the [`commit`](Store::commit) to come,
-    /// through one [`collect`](Store::collect).
-    pub fn write_block(&self, block: &SealedBlock) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// Saves a conversation whose blocks are written. Returns when it is safe from a power cut.
-    pub fn commit(&self, draft: &Draft) -> Result<Committed, StoreError> {
-        unimplemented!()
+        let folder = self.secrets.namespace_folder(namespace);
+        let index = self.index();
+        let file = index.block(folder, name).and_then(|block| block.file.as_ref());
+        file.is_some_and(|file| !file.is_doubted)
     }
 
     /// Lines that went to make room and that no [`Committed`] has told of yet.
     pub fn take_removed(&self) -> Vec<(Namespace, AgentId, Line)> {
-        unimplemented!()
+        std::mem::take(&mut self.index().removed)
     }
 
-    /// Reads a block into the buffer and verifies every byte.
-    pub fn read_block(
-        &self,
-        namespace: &Namespace,
-        model: &KvModel,
-        block: &BlockRef,
-        buffer: Vec<u8>,
-    ) -> Result<KvBytes, StoreError> {
-        unimplemented!()
+    /// Held for a moment, never while the disk works.
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().expect("nobody panics with the index")
     }
 
-    /// Removes a line's saves for good. No error if there are none.
-    pub fn remove_line(
-        &self,
-        namespace: &Namespace,
-        agent: &AgentId,
-        line: Line,
-    ) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-
-    /// Removes what no save needs any more.
-    pub fn collect(&self) -> Result<Collected, StoreError> {
-        unimplemented!()
-    }
-
-    /// All agents, by namespace and name.
-    pub fn agents(&self) -> Result<Vec<AgentInfo>, StoreError> {
-        unimplemented!()
-    }
-
-    pub fn agent(
-        &self,
-        namespace: &Namespace,
-        agent: &AgentId,
-    ) -> Result<Option<AgentInfo>, StoreError> {
-        unimplemented!()
-    }
-
-    /// The token ids of a save.
-    pub fn tokens(
-        &self,
-        namespace: &Namespace,
-        agent: &AgentId,
-        generation: Generation,
-    ) -> Result<Vec<TokenId>, StoreError> {
-        unimplemented!()
-    }
-
-    /// Removes all saves of an agent; says whether there were any.
-    pub fn remove_agent(&self, namespace: &Namespace, agent: &AgentId) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-
-    /// Gives another agent, which must not be there yet, the live saves of this one.
-    pub fn fork(
-        &self,
-        namespace: &Namespace,
-        from: &AgentId,
-        to: &AgentId,
-    ) -> Result<Committed, StoreError> {
-        unimplemented!()
-    }
-
-    /// Makes an older save the newest again, as a new generation: the given one, or the one before
-    /// the newest of the same line.
-    pub fn rollback(
-        &self,
-        namespace: &Namespace,
-        agent: &AgentId,
-        generation: Option<Generation>,
-    ) -> Result<Committed, StoreError> {
-        unimplemented!()
-    }
-
-    /// Reads every byte that some save needs and says what is damaged. Changes nothing.
-    pub fn verify(&self) -> Result<Verified, StoreError> {
-        unimplemented!()
-    }
-
-    /// Puts bad files into the quarantine, and saves the longest good prefix of each line that
-    /// loses some.
-    pub fn repair(&self) -> Result<Repaired, StoreError> {
-        unimplemented!()
-    }
-
-    pub fn usage(&self) -> Result<Usage, StoreError> {
-        unimplemented!()
+    fn may_write(&self) -> Result<(), StoreError> {
+        match self.is_read_only() {
+            true => Err(StoreError::ReadOnly),
+            false => Ok(()),
+        }
     }
 }

@@ -1,0 +1,134 @@
+//! Tells which agents there are and what they take. From the index: no file is opened.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::index::{self, Save, Shelf};
+use super::layout::FolderName;
+use super::{AgentInfo, BlockName, NamespaceUsage, SaveInfo, Store, StoreError, Usage};
+use crate::types::{AgentId, Namespace};
+
+/// How many agents need each block.
+type Sharers = HashMap<BlockName, usize>;
+
+impl Store {
+    /// All agents, by namespace and name.
+    pub fn agents(&self) -> Result<Vec<AgentInfo>, StoreError> {
+        let index = self.index();
+        let mut all = Vec::new();
+        for shelf in index.shelves.values() {
+            let sharers = sharers(shelf);
+            let agents = shelf.agents.values();
+            all.extend(agents.filter_map(|agent| agent_info(shelf, agent, &sharers)));
+        }
+        drop(index);
+        all.sort_by(|a, b| (&a.namespace, &a.agent).cmp(&(&b.namespace, &b.agent)));
+        Ok(all)
+    }
+
+    pub fn agent(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+    ) -> Result<Option<AgentInfo>, StoreError> {
+        let agent = self.secrets.agent_folder(namespace, agent);
+        let namespace = self.secrets.namespace_folder(namespace);
+        let index = self.index();
+        let Some(shelf) = index.shelves.get(&namespace) else { return Ok(None) };
+        let state = shelf.agents.get(&agent);
+        Ok(state.and_then(|state| agent_info(shelf, state, &sharers(shelf))))
+    }
+
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let index = self.index();
+        let mut namespaces: Vec<NamespaceUsage> =
+            index.shelves.values().filter_map(namespace_usage).collect();
+        namespaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+        let sum = |of: fn(&NamespaceUsage) -> u64| namespaces.iter().map(of).sum();
+        Ok(Usage {
+            budget_bytes: self.settings.budget_bytes,
+            logical_bytes: sum(|usage| usage.logical_bytes),
+            unique_bytes: sum(|usage| usage.unique_bytes),
+            disk_bytes: index.bytes(),
+            quarantine_bytes: index.quarantine_bytes(),
+            quarantine_files: index.quarantine.len(),
+            namespaces,
+        })
+    }
+
+    /// Whether an agent has a save.
+    pub(super) fn is_known(&self, namespace: FolderName, agent: FolderName) -> bool {
+        let index = self.index();
+        index.agent(namespace, agent).is_some_and(|state| !state.saves.is_empty())
+    }
+}
+
+fn sharers(shelf: &Shelf) -> Sharers {
+    let mut sharers = Sharers::with_capacity(shelf.blocks.len());
+    for agent in shelf.agents.values() {
+        for name in blocks_of(agent.saves.values()).into_keys() {
+            *sharers.entry(name).or_default() += 1;
+        }
+    }
+    sharers
+}
+
+/// With their bytes, each once.
+fn blocks_of<'a>(saves: impl Iterator<Item = &'a Save>) -> HashMap<BlockName, u64> {
+    let blocks = saves.flat_map(|save| &save.head.blocks);
+    blocks.map(|block| (block.name, block.file_bytes)).collect()
+}
+
+fn agent_info(shelf: &Shelf, agent: &index::Agent, sharers: &Sharers) -> Option<AgentInfo> {
+    let newest = agent.saves.values().next_back()?;
+    let live: HashSet<_> = agent.live().iter().map(|save| save.head.generation).collect();
+    let info = |save: &Save| SaveInfo {
+        line: save.head.line,
+        generation: save.head.generation,
+        is_live: live.contains(&save.head.generation),
+        saved_at: time(save.head.saved_at_ms),
+        fingerprint: save.head.fingerprint,
+        model: save.head.model.clone(),
+        producer: save.head.producer.clone(),
+        tokens: save.head.tokens,
+        replies: save.head.replies.clone(),
+        blocks: save.head.blocks.clone(),
+        blocks_there: shelf.leading(&save.head.blocks),
+        bytes: save.bytes + save.head.blocks.iter().map(|block| block.file_bytes).sum::<u64>(),
+    };
+    let blocks = blocks_of(agent.saves.values());
+    let is_shared = |name: &BlockName| sharers.get(name).is_some_and(|sharers| *sharers > 1);
+    let shared = blocks.iter().filter(|(name, _)| is_shared(name));
+    let manifests: u64 = agent.saves.values().map(|save| save.bytes).sum();
+    Some(AgentInfo {
+        namespace: newest.head.namespace.clone(),
+        agent: newest.head.agent.clone(),
+        saves: agent.saves.values().rev().map(info).collect(),
+        bytes: manifests + blocks.values().sum::<u64>(),
+        shared_bytes: shared.map(|(_, bytes)| bytes).sum(),
+    })
+}
+
+/// `None` for a namespace without agents, whose name nobody knows.
+fn namespace_usage(shelf: &Shelf) -> Option<NamespaceUsage> {
+    let live: Vec<&Save> = shelf.agents.values().flat_map(|agent| agent.live()).collect();
+    let manifests: u64 = live.iter().map(|save| save.bytes).sum();
+    let all_blocks = live.iter().flat_map(|save| &save.head.blocks);
+    Some(NamespaceUsage {
+        namespace: live.first()?.head.namespace.clone(),
+        agents: shelf.agent_count(),
+        logical_bytes: manifests + all_blocks.map(|block| block.file_bytes).sum::<u64>(),
+        unique_bytes: manifests + blocks_of(live.into_iter()).values().sum::<u64>(),
+        disk_bytes: shelf.bytes,
+    })
+}
+
+/// A time that the system cannot say is the beginning of its count.
+fn time(unix_ms: i64) -> SystemTime {
+    let distance = Duration::from_millis(unix_ms.unsigned_abs());
+    let time = match unix_ms < 0 {
+        true => UNIX_EPOCH.checked_sub(distance),
+        false => UNIX_EPOCH.checked_add(distance),
+    };
+    time.unwrap_or(UNIX_EPOCH)
+}
