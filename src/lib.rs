@@ -25,8 +25,12 @@
 //!
 //! The engine decides without a model and without a clock (`engine/scheduler`, `engine/agents.rs`,
 //! `engine/pool.rs` and their like); `engine/worker` takes its decisions to the model, on the one
-//! thread that has it. `tests/it/simulation.rs` runs both on a fake model by the hundred thousand
-//! steps.
+//! thread that has it, and `engine/worker/io.rs` reads and writes the store on threads beside it.
+//! `tests/it/simulation.rs` runs all of it on a fake model by the hundred thousand steps.
+//!
+//! A conversation is a *head* in the engine and a *line* in the store, which has its saves, each of
+//! a higher *generation*. A block of KV is a file that never changes, named by everything it
+//! depends on; a save is a manifest that names its blocks (`store/manifest.rs`).
 //!
 //! The model has two paths with one meaning: `model/portable.rs` is plain MLX operations,
 //! `model/cpu` this project's own kernels.

@@ -6,9 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use semantic::store::disk::{
-    Disk, Entry, EntryKind, Lock, LockError, NewFile, Space, StoredFile,
-};
+use semantic::store::disk::{Disk, Entry, EntryKind, Lock, LockError, NewFile, Space, StoredFile};
 
 use super::volume::{Node, Volume};
 
@@ -311,11 +309,7 @@ impl State {
     }
 
     /// These names with these contents, without what is in folders that are not there.
-    pub(super) fn volume(
-        &self,
-        names: &Names,
-        bytes: impl Fn(&Content) -> Arc<Vec<u8>>,
-    ) -> Volume {
+    pub(super) fn volume(&self, names: &Names, bytes: impl Fn(&Content) -> Arc<Vec<u8>>) -> Volume {
         let mut volume = Volume::default();
         for (path, place) in names {
             let folder = parent(path);
