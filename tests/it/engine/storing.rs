@@ -3,7 +3,7 @@
 use semantic::engine::{Durability, Evicted, Request, Source};
 use semantic::model::fake::Memory;
 use semantic::model::sample::Sampling;
-use semantic::types::{Generation, TokenId};
+use semantic::types::{Generation, Namespace, TokenId};
 
 use crate::support::engine::{Answer, Served, Setup, alone, block_on, prompt, request_of, serve};
 use crate::support::store::{Failing, ShakyDisk, lines};
@@ -273,4 +273,55 @@ fn a_store_that_is_only_read_gives_agents_back_and_takes_none() {
     assert_eq!(answer.outcome().durability, Durability::NotDurable);
     reading.engine.shutdown();
     assert_eq!(lines(served.store())[0].tokens.len(), history.len());
+}
+
+#[test]
+fn of_a_hundred_agents_one_cannot_be_saved_and_the_others_come_back() {
+    let disk = ShakyDisk::default();
+    let on = |disk: &ShakyDisk| {
+        let disk = Some(disk.clone());
+        serve(Setup { vocabulary: 200, pool_blocks: 220, disk, ..Setup::default() })
+    };
+    let served = on(&disk);
+    // The prompt of seed 37 begins so.
+    served.model.fail_exports_of(Some(TokenId(40)));
+    let name = |seed: u32| format!("agent {seed}");
+    let history = |served: &Served, seed| said(served, &name(seed), seed, 20 + 3 * seed as usize);
+    let histories: Vec<_> = (1..=100).map(|seed| history(&served, seed)).collect();
+    assert_eq!(evict_all(&served), Evicted { saved: 99, failed: 1, forgotten: 0 });
+    served.end();
+    let served = on(&disk);
+    assert_eq!(served.engine.stats().agents, 99);
+    for (seed, history) in (1..).zip(&histories) {
+        let answer = served.ask(request_of(&name(seed), history));
+        let expected = if seed == 37 { 0 } else { history.len() - 1 };
+        assert_eq!(answer.cached_tokens(), expected, "agent {seed}");
+    }
+}
+
+/// What a client sends back as text are the ids that were generated, also by a process that is
+/// no more.
+#[test]
+fn replies_of_an_earlier_process_are_known_by_their_text() {
+    let disk = ShakyDisk::default();
+    let setup =
+        |disk: &ShakyDisk| Setup { vocabulary: 902, disk: Some(disk.clone()), ..Setup::default() };
+    let local = Namespace::local();
+    let served = serve(setup(&disk));
+    let mut replies = Vec::new();
+    for seed in 1..=5 {
+        let sampling = Sampling { temperature: 1.0, seed: seed.into(), ..Sampling::GREEDY };
+        let request = request_of(&format!("agent {seed}"), &prompt(seed, 30));
+        let answer = served.ask(Request { sampling, ..request });
+        let known = served.engine.known_replies(&local, &answer.texts[0]);
+        replies.push((answer.texts[0].clone(), known));
+    }
+    // One that ends inside a character stands for no text.
+    assert!(replies.iter().filter(|(_, known)| known.len() == 1).count() >= 3);
+    served.end();
+    let served = serve(setup(&disk));
+    for (text, known) in replies {
+        assert_eq!(served.engine.known_replies(&local, &text), known, "{text:?}");
+        assert!(served.engine.known_replies(&Namespace::new("other"), &text).is_empty());
+    }
 }
