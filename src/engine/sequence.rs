@@ -222,11 +222,16 @@ impl Sequence {
         (!reply.is_empty()).then(|| reply.into())
     }
 
-    /// Which tokens are replies, this one included if it has ended and ids stand for it.
+    /// Which tokens are replies, this one included as far as it has come. Not all of them stand for
+    /// a text: one may end inside a character.
     pub fn replies(&self) -> Vec<Range<usize>> {
         let mut replies = self.earlier_replies.clone();
-        let own = self.finish.as_ref().and_then(|_| self.reply_tokens());
-        replies.extend(own.map(|own| self.prompt_tokens..self.prompt_tokens + own.len()));
+        if self.settings.reply == Reply::Turn {
+            let ends = usize::from(self.finish == Some(Finish::Stop));
+            let whole = self.completion_tokens() - ends;
+            let own = self.reply_tokens().map_or(whole, |tokens| tokens.len());
+            replies.extend((own > 0).then(|| self.prompt_tokens..self.prompt_tokens + own));
+        }
         replies
     }
 }

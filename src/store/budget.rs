@@ -3,7 +3,7 @@
 use super::disk::Space;
 use super::index::{Agent, Index, Save, Shelf};
 use super::layout::FolderName;
-use super::{BlockName, FullReason, Settings};
+use super::{BlockName, BlockRef, FullReason, Settings};
 use crate::types::Line;
 
 /// Of a disk, one part in so many stays free: other programs need some, and file systems slow down
@@ -19,8 +19,8 @@ pub struct Need {
     pub namespace: FolderName,
     /// Whose lines stay, whatever happens: it is being saved.
     pub agent: Option<FolderName>,
-    /// The blocks before the one that is being written: lines with one of them go last, for the
-    /// block is probably to extend one of them.
+    /// The blocks before the one that is being written, which is to extend one of the lines with
+    /// such a block: they go last.
     pub family: Vec<BlockName>,
 }
 
@@ -78,7 +78,8 @@ pub fn can_help(index: &Index, need: &Need, shortage: Shortage) -> bool {
 
 /// The line to go: the least recently used of those that may.
 pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
-    let mut coldest = None;
+    let mut others = Vec::new();
+    let mut family = Vec::new();
     for (namespace, shelf) in index.shelves.iter().filter(|(name, _)| is_in_scope(need, of, **name))
     {
         for (agent, state) in &shelf.agents {
@@ -86,20 +87,18 @@ pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
                 continue;
             }
             for save in state.live() {
-                let is_family = || {
-                    let mut blocks = save.head.blocks.iter();
-                    blocks.any(|block| need.family.contains(&block.name))
-                };
-                let is_family = !need.family.is_empty() && is_family();
                 let place = Place { namespace: *namespace, agent: *agent, line: save.head.line };
-                let rank = (is_family, last_use(shelf, save), place);
-                if coldest.is_none_or(|coldest| rank < coldest) {
-                    coldest = Some(rank);
+                match need.is_family(save) {
+                    true => family.push((last_use(shelf, save), place)),
+                    false => others.push((last_use(shelf, save), place)),
                 }
             }
         }
     }
-    coldest.map(|(_, _, place)| place)
+    // Of the family the last that was used is most probably the one that grows: it stays.
+    let parent = family.iter().max().copied();
+    let cousins = family.into_iter().filter(|cousin| Some(*cousin) != parent);
+    others.into_iter().min().or_else(|| cousins.min()).map(|(_, place)| place)
 }
 
 /// The agent of a namespace to go: the one whose lines were all used least recently.
@@ -121,21 +120,32 @@ pub fn last_use(shelf: &Shelf, save: &Save) -> u64 {
     save.head.serial.max(read_at)
 }
 
+impl Need {
+    fn is_family(&self, save: &Save) -> bool {
+        let is_before = |block: &BlockRef| self.family.contains(&block.name);
+        !self.family.is_empty() && save.head.blocks.iter().any(is_before)
+    }
+}
+
 fn is_in_scope(need: &Need, of: Scarce, namespace: FolderName) -> bool {
     of != Scarce::Namespace || namespace == need.namespace
 }
 
-/// Bytes that stay: of blocks that wait for their save, and of the agent that is being saved.
+/// Bytes that stay: of blocks that wait for their save, of the agent that is being saved, and of the
+/// line that grows.
 fn bytes_kept(shelf: &Shelf, need: &Need) -> u64 {
     let files = || shelf.blocks.values().filter_map(|block| block.file.as_ref());
     let waiting = files().filter(|file| file.collects_left > 0).map(|file| file.bytes).sum::<u64>();
-    let agent = need.agent.and_then(|agent| shelf.agents.get(&agent));
     let own = |save: &Save| {
         let blocks = save.head.blocks.iter().filter(|block| shelf.has(block));
         save.bytes + blocks.map(|block| block.file_bytes).sum::<u64>()
     };
-    // Blocks of several saves are counted too often, so the largest save stands for all.
-    waiting + agent.and_then(|agent| agent.saves.values().map(own).max()).unwrap_or(0)
+    // Blocks of several saves would be counted too often, so the largest save stands for all.
+    let agent = need.agent.and_then(|agent| shelf.agents.get(&agent));
+    let agent = agent.and_then(|agent| agent.saves.values().map(own).max());
+    let live = || shelf.agents.values().flat_map(|agent| agent.live());
+    let family = live().filter(|save| need.is_family(save)).map(own).max();
+    waiting + agent.or(family).unwrap_or(0)
 }
 
 #[cfg(test)]

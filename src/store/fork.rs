@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::layout::FolderName;
 use super::manifest::Head;
 use super::save::NewSave;
 use super::{BlockRef, Committed, Store, StoreError};
-use crate::types::{AgentId, Generation, Line, Namespace, TokenId};
+use crate::types::{AgentId, Generation, Namespace, TokenId};
 
 impl Store {
     /// Gives another agent, which must not be there yet, the live saves of this one.
@@ -28,19 +29,31 @@ impl Store {
         };
         // What was used last stays what was used last.
         live.sort_by_key(|head| head.serial);
-        let mut committed: Option<Committed> = None;
-        for head in live {
-            let (_, tokens) = self.read_manifest(folder, from_folder, head.generation)?;
-            let there = self.index().shelf(folder).leading(&head.blocks);
-            let copy = NewSave::of(&head, &tokens, &head.blocks[..there]);
-            let copy = NewSave { agent: to, line: self.new_line(), ..copy };
-            let mut newest = self.save(&copy)?;
-            if let Some(before) = committed {
-                newest.removed.splice(0..0, before.removed);
+        let copies = live.iter().map(|head| self.copy(folder, from_folder, head, to));
+        match copies.collect::<Result<Vec<Committed>, StoreError>>() {
+            Ok(copies) => merge(copies).ok_or_else(|| StoreError::NotFound(describe(from))),
+            Err(error) => {
+                // Half a fork is none.
+                if let Err(error) = self.remove_agent(namespace, to) {
+                    tracing::warn!(agent = %to, %error, "a fork that failed could not be removed");
+                }
+                Err(error)
             }
-            committed = Some(newest);
         }
-        committed.ok_or_else(|| StoreError::NotFound(describe(from)))
+    }
+
+    /// A line of an agent as a new line of another.
+    fn copy(
+        &self,
+        namespace: FolderName,
+        from: FolderName,
+        head: &Head,
+        to: &AgentId,
+    ) -> Result<Committed, StoreError> {
+        let (_, tokens) = self.read_manifest(namespace, from, head.generation)?;
+        let there = self.index().shelf(namespace).leading(&head.blocks);
+        let copy = NewSave::of(head, &tokens, &head.blocks[..there]);
+        self.save(&NewSave { agent: to, line: self.new_line(), ..copy })
     }
 
     /// Makes an older save the newest again, as a new generation: the given one, or the one before
@@ -79,11 +92,10 @@ impl Store {
 impl<'a> NewSave<'a> {
     /// The same again, with these of its blocks.
     pub fn of(head: &'a Head, tokens: &'a [TokenId], blocks: &'a [BlockRef]) -> NewSave<'a> {
-        let line: Line = head.line;
         NewSave {
             namespace: &head.namespace,
             agent: &head.agent,
-            line,
+            line: head.line,
             fingerprint: head.fingerprint,
             model: &head.model,
             producer: &head.producer,
@@ -92,6 +104,13 @@ impl<'a> NewSave<'a> {
             blocks,
         }
     }
+}
+
+/// The newest of several saves, telling what went for any of them.
+fn merge(copies: Vec<Committed>) -> Option<Committed> {
+    let generation = copies.last()?.generation;
+    let removed = copies.into_iter().flat_map(|copy| copy.removed).collect();
+    Some(Committed { generation, removed })
 }
 
 fn describe(agent: &AgentId) -> String {

@@ -87,6 +87,9 @@ pub struct Quarantined {
     pub bytes: u64,
 }
 
+/// More saves than anybody makes.
+const GENERATION_NAMED_MAX: Generation = Generation(1 << 62);
+
 impl Index {
     pub fn shelf(&mut self, namespace: FolderName) -> &mut Shelf {
         self.shelves.entry(namespace).or_default()
@@ -222,8 +225,17 @@ impl Shelf {
 }
 
 impl Agent {
+    /// No save gets this generation, or a lower one, again.
     pub fn see(&mut self, generation: Generation) {
         self.highest = self.highest.max(Some(generation));
+    }
+
+    /// The same of a file that only has the name of a save. A name with which the generations
+    /// would end is none of ours.
+    pub fn see_name(&mut self, generation: Generation) {
+        if generation < GENERATION_NAMED_MAX {
+            self.see(generation);
+        }
     }
 
     /// The next generation, which nobody else gets.

@@ -62,7 +62,7 @@ fn load_quarantined(index: &mut Index, entry: Entry) {
         return stays(layout::QUARANTINE, &entry);
     };
     if let Some((namespace, agent, generation)) = name.manifest {
-        index.shelf(namespace).agents.entry(agent).or_default().see(generation);
+        index.shelf(namespace).agents.entry(agent).or_default().see_name(generation);
     }
     let file = format!("{}/{}", layout::QUARANTINE, entry.name);
     index.quarantine.insert(name.number, Quarantined { file, bytes: entry.bytes });
@@ -124,7 +124,7 @@ fn load_agent(
             continue;
         };
         // Whatever it is, it has the name.
-        loaded.index.shelf(namespace).agents.entry(agent).or_default().see(generation);
+        loaded.index.shelf(namespace).agents.entry(agent).or_default().see_name(generation);
         if entry.kind != EntryKind::File {
             stays(&folder, &entry);
             continue;

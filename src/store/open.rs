@@ -143,10 +143,10 @@ fn make_missing(files: &Files, found: Found) -> Result<[u8; SECRET_BYTES], OpenE
             (secret, matches!(found, Found::NoKey { has_format: true }))
         }
     };
+    // What is there may be of a process that ended before it was safe.
+    files.changed(layout::ROOT, None);
+    files.sync_path(layout::ROOT, |_| ()).map_err(open_error)?;
     if !has_format {
-        // A KEY of a process that ended may not be safe yet.
-        files.changed(layout::ROOT, None);
-        files.sync_path(layout::ROOT, |_| ()).map_err(open_error)?;
         write_named(files, layout::FORMAT, FORMAT.as_bytes())?;
     }
     files.make_folder(layout::NAMESPACES).map_err(open_error)?;

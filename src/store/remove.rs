@@ -29,6 +29,7 @@ impl Store {
         for line in &lines {
             self.remove_saves_of_line(namespace, agent, *line)?;
         }
+        self.remove_saves(namespace, agent, &[])?;
         Ok(!lines.is_empty())
     }
 
@@ -52,6 +53,7 @@ impl Store {
         let mut collected = Collected::default();
         for (namespace, agent, superseded) in self.superseded() {
             let removed = self.remove_saves(namespace, agent, &superseded)?;
+            self.remove_folder_if_empty(namespace, agent);
             collected.manifests += removed.len();
             collected.bytes += removed.iter().map(|save| save.bytes).sum::<u64>();
         }
@@ -89,7 +91,12 @@ impl Store {
             let index = self.index();
             index.agent(namespace, agent).map_or(Vec::new(), |state| state.line(line))
         };
-        let Some((newest, older)) = generations.split_last() else { return Ok(()) };
+        let Some((newest, older)) = generations.split_last() else {
+            // It may be gone, but not for sure.
+            self.remove_saves(namespace, agent, &[])?;
+            self.remove_folder_if_empty(namespace, agent);
+            return Ok(());
+        };
         // The older are gone for sure before the newest goes: otherwise one of them would count
         // after a power cut, and the agent would have forgotten its last turns.
         self.remove_saves(namespace, agent, older)?;
@@ -131,7 +138,11 @@ impl Store {
     }
 
     /// Saves that could not be removed when they should have been.
-    fn remove_ghosts(&self, namespace: FolderName, agent: FolderName) -> Result<(), StoreError> {
+    pub(super) fn remove_ghosts(
+        &self,
+        namespace: FolderName,
+        agent: FolderName,
+    ) -> Result<(), StoreError> {
         let left: Vec<Generation> = {
             let index = self.index();
             let state = index.agent(namespace, agent);

@@ -91,7 +91,10 @@ impl Store {
     fn remove_for_room(&self, place: Place) -> Result<(), StoreError> {
         let Place { namespace, agent, line } = place;
         let Some(save) = self.newest_of(namespace, agent, line) else { return Ok(()) };
-        self.remove_saves_of_line(namespace, agent, line)?;
+        let removed = self.remove_saves_of_line(namespace, agent, line);
+        if self.newest_of(namespace, agent, line).is_some() {
+            return removed;
+        }
         let head = &save.head;
         tracing::info!(
             namespace = %head.namespace, agent = %head.agent, line = line.0, tokens = head.tokens,
@@ -99,7 +102,7 @@ impl Store {
         );
         let told = (head.namespace.clone(), head.agent.clone(), line);
         self.index().removed.push(told);
-        Ok(())
+        removed
     }
 
     fn no_room(&self, need: &Need, shortage: Shortage, namespace: &Namespace) -> StoreError {

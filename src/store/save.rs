@@ -186,6 +186,8 @@ impl Store {
         tokens: &[TokenId],
     ) -> Result<(), StoreError> {
         let bytes = head.file_bytes();
+        // A save that failed may still have its name.
+        self.remove_ghosts(namespace, agent)?;
         self.make_room_for_agent(namespace, agent, &head.namespace)?;
         let need = Need { bytes, namespace, agent: Some(agent), family: Vec::new() };
         self.make_room(&need, &head.namespace)?;

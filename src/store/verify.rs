@@ -1,6 +1,6 @@
 //! Reads everything again: what is damaged is told by `verify`, and taken out by `repair`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::index::Save;
@@ -11,12 +11,17 @@ use super::{BlockName, BlockRef, Damage, Flaw, Repaired, Shortened, Store, Store
 use crate::types::{AgentId, Generation, Namespace};
 
 /// A save, as the index had it when the reading began.
-#[derive(Clone)]
 struct Known {
     namespace: FolderName,
     agent: FolderName,
     head: Arc<Head>,
     bytes: u64,
+}
+
+/// A block, and the saves that name it.
+struct Needed<'a> {
+    block: &'a BlockRef,
+    saves: Vec<&'a Known>,
 }
 
 /// What reading everything has shown.
@@ -44,8 +49,8 @@ impl Store {
         let survey = self.survey()?;
         let mut damage = self.found.clone();
         damage.extend(survey.verified.damage);
-        for (known, flaw) in survey.manifests {
-            self.quarantine_save(known.namespace, known.agent, known.head.generation, flaw);
+        for (save, flaw) in survey.manifests {
+            self.quarantine_save(save.namespace, save.agent, save.head.generation, flaw);
         }
         for (namespace, name, flaw) in survey.blocks {
             match flaw {
@@ -62,53 +67,71 @@ impl Store {
 
     fn survey(&self) -> Result<Survey, StoreError> {
         let mut survey = Survey::default();
-        let mut users: HashMap<(FolderName, BlockName), BTreeSet<(Namespace, AgentId)>> =
-            HashMap::new();
-        let mut blocks: BTreeMap<(FolderName, BlockName), BlockRef> = BTreeMap::new();
-        for known in self.all_saves() {
-            let head = &known.head;
+        let mut good = Vec::new();
+        for save in self.all_saves() {
             survey.verified.manifests += 1;
-            survey.verified.bytes += known.bytes;
-            match self.read_manifest(known.namespace, known.agent, head.generation) {
-                Ok(_) => (),
-                Err(StoreError::Damaged { path, flaw }) => {
-                    let agents = vec![(head.namespace.clone(), head.agent.clone())];
-                    survey.verified.damage.push(Damage { path, flaw, agents });
-                    survey.manifests.push((known, flaw));
-                    continue;
+            survey.verified.bytes += save.bytes;
+            match self.check_manifest(&save)? {
+                None => good.push(save),
+                Some(flaw) => {
+                    survey.verified.damage.push(Damage {
+                        path: save.path(),
+                        flaw,
+                        agents: vec![save.agent_id()],
+                    });
+                    survey.manifests.push((save, flaw));
                 }
-                // Beside a process that writes, what was there may be gone.
-                Err(StoreError::NotFound(_)) if self.is_read_only() => continue,
-                Err(StoreError::NotFound(path)) => {
-                    let agents = vec![(head.namespace.clone(), head.agent.clone())];
-                    survey.verified.damage.push(Damage { path, flaw: Flaw::Missing, agents });
-                    survey.manifests.push((known, Flaw::Missing));
-                    continue;
-                }
-                Err(other) => return Err(other),
-            }
-            for block in &head.blocks {
-                let key = (known.namespace, block.name);
-                blocks.entry(key).or_insert_with(|| block.clone());
-                let user = (head.namespace.clone(), head.agent.clone());
-                users.entry(key).or_default().insert(user);
             }
         }
-        for ((namespace, name), block) in blocks {
+        let mut blocks: BTreeMap<(FolderName, BlockName), Needed<'_>> = BTreeMap::new();
+        for save in &good {
+            for block in &save.head.blocks {
+                let needed = blocks.entry((save.namespace, block.name));
+                needed.or_insert(Needed { block, saves: Vec::new() }).saves.push(save);
+            }
+        }
+        for ((namespace, name), needed) in blocks {
             survey.verified.blocks += 1;
-            survey.verified.bytes += block.file_bytes;
-            let flaw = match self.check_block(namespace, &block) {
-                Ok(()) => continue,
-                Err(StoreError::Damaged { flaw, .. }) => flaw,
-                Err(StoreError::Missing(_)) => Flaw::Missing,
-                Err(other) => return Err(other),
-            };
-            let path = layout::block_file(namespace, &name);
-            let agents = users.remove(&(namespace, name)).into_iter().flatten().collect();
-            survey.verified.damage.push(Damage { path, flaw, agents });
+            survey.verified.bytes += needed.block.file_bytes;
+            let Some(flaw) = self.check_needed(namespace, &needed)? else { continue };
+            let agents: BTreeSet<_> = needed.saves.iter().map(|save| save.agent_id()).collect();
+            survey.verified.damage.push(Damage {
+                path: layout::block_file(namespace, &name),
+                flaw,
+                agents: agents.into_iter().collect(),
+            });
             survey.blocks.push((namespace, name, flaw));
         }
         Ok(survey)
+    }
+
+    fn check_manifest(&self, save: &Known) -> Result<Option<Flaw>, StoreError> {
+        match self.read_manifest(save.namespace, save.agent, save.head.generation) {
+            Ok(_) => Ok(None),
+            Err(StoreError::Damaged { flaw, .. }) => Ok(Some(flaw)),
+            // The process that writes beside this one has removed it.
+            Err(StoreError::NotFound(_)) if self.is_read_only() => Ok(None),
+            Err(StoreError::NotFound(_)) => Ok(Some(Flaw::Missing)),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn check_needed(
+        &self,
+        namespace: FolderName,
+        needed: &Needed<'_>,
+    ) -> Result<Option<Flaw>, StoreError> {
+        match self.check_block(namespace, needed.block) {
+            Ok(()) => Ok(None),
+            Err(StoreError::Damaged { flaw, .. }) => Ok(Some(flaw)),
+            Err(StoreError::Missing(_)) => {
+                // The process that writes beside this one may have removed them together.
+                let is_there = |save: &&Known| self.files.disk.open(&save.path()).is_ok();
+                let is_needed = !self.is_read_only() || needed.saves.iter().any(is_there);
+                Ok(is_needed.then_some(Flaw::Missing))
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Every line of an agent that cannot be restored whole gets a new save with the blocks that
@@ -177,6 +200,16 @@ impl Store {
             }
         }
         all
+    }
+}
+
+impl Known {
+    fn path(&self) -> String {
+        layout::manifest_file(self.namespace, self.agent, self.head.generation)
+    }
+
+    fn agent_id(&self) -> (Namespace, AgentId) {
+        (self.head.namespace.clone(), self.head.agent.clone())
     }
 }
 

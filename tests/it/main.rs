@@ -17,6 +17,7 @@ mod kv;
 mod memory;
 mod native;
 mod promise;
+mod remembering;
 mod serve;
 mod simulation;
 mod source;

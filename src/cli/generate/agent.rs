@@ -8,6 +8,7 @@ use crate::cli::store::{self, Access};
 use crate::engine::Keeping;
 use crate::model::{KvConfig, ModelFiles};
 use crate::store::{Store, StoredLine};
+use crate::text::Piece;
 use crate::types::{AgentId, Namespace, TokenId};
 
 #[derive(Debug, clap::Args)]
@@ -117,9 +118,16 @@ impl Past {
         &self.0.tokens
     }
 
-    /// From its begin to the end of the last reply: what a further turn can follow.
-    pub fn turns(&self) -> Option<&[TokenId]> {
-        let end = self.0.replies.last()?.end;
-        self.0.tokens.get(..end)
+    /// From its begin to the end of the last reply, which a further turn can follow.
+    pub fn turns(&self) -> Option<Vec<Piece>> {
+        let StoredLine { tokens, replies, .. } = &self.0;
+        let mut pieces = Vec::new();
+        let mut end = 0;
+        for reply in replies {
+            pieces.push(Piece::Tokens(tokens.get(end..reply.start)?.to_vec()));
+            pieces.push(Piece::Reply(vec![tokens.get(reply.clone())?.into()]));
+            end = reply.end;
+        }
+        (!pieces.is_empty()).then_some(pieces)
     }
 }

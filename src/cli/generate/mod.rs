@@ -24,7 +24,9 @@ use crate::engine::{
 use crate::model::LoadOptions;
 use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
-use crate::text::{self, ChatTemplate, Message, RenderOptions, Special, Tokenizer, next_turn};
+use crate::text::{
+    self, ChatTemplate, Message, Piece, Prompt, RenderOptions, Special, Tokenizer, next_turn,
+};
 use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
 use agent::{AgentFlags, Memory, Past};
 
@@ -155,26 +157,29 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
         (Some(memory), Some(keeping)) => memory.past(keeping)?,
         _ => None,
     };
-    let (tokens, reply) = match arguments.raw {
-        true => (continued(&tokenizer, past.as_ref(), &prompt)?, Reply::Continuation),
+    let (prompt, reply) = match arguments.raw {
+        true => (continued(&tokenizer, past.as_ref(), &prompt)?.into(), Reply::Continuation),
         false => {
             let system = arguments.system.clone().or_else(|| defaults.system.clone());
             let template = ChatTemplate::new(&text).map_err(of_model)?;
-            let tokens = match past.as_ref().and_then(Past::turns) {
+            let prompt: Prompt = match past.as_ref().and_then(Past::turns) {
                 // What it was told at the beginning is a part of its memory.
-                Some(turns) => {
+                Some(mut turns) => {
                     let options = RenderOptions::new(SystemTime::now());
                     let next = next_turn(&template, &tokenizer, &prompt, &options);
-                    [turns, next.map_err(of_model)?.as_slice()].concat()
+                    turns.push(Piece::Tokens(next.map_err(of_model)?));
+                    Prompt::new(turns)
                 }
                 None => {
                     let rendered = render(&template, system, prompt).map_err(of_model)?;
-                    tokenizer.encode(&rendered, Special::Parse)?
+                    tokenizer.encode(&rendered, Special::Parse)?.into()
                 }
             };
-            (tokens, Reply::Turn)
+            (prompt, Reply::Turn)
         }
     };
+    // There is one list of ids for each reply.
+    let tokens = prompt.resolve(&|_| 0).tokens;
     check_vocabulary(&tokens, files.summary().vocabulary)
         .map_err(|error| error.context(resolved.path.display().to_string()))?;
     let prompt_tokens = tokens.len();
@@ -194,7 +199,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let stream = engine.submit(Request {
         namespace: memory.as_ref().map_or_else(Namespace::local, |memory| memory.namespace.clone()),
         agent: memory.as_ref().map(|memory| memory.agent.clone()),
-        prompt: tokens.into(),
+        prompt,
         max_tokens: Some(max_tokens),
         sampling,
         stops,

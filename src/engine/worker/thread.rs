@@ -196,7 +196,10 @@ fn remember_replies(line: &StoredLine, tokenizer: &Tokenizer, replies: &mut Repl
         for token in tokens {
             text += detokenizer.push(*token).unwrap_or_default();
         }
-        text += &detokenizer.finish().unwrap_or_default();
+        // One that ends inside a character stands for no text.
+        if detokenizer.finish().is_some() {
+            continue;
+        }
         replies.remember(&line.namespace, &text, tokens.into());
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
@@ -28,15 +28,9 @@ impl Folder {
     pub fn make(path: &Path) -> io::Result<Folder> {
         let path = std::path::absolute(path)?;
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&path)?;
-        // What another user owns was there before. What is ours may be as new as from a process
-        // that ended before it got here.
-        for above in path.ancestors().skip(1) {
-            if std::fs::metadata(above)?.uid() != own_user() {
-                break;
-            }
-            File::open(above)?.sync_all()?;
-        }
-        Ok(Folder { root: Some(open_root(&path)?) })
+        let root = open_root(&path)?;
+        sync_above(&path, &root)?;
+        Ok(Folder { root: Some(root) })
     }
 
     /// The folder if it is there; if not, everything in it is not found.
@@ -233,6 +227,26 @@ fn open_root(path: &Path) -> io::Result<OwnedFd> {
         }
         errno => errno.into(),
     })
+}
+
+/// Makes the folders safe that lead to the root, as far as this process, or one that ended before
+/// it got here, may have made them: what another user owns, and where another disk begins, was
+/// there before.
+fn sync_above(path: &Path, root: &OwnedFd) -> io::Result<()> {
+    let device = rustix::fs::fstat(root)?.st_dev;
+    for above in path.ancestors().skip(1) {
+        let above = match File::open(above) {
+            // Who may not look into it did not make it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            above => above?,
+        };
+        let stat = rustix::fs::fstat(&above)?;
+        if stat.st_uid != own_user() || stat.st_dev != device {
+            break;
+        }
+        above.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The kernel walks the path and refuses links in every component, in one call.

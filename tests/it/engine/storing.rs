@@ -166,7 +166,7 @@ fn the_fifth_conversation_of_an_agent_takes_the_place_of_its_oldest_on_disk_too(
     for seed in 2..=5 {
         said(&served, "a", seed, 100);
     }
-    served.engine.shutdown();
+    served.end();
     assert_eq!(lines(&disk.open()).len(), 4);
     let served = on(&disk, Memory::Tokens);
     assert_eq!(served.ask(request_of("b", &history)).cached_tokens(), 0);
@@ -177,10 +177,12 @@ fn a_new_process_goes_on_where_the_last_one_was() {
     for memory in [Memory::Tokens, Memory::State] {
         let disk = ShakyDisk::default();
         let mut histories = Vec::new();
-        for (agent, tokens) in [("a", 1), ("b", 250), ("c", 255), ("d", 256), ("e", 800)] {
+        for (seed, (agent, tokens)) in
+            (1..).zip([("a", 1), ("b", 250), ("c", 255), ("d", 256), ("e", 800)])
+        {
             let served = on(&disk, memory);
-            histories.push((agent, said(&served, agent, tokens as u32, tokens)));
-            served.engine.shutdown();
+            histories.push((agent, said(&served, agent, seed, tokens)));
+            served.end();
         }
         let served = on(&disk, memory);
         assert_eq!(served.engine.stats().agents, 5);
@@ -205,6 +207,7 @@ fn a_turn_that_is_said_to_be_durable_is_there_when_the_process_dies_at_once() {
         let stored = lines(served.store()).pop().expect("it is there");
         assert_eq!((&*stored.tokens, stored.generation), (&history[..], Generation(generation)));
         history.extend_from_slice(&prompt(40 + generation as u32, 200));
+        served.end();
     }
 }
 
@@ -236,7 +239,7 @@ fn what_is_ephemeral_is_answered_from_memory_and_leaves_none() {
     assert_eq!(answer.cached_tokens(), history.len() - 1);
     assert_eq!(answer.outcome().durability, Durability::NotDurable);
     assert_eq!(served.engine.stats().blocks_used, 0);
-    served.engine.shutdown();
+    served.end();
     let stored = lines(&disk.open());
     assert_eq!((stored.len(), &*stored[0].tokens), (1, &history[..]));
 }

@@ -82,6 +82,11 @@ pub fn serve(setup: Setup) -> Served {
 }
 
 impl Served {
+    /// The process ends; its disk is free.
+    pub fn end(self) {
+        self.engine.shutdown();
+    }
+
     /// The store behind the engine.
     pub fn store(&self) -> &Store {
         self.store.as_ref().expect("it has one")
