@@ -40,8 +40,8 @@
 //! To add a route: one file in `http` and one line in its router. To add an architecture: one file
 //! in `model/arch` and one line in its table. To add a model to the catalogue: one entry in
 //! `model/source/catalogue.rs`. To add a command: one file in `cli` and one variant in its enum. To
-//! add a suite to `semantic bench`, or a part to `semantic cache`: one file in `cli/bench` or `cli/cache` and
-//! one line in its table.
+//! add a part of `semantic cache`: the same in `cli/cache`. To add a suite to `semantic bench`: one
+//! file in `cli/bench` and one line in its table.
 
 pub mod types;
 
