@@ -17,8 +17,8 @@ const DISK_BYTES_KEPT_FREE_MAX: u64 = 5 << 30;
 pub struct Need {
     pub bytes: u64,
     pub namespace: FolderName,
-    /// Whose lines stay, whatever happens: it is being saved.
-    pub agent: Option<FolderName>,
+    /// Whose lines stay, whatever happens: who is being saved, and whose copy it is.
+    pub agents: Vec<FolderName>,
     /// The blocks before the one that is being written, which is to extend one of the lines with
     /// such a block: they go last.
     pub family: Vec<BlockName>,
@@ -83,7 +83,7 @@ pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
     for (namespace, shelf) in index.shelves.iter().filter(|(name, _)| is_in_scope(need, of, **name))
     {
         for (agent, state) in &shelf.agents {
-            if *namespace == need.namespace && Some(*agent) == need.agent {
+            if *namespace == need.namespace && need.agents.contains(agent) {
                 continue;
             }
             for save in state.live() {
@@ -107,7 +107,7 @@ pub fn coldest_agent(index: &Index, need: &Need) -> Option<FolderName> {
     let others = shelf
         .agents
         .iter()
-        .filter(|(agent, state)| Some(**agent) != need.agent && !state.saves.is_empty());
+        .filter(|(agent, state)| !need.agents.contains(agent) && !state.saves.is_empty());
     let last_use = |agent: &Agent| agent.live().iter().map(|save| last_use(shelf, save)).max();
     others.min_by_key(|(agent, state)| (last_use(state), **agent)).map(|(agent, _)| *agent)
 }
@@ -141,8 +141,8 @@ fn bytes_kept(shelf: &Shelf, need: &Need) -> u64 {
         save.bytes + blocks.map(|block| block.file_bytes).sum::<u64>()
     };
     // Blocks of several saves would be counted too often, so the largest save stands for all.
-    let agent = need.agent.and_then(|agent| shelf.agents.get(&agent));
-    let agent = agent.and_then(|agent| agent.saves.values().map(own).max());
+    let agents = need.agents.iter().filter_map(|agent| shelf.agents.get(agent));
+    let agent = agents.filter_map(|agent| agent.saves.values().map(own).max()).max();
     let live = || shelf.agents.values().flat_map(|agent| agent.live());
     let family = live().filter(|save| need.is_family(save)).map(own).max();
     waiting + agent.or(family).unwrap_or(0)
@@ -155,7 +155,7 @@ mod tests {
 
     fn need(bytes: u64) -> Need {
         let namespace = FolderName::of(&[1; 32]);
-        Need { bytes, namespace, agent: None, family: Vec::new() }
+        Need { bytes, namespace, agents: Vec::new(), family: Vec::new() }
     }
 
     fn settings(budget_bytes: u64, namespace_bytes: Option<u64>) -> Settings {

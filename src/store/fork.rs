@@ -53,7 +53,8 @@ impl Store {
         let (_, tokens) = self.read_manifest(namespace, from, head.generation)?;
         let there = self.index().shelf(namespace).leading(&head.blocks);
         let copy = NewSave::of(head, &tokens, &head.blocks[..there]);
-        self.save(&NewSave { agent: to, line: self.new_line(), ..copy })
+        let source = Some(&head.agent);
+        self.save(&NewSave { agent: to, source, line: self.new_line(), ..copy })
     }
 
     /// Makes an older save the newest again, as a new generation: the given one, or the one before
@@ -95,6 +96,7 @@ impl<'a> NewSave<'a> {
         NewSave {
             namespace: &head.namespace,
             agent: &head.agent,
+            source: None,
             line: head.line,
             fingerprint: head.fingerprint,
             model: &head.model,

@@ -22,12 +22,12 @@ impl Store {
     /// Returns when the namespace may have this agent.
     pub(super) fn make_room_for_agent(
         &self,
-        namespace: FolderName,
+        need: &Need,
         agent: FolderName,
         name: &Namespace,
     ) -> Result<(), StoreError> {
         let Some(limit) = self.settings.namespace_agents else { return Ok(()) };
-        let need = Need { bytes: 0, namespace, agent: Some(agent), family: Vec::new() };
+        let namespace = need.namespace;
         loop {
             let coldest = {
                 let mut index = self.index();
@@ -38,7 +38,7 @@ impl Store {
                 if others < limit {
                     return Ok(());
                 }
-                budget::coldest_agent(&index, &need).filter(|_| limit > 0)
+                budget::coldest_agent(&index, need).filter(|_| limit > 0)
             };
             let Some(coldest) = coldest else {
                 let what = format!("more than {limit} agents");

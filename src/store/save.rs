@@ -61,6 +61,8 @@ const COLLECTS_WAITED: u8 = 1;
 pub(super) struct NewSave<'a> {
     pub namespace: &'a Namespace,
     pub agent: &'a AgentId,
+    /// Whose conversation this is a copy of, and who does not go to make room for it.
+    pub source: Option<&'a AgentId>,
     pub line: Line,
     pub fingerprint: Fingerprint,
     pub model: &'a str,
@@ -137,6 +139,7 @@ impl Store {
         self.save(&NewSave {
             namespace: &draft.namespace,
             agent: &draft.agent,
+            source: None,
             line: draft.line,
             fingerprint: draft.model.fingerprint,
             model: &draft.model.name,
@@ -169,7 +172,7 @@ impl Store {
             index.last_line = index.last_line.max(save.line.0);
             Arc::new(save.head(generation, index.last_serial, (self.settings.now)()))
         };
-        match self.write_manifest(namespace, agent, &head, save.tokens) {
+        match self.write_manifest(namespace, agent, &head, save) {
             Ok(()) => Ok(self.committed(namespace, agent, head)),
             Err(error) => {
                 self.undo(namespace, agent, head);
@@ -183,14 +186,16 @@ impl Store {
         namespace: FolderName,
         agent: FolderName,
         head: &Arc<Head>,
-        tokens: &[TokenId],
+        save: &NewSave<'_>,
     ) -> Result<(), StoreError> {
         let bytes = head.file_bytes();
         // A save that failed may still have its name.
         self.remove_ghosts(namespace, agent)?;
-        self.make_room_for_agent(namespace, agent, &head.namespace)?;
-        let need = Need { bytes, namespace, agent: Some(agent), family: Vec::new() };
-        self.make_room(&need, &head.namespace)?;
+        let source = save.source.map(|source| self.secrets.agent_folder(save.namespace, source));
+        let agents = std::iter::once(agent).chain(source).collect();
+        let need = Need { bytes, namespace, agents, family: Vec::new() };
+        self.make_room_for_agent(&need, agent, save.namespace)?;
+        self.make_room(&need, save.namespace)?;
         let mut folders: Vec<u8> = head.blocks.iter().map(|block| block.name.0[0]).collect();
         folders.sort_unstable();
         folders.dedup();
@@ -199,7 +204,7 @@ impl Store {
         }
         let folder = layout::agent_folder(namespace, agent);
         self.files.make_folder(&folder)?;
-        let mut file = self.files.write(&[&head.encode(tokens, &self.secrets.seal())])?;
+        let mut file = self.files.write(&[&head.encode(save.tokens, &self.secrets.seal())])?;
         let path = layout::manifest_file(namespace, agent, head.generation);
         file.rename(&path).map_err(|source| write_error("name", &path, bytes, source))?;
         self.files.changed(&folder, None);
@@ -256,7 +261,7 @@ impl Store {
         let block = &sealed.block;
         let bytes = block.file_bytes;
         let family = self.family(namespace, sealed.parent);
-        let need = Need { bytes, namespace, agent: None, family };
+        let need = Need { bytes, namespace, agents: Vec::new(), family };
         self.make_room(&need, &sealed.namespace)?;
         let folder = layout::block_folder(namespace, block.name.0[0]);
         self.files.make_folder(&folder)?;

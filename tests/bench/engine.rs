@@ -10,12 +10,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use semantic::engine::agents::HeadId;
 use semantic::engine::pace::{Pace, Shape};
 use semantic::engine::pool::Pool;
 use semantic::engine::prefix::PrefixIndex;
 use semantic::engine::queue::Queue;
 use semantic::engine::scheduler::{Limits, Scheduler};
-use semantic::engine::{HeadId, Reply, Request};
+use semantic::engine::{Reply, Request};
 use semantic::model::sample::Sampling;
 use semantic::model::{Batch, LayerSpec, Logits, Spec, Wanted};
 use semantic::text::{Prompt, Tokenizer};
@@ -213,6 +214,7 @@ fn scheduler(load: Load) -> Case {
             choices: 1,
             logprobs: None,
             is_end_ignored: true,
+            is_ephemeral: false,
         }
     };
     let mut first = Vec::new();

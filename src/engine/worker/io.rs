@@ -190,16 +190,18 @@ impl Write {
 }
 
 fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Done)) {
-    let mut is_dirty = false;
+    // A block that no commit has named yet outlives one.
+    const COLLECTS: usize = 2;
+    let mut collects_left = 0;
     loop {
-        let job = match is_dirty {
-            true => jobs.recv_timeout(COLLECT_AFTER),
-            false => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let job = match collects_left {
+            0 => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            _ => jobs.recv_timeout(COLLECT_AFTER),
         };
         match job {
             Ok(job) => {
                 let bytes = job.bytes();
-                is_dirty = true;
+                collects_left = COLLECTS;
                 let done = do_write(store, job);
                 queued.jobs.fetch_sub(1, Ordering::AcqRel);
                 queued.bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -208,9 +210,9 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
                 }
             }
             Err(why) => {
-                if is_dirty {
+                if collects_left > 0 {
                     collect(store);
-                    is_dirty = false;
+                    collects_left -= 1;
                 }
                 if why == RecvTimeoutError::Disconnected {
                     return;

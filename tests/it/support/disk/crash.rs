@@ -122,7 +122,11 @@ impl Moment {
         }
     }
 
-    fn state_with(&self, survives: impl Fn(usize) -> bool, loss: impl Fn(usize) -> Loss) -> Volume {
+    fn state_with(
+        &self,
+        survives: impl Fn(usize) -> bool,
+        loss: impl Fn(usize) -> Loss,
+    ) -> Volume {
         let mut names = self.state.safe.clone();
         for (at, change) in self.state.pending.iter().enumerate() {
             if survives(at) {

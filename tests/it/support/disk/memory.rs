@@ -6,7 +6,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use semantic::store::disk::{Disk, Entry, EntryKind, Lock, LockError, NewFile, Space, StoredFile};
+use semantic::store::disk::{
+    Disk, Entry, EntryKind, Lock, LockError, NewFile, Space, StoredFile,
+};
 
 use super::volume::{Node, Volume};
 
@@ -127,7 +129,7 @@ impl Disk for MemoryDisk {
         state.check_parent(file)?;
         match state.seen.get(file) {
             Some(Place::File(id)) => Ok(Box::new(Opened(Arc::clone(&state.files[id].seen)))),
-            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file")),
+            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "is no regular file")),
             None => Err(Errno::NOENT.into()),
         }
     }
@@ -309,7 +311,11 @@ impl State {
     }
 
     /// These names with these contents, without what is in folders that are not there.
-    pub(super) fn volume(&self, names: &Names, bytes: impl Fn(&Content) -> Arc<Vec<u8>>) -> Volume {
+    pub(super) fn volume(
+        &self,
+        names: &Names,
+        bytes: impl Fn(&Content) -> Arc<Vec<u8>>,
+    ) -> Volume {
         let mut volume = Volume::default();
         for (path, place) in names {
             let folder = parent(path);

@@ -19,8 +19,9 @@ pub enum Node {
 impl Volume {
     /// The paths of all files that contain this, in order.
     pub fn files(&self, part: &str) -> Vec<String> {
-        let is_file =
-            |(path, node): &(&String, &Node)| matches!(node, Node::File(_)) && path.contains(part);
+        let is_file = |(path, node): &(&String, &Node)| {
+            matches!(node, Node::File(_)) && path.contains(part)
+        };
         self.0.iter().filter(is_file).map(|(path, _)| path.clone()).collect()
     }
 
