@@ -105,11 +105,18 @@ fn remove(store: &Store, agents: &[&AgentInfo]) -> Result<u64, Failure> {
         return Ok(0);
     }
     let before = store.usage().map_err(failed)?.disk_bytes;
+    let bar = output::bar(Some(agents.len() as u64), "{pos}/{len} agents");
     for (index, it) in agents.iter().enumerate() {
+        if let Some(bar) = &bar {
+            bar.set_position(index as u64);
+        }
         if let Err(error) = store.remove_agent(&it.namespace, &it.agent) {
             output::talk(&format!("removed {index} of {} agents", agents.len()));
             return Err(failed(error));
         }
+    }
+    if let Some(bar) = &bar {
+        bar.finish_and_clear();
     }
     store.collect().map_err(failed)?;
     let after = store.usage().map_err(failed)?.disk_bytes;

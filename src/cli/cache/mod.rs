@@ -210,7 +210,6 @@ fn error_hint(error: &StoreError) -> String {
         StoreError::NotFound(_) => "`semantic cache show` lists what an agent has",
         StoreError::OtherModel(_) => "give the --model and --kv-bits that it was made with",
         StoreError::Exists(_) => "take another name, or evict that one first",
-        StoreError::OtherModel(_) => "`semantic cache show` says which model",
     }
     .to_owned()
 }
