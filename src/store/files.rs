@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::disk::{Disk, Entry, StoredFile};
+use super::disk::{Disk, Entry};
 use super::{BlockName, FullReason, StoreError, layout};
 
 pub struct Files {
@@ -111,6 +111,8 @@ impl Files {
             state => std::mem::take(&mut state.fresh),
         };
         if let Err(source) = self.disk.sync_folder(folder) {
+            // Perhaps it is not even there.
+            self.folders().remove(folder);
             return Err((write_error("sync", folder, 0, source), fresh));
         }
         self.folders().entry(folder.to_owned()).or_default().is_synced = true;
@@ -137,7 +139,7 @@ impl Files {
         }
     }
 
-    fn folders(&self) -> std::sync::MutexGuard<'_, HashMap<String, Folder>> {
+    fn folders(&self) -> MutexGuard<'_, HashMap<String, Folder>> {
         self.folders.lock().expect("nobody panics with the folders")
     }
 }
@@ -161,11 +163,6 @@ impl Drop for Temporary<'_> {
             tracing::warn!(path, %error, "a temporary file of the cache stays");
         }
     }
-}
-
-/// Reads up to the buffer's length from the beginning.
-pub fn read_start(file: &dyn StoredFile, buffer: &mut [u8]) -> io::Result<usize> {
-    file.read_at(0, buffer)
 }
 
 pub fn parent(path: &str) -> &str {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::{Entry, EntryKind};
-use super::files::{self, Files, read_error};
+use super::files::{Files, read_error};
 use super::index::{BlockFile, Index, Quarantined, Save};
 use super::keys::Secrets;
 use super::layout::{self, FolderName};
@@ -159,7 +159,7 @@ fn load_agent(
 fn read_head(files: &Files, secrets: &Secrets, path: &str) -> Result<Head, HeadError> {
     let file = files.disk.open(path).map_err(head_error)?;
     let mut bytes = vec![0; FIRST_BYTES.min(usize::try_from(file.bytes()).unwrap_or(FIRST_BYTES))];
-    let read = files::read_start(&*file, &mut bytes).map_err(head_error)?;
+    let read = file.read_at(0, &mut bytes).map_err(head_error)?;
     bytes.truncate(read);
     let beginning = &bytes[..read.min(LENGTHS_BYTES)];
     let lengths = Lengths::of(beginning, file.bytes()).map_err(HeadError::Flaw)?;

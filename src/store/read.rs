@@ -11,7 +11,7 @@ use super::layout::{self, FolderName};
 use super::load::{self, HeadError};
 use super::manifest::{Head, LENGTHS_BYTES, Lengths};
 use super::{BlockRef, Flaw, KvBytes, KvModel, Store, StoreError, StoredLine};
-use crate::types::{AgentId, Fingerprint, Generation, Namespace, TokenId};
+use crate::types::{AgentId, Fingerprint, Generation, Line, Namespace, TokenId};
 
 /// Read at once and hashed while it is in the cache of the core.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -27,7 +27,8 @@ impl Store {
         lines.into_iter().map(|(_, line)| line).collect()
     }
 
-    /// With their serials. A damaged save goes to the quarantine, and the one before it counts.
+    /// With their serials. A damaged save goes to the quarantine, and the one before it counts; of
+    /// one that cannot be read now nothing is known, and its line is left out.
     fn lines_of(
         &self,
         namespace: FolderName,
@@ -36,10 +37,10 @@ impl Store {
     ) -> Vec<(u64, StoredLine)> {
         let mut lines: Vec<(u64, StoredLine)> = Vec::new();
         let mut bad: Vec<Generation> = Vec::new();
+        let mut done: Vec<Line> = Vec::new();
         loop {
             let is_next = |save: &&Save| {
-                let is_done = lines.iter().any(|(_, line)| line.line == save.head.line);
-                !is_done && save.head.fingerprint == *fingerprint
+                !done.contains(&save.head.line) && save.head.fingerprint == *fingerprint
             };
             let next = {
                 let index = self.index();
@@ -50,16 +51,17 @@ impl Store {
             let Some(head) = next else { return lines };
             match self.read_manifest(namespace, agent, head.generation) {
                 Ok((_, tokens)) => {
-                    let line = self.stored_line(namespace, &head, tokens);
-                    lines.push((head.serial, line));
+                    done.push(head.line);
+                    lines.push((head.serial, self.stored_line(namespace, &head, tokens)));
                 }
-                Err(error) => {
-                    let agent_id = &head.agent;
-                    tracing::warn!(%agent_id, %error, "a save is no use; the one before it counts");
+                Err(StoreError::Damaged { flaw, .. }) => {
                     bad.push(head.generation);
-                    if let StoreError::Damaged { flaw, .. } = error {
-                        self.quarantine_save(namespace, agent, head.generation, flaw);
-                    }
+                    self.quarantine_save(namespace, agent, head.generation, flaw);
+                }
+                Err(StoreError::NotFound(_)) => bad.push(head.generation),
+                Err(error) => {
+                    tracing::warn!(agent = %head.agent, %error, "a save cannot be read");
+                    done.push(head.line);
                 }
             }
         }

@@ -92,13 +92,14 @@ impl Bench {
     fn draft(&self, store: &Store, agent: &str, line: Line, tokens: &[TokenId]) -> Draft {
         let namespace = Namespace::local();
         let blocks = self.sealed(store, &namespace, tokens);
+        let second_half = tokens.len() / 2..tokens.len();
         Draft {
             namespace,
             agent: AgentId::new(agent).unwrap(),
             line,
             model: self.model.clone(),
             tokens: tokens.into(),
-            replies: vec![tokens.len() / 2..tokens.len()],
+            replies: vec![second_half],
             blocks: blocks.into_iter().map(|sealed| sealed.block).collect(),
         }
     }
