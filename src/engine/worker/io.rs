@@ -87,7 +87,7 @@ pub trait Io {
 pub struct Threads {
     queued: Arc<Queued>,
     writes: Option<Sender<Write>>,
-    reads: Option<Sender<Read>>,
+    reads: Option<Sender<Box<Read>>>,
     done: Receiver<Done>,
     done_sender: Sender<Done>,
     threads: Vec<JoinHandle<()>>,
@@ -156,8 +156,9 @@ impl Io for Threads {
     }
 
     fn read(&mut self, job: Read) {
-        let sent = self.reads.as_ref().map(|reads| reads.send(job));
-        if let Some(Err(mpsc::SendError(Read { restore, index, .. }))) = sent {
+        let sent = self.reads.as_ref().map(|reads| reads.send(Box::new(job)));
+        if let Some(Err(mpsc::SendError(job))) = sent {
+            let Read { restore, index, .. } = *job;
             let _ =
                 self.done_sender.send(Done::Read { restore, index, result: Err(Failed::Stopped) });
         }
@@ -251,11 +252,16 @@ fn collect(store: &Store) {
     }
 }
 
-fn read_all(store: &Store, model: &KvModel, jobs: &Mutex<Receiver<Read>>, tell: &impl Fn(Done)) {
+fn read_all(
+    store: &Store,
+    model: &KvModel,
+    jobs: &Mutex<Receiver<Box<Read>>>,
+    tell: &impl Fn(Done),
+) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => tell(do_read(store, model, job)),
+            Ok(job) => tell(do_read(store, model, *job)),
             Err(_) => return,
         }
     }
