@@ -29,16 +29,25 @@ impl Store {
         };
         // What was used last stays what was used last.
         live.sort_by_key(|head| head.serial);
-        let copies = live.iter().map(|head| self.copy(folder, from_folder, head, to));
-        match copies.collect::<Result<Vec<Committed>, StoreError>>() {
-            Ok(copies) => merge(copies).ok_or_else(|| StoreError::NotFound(describe(from))),
-            Err(error) => {
-                // Half a fork is none.
-                if let Err(error) = self.remove_agent(namespace, to) {
-                    tracing::warn!(agent = %to, %error, "a fork that failed could not be removed");
+        let mut copies = Vec::new();
+        for head in &live {
+            match self.copy(folder, from_folder, head, to) {
+                Ok(copy) => copies.push(copy),
+                Err(error) => {
+                    self.undo_fork(namespace, to, copies);
+                    return Err(error);
                 }
-                Err(error)
             }
+        }
+        merge(copies).ok_or_else(|| StoreError::NotFound(describe(from)))
+    }
+
+    /// Half a fork is none; what went to make room for it is still to be told.
+    fn undo_fork(&self, namespace: &Namespace, to: &AgentId, copies: Vec<Committed>) {
+        let removed = copies.into_iter().flat_map(|copy| copy.removed);
+        self.index().removed.extend(removed);
+        if let Err(error) = self.remove_agent(namespace, to) {
+            tracing::warn!(agent = %to, %error, "a fork that failed could not be removed");
         }
     }
 
