@@ -18,5 +18,6 @@ mod native;
 mod serve;
 mod simulation;
 mod source;
+mod store;
 mod support;
 mod tidy;

@@ -1,6 +1,7 @@
 //! Helpers that the tests share, one file per room.
 
 pub mod cli;
+pub mod disk;
 pub mod engine;
 pub mod golden;
 pub mod greedy;
