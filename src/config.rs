@@ -24,6 +24,8 @@ pub struct Config {
     pub generate: Generate,
     #[serde(default)]
     pub serve: Serve,
+    #[serde(default)]
+    pub cache: Cache,
 }
 
 /// Defaults of `semantic generate`.
@@ -70,6 +72,15 @@ pub struct Serve {
     /// As the flag has it: `cpu` or `portable`.
     pub device: Option<String>,
     pub threads: Option<usize>,
+}
+
+/// What agents may take on disk, whichever command saves them. A GB is 10^9 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    pub budget_gb: Option<f64>,
+    pub namespace_gb: Option<f64>,
+    pub namespace_agents: Option<usize>,
 }
 
 /// How a model computes, as one of the commands has it.
@@ -171,7 +182,7 @@ mod tests {
             .collect();
         let config = Config::parse(&uncommented).expect("every example is valid");
         // Without `..`, so that a setting which the example forgets does not compile or fails.
-        let Config { data_dir, model, generate, serve } = config;
+        let Config { data_dir, model, generate, serve, cache } = config;
         assert!(data_dir.is_some() && model.is_some());
         let Generate {
             system,
@@ -217,6 +228,8 @@ mod tests {
         assert!(queue_timeout_s.is_some() && step_ms.is_some());
         assert!(lame_duck_s.is_some() && drain_timeout_s.is_some());
         assert!(kv_bits.is_some() && device.is_some() && threads.is_some());
+        let Cache { budget_gb, namespace_gb, namespace_agents } = cache;
+        assert!(budget_gb.is_some() && namespace_gb.is_some() && namespace_agents.is_some());
     }
 
     #[test]

@@ -12,8 +12,8 @@
 //! | room | what it is for | it alone names |
 //! | --- | --- | --- |
 //! | [`types`] | nouns that several rooms share | |
-//! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, stop sequences | `tokenizers`, `minijinja` |
-//! | [`model`] | finding and reading model files, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
+//! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, why two prompts part, stop sequences | `tokenizers`, `minijinja` |
+//! | [`model`] | finding and reading model files, what makes two KV caches fit, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`store`] | what agents leave, on disk: saved so that no crash loses it, verified before it is used | `blake3` |
 //! | [`engine`] | requests to tokens: continuous batching over one pool of KV blocks, what agents leave there | |
 //! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `governor`, `subtle`, status codes |
@@ -25,8 +25,12 @@
 //!
 //! The engine decides without a model and without a clock (`engine/scheduler`, `engine/agents.rs`,
 //! `engine/pool.rs` and their like); `engine/worker` takes its decisions to the model, on the one
-//! thread that has it. `tests/it/simulation.rs` runs both on a fake model by the hundred thousand
-//! steps.
+//! thread that has it, and `engine/worker/io.rs` reads and writes the store on threads beside it.
+//! `tests/it/simulation.rs` runs all of it on a fake model by the hundred thousand steps.
+//!
+//! A conversation is a *head* in the engine and a *line* in the store, which has its saves, each of
+//! a higher *generation*. A block of KV is a file that never changes, named by everything it
+//! depends on; a save is a manifest that names its blocks (`store/manifest.rs`).
 //!
 //! The model has two paths with one meaning: `model/portable.rs` is plain MLX operations,
 //! `model/cpu` this project's own kernels.
@@ -40,7 +44,8 @@
 //! To add a route: one file in `http` and one line in its router. To add an architecture: one file
 //! in `model/arch` and one line in its table. To add a model to the catalogue: one entry in
 //! `model/source/catalogue.rs`. To add a command: one file in `cli` and one variant in its enum. To
-//! add a suite to `semantic bench`: one file in `cli/bench` and one line in its table.
+//! add a part of `semantic cache`: the same in `cli/cache`. To add a suite to `semantic bench`: one
+//! file in `cli/bench` and one line in its table.
 
 pub mod types;
 

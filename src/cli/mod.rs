@@ -1,9 +1,11 @@
 //! The commands: flags in, text and exit code out.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 not
-//! started because of its settings, 130 interrupted.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 73
+//! cannot write, 75 another process is in the way, 78 not started because of its settings, 130
+//! interrupted.
 
 mod bench;
+mod cache;
 mod compute;
 mod generate;
 mod interrupt;
@@ -13,6 +15,8 @@ mod models;
 mod output;
 mod pull;
 mod serve;
+mod store;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,8 +63,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Answer a prompt on the terminal
     Generate(generate::Arguments),
-    /// List, inspect and repair what agents remember (not built yet)
-    Cache(NotBuiltYet),
+    /// List, inspect and repair what agents remember
+    Cache(cache::Arguments),
     /// Measure a model on this machine, or write a model to measure with
     Bench(bench::Arguments),
     /// Ask a running server for its health (not built yet)
@@ -103,6 +107,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments, &context()?),
         Command::Generate(arguments) => generate::run(arguments, &context()?),
+        Command::Cache(arguments) => cache::run(&arguments, &context()?),
         Command::Bench(arguments) => bench::run(&arguments, &context()?),
         Command::Pull(arguments) => pull::run(&arguments, &context()?),
         Command::Models(arguments) => models::run(&arguments, &context()?),
@@ -112,7 +117,6 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             output::data(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Cache(_) => not_built_yet("cache"),
         Command::Health(_) => not_built_yet("health"),
     }
 }

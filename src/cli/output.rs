@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -14,6 +14,10 @@ pub enum Failure {
     Failed { error: anyhow::Error, hint: Option<String> },
     /// Exit code 2: the request itself makes no sense.
     Usage(String),
+    /// Exit code 73: what is to be written cannot be.
+    CannotWrite { message: String, hint: String },
+    /// Exit code 75: another process has what this one needs; later it may go.
+    Busy { message: String, hint: String },
     /// Exit code 78: nothing is wrong with the command, but it must not run set up like this.
     Misconfigured { message: String, hint: String },
     /// Exit code 130: the user pressed Ctrl-C and knows why.
@@ -26,7 +30,9 @@ pub enum Failure {
 pub const EXIT_INTERRUPTED: u8 = 130;
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
-/// `EX_CONFIG` of sysexits.h.
+/// `EX_CANTCREAT`, `EX_TEMPFAIL` and `EX_CONFIG` of sysexits.h.
+const EXIT_CANNOT_WRITE: u8 = 73;
+const EXIT_BUSY: u8 = 75;
 const EXIT_CONFIG: u8 = 78;
 
 impl Failure {
@@ -53,11 +59,9 @@ impl Failure {
                 talk(&format!("error: {message}"));
                 ExitCode::from(EXIT_USAGE)
             }
-            Failure::Misconfigured { message, hint } => {
-                talk(&format!("error: {message}"));
-                talk(&format!("hint: {hint}"));
-                ExitCode::from(EXIT_CONFIG)
-            }
+            Failure::CannotWrite { message, hint } => report(&message, &hint, EXIT_CANNOT_WRITE),
+            Failure::Busy { message, hint } => report(&message, &hint, EXIT_BUSY),
+            Failure::Misconfigured { message, hint } => report(&message, &hint, EXIT_CONFIG),
             Failure::Failed { error, hint } => {
                 talk(&format!("error: {error:#}"));
                 if let Some(hint) = hint {
@@ -67,6 +71,12 @@ impl Failure {
             }
         }
     }
+}
+
+fn report(message: &str, hint: &str, code: u8) -> ExitCode {
+    talk(&format!("error: {message}"));
+    talk(&format!("hint: {hint}"));
+    ExitCode::from(code)
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -125,6 +135,46 @@ pub fn human_bytes(bytes: u64) -> String {
         1e6..1e9 => format!("{:.1} MB", bytes / 1e6),
         _ => format!("{:.1} GB", bytes / 1e9),
     }
+}
+
+/// A time as people and programs read it: `2026-01-02T03:04:05Z`.
+pub fn utc(time: SystemTime) -> String {
+    let seconds = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs() as i64,
+        Err(before) => -(before.duration().as_secs() as i64),
+    };
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day so many days after 1970-01-01. After Howard Hinnant's `civil_from_days`
+/// (<https://howardhinnant.github.io/date_algorithms.html>): years begin in March, so that the leap
+/// day is a year's last, and repeat every 400 years.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + next, month, day)
+}
+
+/// A name from outside on one line, without what could move a terminal's cursor or turn its
+/// direction of writing.
+pub fn printable(name: &str) -> String {
+    let shown = |c: char| match c {
+        c if c.is_control() => c.escape_default().collect::<String>(),
+        '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' => c.escape_unicode().collect(),
+        c => c.to_string(),
+    };
+    name.chars().map(shown).collect()
 }
 
 /// Shows downloads on stderr: a bar on a terminal, one line with the size off it.
@@ -190,11 +240,31 @@ pub fn bar(length: Option<u64>, numbers: &str) -> Option<ProgressBar> {
 
 #[cfg(test)]
 mod tests {
-    use super::human_bytes;
+    use super::*;
 
     #[test]
     fn bytes_read_well() {
         let all: Vec<String> = [0, 999, 1_000, 98_362_432, 4_700_000_000].map(human_bytes).to_vec();
         assert_eq!(all, ["0 B", "999 B", "1.0 kB", "98.4 MB", "4.7 GB"]);
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let at = |seconds: u64| utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_767_323_045), "2026-01-02T03:04:05Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(utc(before), "1969-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn no_name_moves_the_cursor() {
+        let harmless = "räuber 日本 \"x\" \\";
+        assert_eq!(printable(harmless), harmless);
+        let shown = printable("a\u{1b}[2Jb\n\u{202e}c\u{85}");
+        assert_eq!(shown, r"a\u{1b}[2Jb\n\u{202e}c\u{85}");
     }
 }

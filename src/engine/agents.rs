@@ -5,13 +5,14 @@
 //! latest ones and no more than [`HEADS_PER_AGENT`].
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::pool::Lease;
 use super::prefix::{Match, PrefixIndex};
-use super::store::HeadId;
 use crate::model::Spec;
-use crate::types::{AgentId, BLOCK_TOKENS, Namespace, TokenId};
+use crate::store::{BlockRef, StoredLine};
+use crate::types::{AgentId, BLOCK_TOKENS, Generation, Line, Namespace, TokenId};
 
 /// Sequences that one agent can go on from. A conversation needs one; an edited history, a side
 /// request or a parallel one under the same id needs another.
@@ -20,22 +21,29 @@ pub const HEADS_PER_AGENT: usize = 4;
 /// of agents whose blocks are in the store.
 pub const HEADS_MAX: usize = 16_384;
 
+/// A number that no other head of this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeadId(pub u64);
+
 /// All heads of all namespaces.
 #[derive(Default)]
 pub struct Agents {
     spaces: HashMap<Namespace, Space>,
     heads: HashMap<HeadId, Head>,
-    /// Heads with blocks in the pool that are safe in the store, least recently used first.
+    /// Heads by the line that they are, or are to be, in the store.
+    lines: HashMap<Line, HeadId>,
+    /// Heads with blocks in the pool that nothing is to be saved of, least recently used first.
     hot_saved: BTreeSet<(u64, HeadId)>,
-    /// Heads with blocks in the pool and nowhere else, least recently used first.
+    /// Heads with blocks in the pool that the store does not have all of, least recently used
+    /// first.
     hot_unsaved: BTreeSet<(u64, HeadId)>,
     /// Heads in the store only, least recently used first.
     warm: BTreeSet<(u64, HeadId)>,
     next_head: u64,
     /// Grows with every use.
     uses: u64,
-    /// Heads that are gone, for the store to know.
-    forgotten: Vec<HeadId>,
+    /// Lines whose heads are gone, for the store to know.
+    forgotten: Vec<Forgotten>,
 }
 
 #[derive(Default)]
@@ -53,10 +61,34 @@ pub struct Head {
     pub agent: AgentId,
     /// Those that have KV.
     pub tokens: Arc<[TokenId]>,
+    /// What follows them and has no KV: at most the last token of a reply.
+    pub rest: Vec<TokenId>,
+    /// Which of all these tokens are replies.
+    pub replies: Vec<Range<usize>>,
     /// Empty if it is in the store only.
     blocks: Vec<Lease>,
-    is_saved: bool,
+    line: Option<Line>,
+    saved: Option<Saved>,
+    /// The store gave it up to make room: it is not saved again as it is.
+    is_dropped: bool,
     last_use: u64,
+}
+
+/// What the store has of a head: all of it, or what it was some turns ago.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    pub generation: Generation,
+    /// The first so many tokens of the head.
+    pub tokens: usize,
+    pub blocks: Arc<[BlockRef]>,
+}
+
+/// A line that the store need not keep any longer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Forgotten {
+    pub namespace: Namespace,
+    pub agent: AgentId,
+    pub line: Line,
 }
 
 impl Head {
@@ -65,8 +97,32 @@ impl Head {
         &self.blocks
     }
 
+    /// The conversation of the store that it is saved as, if it has been or is about to be.
+    pub fn line(&self) -> Option<Line> {
+        self.line
+    }
+
+    pub fn saved(&self) -> Option<&Saved> {
+        self.saved.as_ref()
+    }
+
+    /// Whether the store has all of it.
+    pub fn is_saved(&self) -> bool {
+        self.saved.as_ref().is_some_and(|saved| saved.tokens == self.tokens.len())
+    }
+
     fn is_hot(&self) -> bool {
         !self.blocks.is_empty()
+    }
+
+    /// Makes it what the store has of it.
+    fn cut_to(&mut self, tokens: usize) {
+        if tokens == self.tokens.len() {
+            return;
+        }
+        self.tokens = self.tokens[..tokens].into();
+        self.rest.clear();
+        self.replies.retain(|reply| reply.end <= tokens);
     }
 }
 
@@ -76,6 +132,8 @@ pub struct Kept {
     pub agent: AgentId,
     /// Those that have KV; at least one.
     pub tokens: Arc<[TokenId]>,
+    pub rest: Vec<TokenId>,
+    pub replies: Vec<Range<usize>>,
     /// Exactly the blocks that the tokens fill.
     pub blocks: Vec<Lease>,
 }
@@ -163,17 +221,107 @@ impl Agents {
             .copied()
             .filter(|head| kept.tokens.starts_with(&self.heads[head].tokens))
             .max_by_key(|head| self.heads[head].tokens.len());
-        if let Some(head) = extended {
-            self.remove(head);
-        } else if siblings.len() >= HEADS_PER_AGENT {
+        // What the store has of it stays until the store has more.
+        let (line, saved) = match extended.and_then(|head| self.take(head)) {
+            Some(head) => (head.line, head.saved),
+            None => (None, None),
+        };
+        if extended.is_none() && siblings.len() >= HEADS_PER_AGENT {
             self.remove(siblings[0]);
         }
-        if self.heads.len() >= HEADS_MAX
-            && let Some(oldest) = self.least_recently_used()
-        {
-            self.remove(oldest);
+        self.limit();
+        let Kept { namespace, agent, tokens, rest, replies, blocks } = kept;
+        let (is_dropped, last_use) = (false, 0);
+        self.insert(Head {
+            namespace,
+            agent,
+            tokens,
+            rest,
+            replies,
+            blocks,
+            line,
+            saved,
+            is_dropped,
+            last_use,
+        })
+    }
+
+    /// The store has this: of a head that is here, or of one that is to be here from now on.
+    pub fn stored(&mut self, stored: StoredLine) {
+        let StoredLine { namespace, agent, line, generation, tokens, replies, blocks, .. } = stored;
+        let with_kv: usize = blocks.iter().map(|block| block.tokens).sum();
+        let (with_kv, rest) = tokens.split_at(with_kv);
+        if with_kv.is_empty() {
+            return;
         }
-        self.insert(kept)
+        let saved = Saved { generation, tokens: with_kv.len(), blocks: blocks.into() };
+        match self.lines.get(&line).copied() {
+            Some(id) if self.heads[&id].is_hot() => self.change(id, |head| {
+                // It may have gone on since, or have been cut and gone on otherwise.
+                head.saved = head.tokens.starts_with(with_kv).then_some(saved);
+                head.is_dropped = false;
+            }),
+            Some(id) => self.alter(id, |head| {
+                head.tokens = with_kv.into();
+                head.rest = rest.to_vec();
+                head.replies = replies;
+                head.saved = Some(saved);
+            }),
+            None => {
+                let siblings = self.siblings(&namespace, &agent);
+                if siblings.len() >= HEADS_PER_AGENT {
+                    self.leave(siblings[0]);
+                }
+                self.limit();
+                self.insert(Head {
+                    namespace,
+                    agent,
+                    tokens: with_kv.into(),
+                    rest: rest.to_vec(),
+                    replies,
+                    blocks: Vec::new(),
+                    line: Some(line),
+                    saved: Some(saved),
+                    is_dropped: false,
+                    last_use: 0,
+                });
+            }
+        }
+    }
+
+    /// The store gave a line up.
+    pub fn dropped(&mut self, line: Line) {
+        let Some(id) = self.lines.get(&line).copied() else { return };
+        match self.heads[&id].is_hot() {
+            true => self.change(id, |head| {
+                head.is_dropped = head.is_saved();
+                head.saved = None;
+            }),
+            false => self.leave(id),
+        }
+    }
+
+    /// The store has no more of a warm head than its first tokens.
+    pub fn shorten(&mut self, id: HeadId, tokens: usize) {
+        if tokens == 0 {
+            return self.leave(id);
+        }
+        self.alter(id, |head| {
+            assert!(!head.is_hot());
+            head.cut_to(tokens);
+            if let Some(saved) = &mut head.saved {
+                saved.blocks = saved.blocks[..tokens.div_ceil(BLOCK_TOKENS)].into();
+                saved.tokens = tokens;
+            }
+        });
+    }
+
+    /// The line that a head is to be saved as.
+    pub fn set_line(&mut self, id: HeadId, line: Line) {
+        if let Some(head) = self.heads.get_mut(&id) {
+            assert_eq!(head.line.replace(line), None);
+            assert_eq!(self.lines.insert(line, id), None);
+        }
     }
 
     fn siblings(&self, namespace: &Namespace, agent: &AgentId) -> Vec<HeadId> {
@@ -186,17 +334,27 @@ impl Agents {
         sets.into_iter().filter_map(BTreeSet::first).min().map(|(_, head)| *head)
     }
 
-    fn insert(&mut self, kept: Kept) -> HeadId {
+    /// Makes room for one more.
+    fn limit(&mut self) {
+        if self.heads.len() >= HEADS_MAX
+            && let Some(oldest) = self.least_recently_used()
+        {
+            self.remove(oldest);
+        }
+    }
+
+    fn insert(&mut self, mut head: Head) -> HeadId {
         self.next_head += 1;
         self.uses += 1;
         let id = HeadId(self.next_head);
-        let Kept { namespace, agent, tokens, blocks } = kept;
-        let space = self.spaces.entry(namespace.clone()).or_default();
-        space.hot.insert(Arc::clone(&tokens), id);
-        space.agents.entry(agent.clone()).or_default().push(id);
-        let last_use = self.uses;
-        let head = Head { namespace, agent, tokens, blocks, is_saved: false, last_use };
-        self.hot_unsaved.insert((last_use, id));
+        head.last_use = self.uses;
+        let space = self.spaces.entry(head.namespace.clone()).or_default();
+        space.agents.entry(head.agent.clone()).or_default().push(id);
+        self.index(&head.namespace, head.is_hot()).insert(Arc::clone(&head.tokens), id);
+        if let Some(line) = head.line {
+            self.lines.insert(line, id);
+        }
+        self.set_of(&head).insert((head.last_use, id));
         self.heads.insert(id, head);
         id
     }
@@ -208,28 +366,23 @@ impl Agents {
         self.change(id, |head| head.last_use = uses);
     }
 
-    /// It is safe in the store.
-    pub fn saved(&mut self, id: HeadId) {
-        self.change(id, |head| head.is_saved = true);
-    }
-
-    /// The hot head to give up first: the least recently used of those that are safe in the store,
-    /// or else of all.
+    /// The hot head to give up first: the least recently used of those that nothing is to be saved
+    /// of, or else of all.
     pub fn victim(&self) -> Option<HeadId> {
         self.saved_victim().or_else(|| self.hot_unsaved.first().map(|(_, head)| *head))
     }
 
-    /// The least recently used hot head that is safe in the store.
+    /// The least recently used hot head that nothing is to be saved of.
     pub fn saved_victim(&self) -> Option<HeadId> {
         self.hot_saved.first().map(|(_, head)| *head)
     }
 
-    /// Hot heads that are nowhere else, least recently used first.
+    /// Hot heads that the store does not have all of, least recently used first.
     pub fn unsaved(&self) -> impl Iterator<Item = HeadId> {
         self.hot_unsaved.iter().map(|(_, head)| *head)
     }
 
-    /// Hot heads that are safe in the store.
+    /// Hot heads that nothing is to be saved of.
     pub fn hot_saved(&self) -> impl Iterator<Item = HeadId> {
         self.hot_saved.iter().map(|(_, head)| *head)
     }
@@ -239,31 +392,39 @@ impl Agents {
         self.hot_saved.iter().chain(&self.hot_unsaved).map(|(_, head)| *head)
     }
 
-    /// Gives the head's blocks back. It stays as a warm one if it is safe in the store, and is
-    /// gone otherwise.
+    /// Gives the head's blocks back. What the store has of it stays as a warm head.
     pub fn evict(&mut self, id: HeadId) {
-        let Some(head) = self.heads.get(&id) else { return };
-        if !head.is_saved {
-            self.remove(id);
-            return;
+        let saved = self.heads.get(&id).and_then(|head| head.saved.as_ref());
+        match saved.map(|saved| saved.tokens) {
+            // A save on its way makes it known again when it arrives.
+            None => self.leave(id),
+            Some(tokens) => self.alter(id, |head| {
+                head.blocks.clear();
+                head.cut_to(tokens);
+            }),
         }
-        let (namespace, tokens) = (head.namespace.clone(), Arc::clone(&head.tokens));
-        self.change(id, |head| head.blocks.clear());
-        let space = self.spaces.get_mut(&namespace).expect("a head's namespace exists");
-        space.hot.remove(&tokens, id);
-        space.warm.insert(tokens, id);
     }
 
     /// The head is gone, from the store too.
     pub fn remove(&mut self, id: HeadId) {
-        let Some(head) = self.heads.remove(&id) else { return };
-        self.set_of(&head).remove(&(head.last_use, id));
-        if head.is_saved {
-            self.forgotten.push(id);
+        if let Some(Head { namespace, agent, line: Some(line), .. }) = self.take(id) {
+            self.forgotten.push(Forgotten { namespace, agent, line });
         }
+    }
+
+    /// The head is gone from here; what the store has of it stays there.
+    fn leave(&mut self, id: HeadId) {
+        self.take(id);
+    }
+
+    fn take(&mut self, id: HeadId) -> Option<Head> {
+        let head = self.heads.remove(&id)?;
+        self.set_of(&head).remove(&(head.last_use, id));
+        if let Some(line) = head.line {
+            self.lines.remove(&line);
+        }
+        self.index(&head.namespace, head.is_hot()).remove(&head.tokens, id);
         let space = self.spaces.get_mut(&head.namespace).expect("a head's namespace exists");
-        let index = if head.is_hot() { &mut space.hot } else { &mut space.warm };
-        index.remove(&head.tokens, id);
         let siblings = space.agents.get_mut(&head.agent).expect("a head's agent exists");
         siblings.retain(|sibling| *sibling != id);
         if siblings.is_empty() {
@@ -272,11 +433,30 @@ impl Agents {
         if space.agents.is_empty() {
             self.spaces.remove(&head.namespace);
         }
+        Some(head)
     }
 
-    /// Heads that have gone since the last call and that the store still has.
-    pub fn take_forgotten(&mut self) -> Vec<HeadId> {
+    /// Lines whose heads have gone since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<Forgotten> {
         std::mem::take(&mut self.forgotten)
+    }
+
+    /// Changes a head's tokens or tier.
+    fn alter(&mut self, id: HeadId, change: impl FnOnce(&mut Head)) {
+        let Some(head) = self.heads.get(&id) else { return };
+        let tokens = Arc::clone(&head.tokens);
+        let namespace = head.namespace.clone();
+        let is_hot = head.is_hot();
+        self.index(&namespace, is_hot).remove(&tokens, id);
+        self.change(id, change);
+        let head = &self.heads[&id];
+        let (tokens, is_hot) = (Arc::clone(&head.tokens), head.is_hot());
+        self.index(&namespace, is_hot).insert(tokens, id);
+    }
+
+    fn index(&mut self, namespace: &Namespace, is_hot: bool) -> &mut PrefixIndex {
+        let space = self.spaces.get_mut(namespace).expect("a head's namespace exists");
+        if is_hot { &mut space.hot } else { &mut space.warm }
     }
 
     /// Changes a head and moves it to the set it belongs to then.
@@ -289,7 +469,7 @@ impl Agents {
     }
 
     fn set_of(&mut self, head: &Head) -> &mut BTreeSet<(u64, HeadId)> {
-        match (head.is_hot(), head.is_saved) {
+        match (head.is_hot(), head.is_saved() || head.is_dropped) {
             (true, true) => &mut self.hot_saved,
             (true, false) => &mut self.hot_unsaved,
             (false, _) => &mut self.warm,
@@ -298,4 +478,4 @@ impl Agents {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

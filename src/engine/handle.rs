@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::keeping::Keeping;
 use super::scheduler::Limits;
-use super::store::Store;
 use super::worker::outbox::STREAM_ITEMS_MAX;
 use super::worker::thread::{self as engine_thread, Command, Setup, Shared, Submission};
 use super::worker::watchdog::PATIENCE_MIN;
@@ -72,9 +72,19 @@ impl Config {
 /// the last clone.
 #[derive(Clone)]
 pub struct Engine {
-    commands: SyncSender<Command>,
+    commands: Arc<Commands>,
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// The way to the thread, which ends when this is dropped.
+struct Commands(SyncSender<Command>);
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        // Waits only behind thousands of submissions, which the thread takes before its next step.
+        let _ = self.0.send(Command::Shutdown);
+    }
 }
 
 /// How far the engine is.
@@ -130,21 +140,29 @@ impl Engine {
     pub fn start(
         config: Config,
         tokenizer: Arc<Tokenizer>,
-        store: Box<dyn Store>,
+        keeping: Option<Keeping>,
         load: impl FnOnce() -> Result<Box<dyn Model>, String> + Send + 'static,
     ) -> Engine {
         let (sender, commands) = sync_channel(COMMANDS_MAX);
         let mut config = config;
         let on_fatal = std::mem::replace(&mut config.on_fatal, Box::new(|_| ()));
         let shared = Arc::new(Shared::new(on_fatal));
-        let setup = Setup { config, tokenizer, store, commands, shared: Arc::clone(&shared) };
+        let setup = Setup {
+            config,
+            tokenizer,
+            keeping,
+            sender: sender.clone(),
+            commands,
+            shared: Arc::clone(&shared),
+        };
         let thread = thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || engine_thread::run(setup, load));
         if let Err(error) = &thread {
             shared.fail(&format!("cannot start a thread: {error}"));
         }
-        Engine { commands: sender, shared, thread: Arc::new(Mutex::new(thread.ok())) }
+        let commands = Arc::new(Commands(sender));
+        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())) }
     }
 
     /// Waits until the model has made its first token, or says why it has not. For a thread that
@@ -165,7 +183,7 @@ impl Engine {
         let refusal = match self.status() {
             Status::Serving => {
                 let submission = Submission { request, sender: sender.clone(), is_cancelled };
-                match self.commands.try_send(Command::Submit(Box::new(submission))) {
+                match self.commands.0.try_send(Command::Submit(Box::new(submission))) {
                     Ok(()) => return stream,
                     Err(TrySendError::Full(_)) => Error::QueueFull { waiting: COMMANDS_MAX },
                     Err(TrySendError::Disconnected(_)) => Error::Stopped,
@@ -252,7 +270,7 @@ impl Engine {
 
     fn send(&self, command: Command) -> Result<(), Gone> {
         // Waits only behind thousands of submissions, which the thread takes before its next step.
-        self.commands.send(command).map_err(|_| Gone)
+        self.commands.0.send(command).map_err(|_| Gone)
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod agents;
 mod error;
 mod handle;
+mod keeping;
 pub mod pace;
 pub mod pool;
 pub mod prefix;
@@ -22,14 +23,13 @@ pub mod queue;
 mod request;
 pub mod scheduler;
 pub mod sequence;
-mod store;
 pub mod worker;
 
 pub use crate::model::sample::{Sampling, TokenLogprob};
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
+pub use keeping::Keeping;
 pub use request::{
-    Admitted, CHOICES_MAX, Choice, Delta, Event, Finish, Item, Outcome, Reply, Request, Source,
-    TOP_LOGPROBS_MAX, budget_tokens,
+    Admitted, CHOICES_MAX, Choice, Delta, Durability, Event, Finish, Item, Outcome, Reply, Request,
+    Source, TOP_LOGPROBS_MAX, budget_tokens,
 };
-pub use store::{Forgetful, HeadId, Snapshot, Store, StoreError};

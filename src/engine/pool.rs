@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::store::BlockRef;
 use crate::types::BlockId;
 
 /// The blocks `0..total` of a model's pool, each free or leased.
@@ -61,7 +62,10 @@ impl Pool {
             let (available, total) = (free.len(), self.total);
             return Err(Exhausted { requested: count, available, total });
         };
-        let lease = |block| Lease(Arc::new(Held { block, free: Arc::clone(&self.free) }));
+        let lease = |block| {
+            let free = Arc::clone(&self.free);
+            Lease(Arc::new(Held { block, stored: Mutex::new(None), free }))
+        };
         Ok(free.drain(kept..).rev().map(lease).collect())
     }
 }
@@ -69,6 +73,17 @@ impl Pool {
 impl Lease {
     pub fn id(&self) -> BlockId {
         self.0.block
+    }
+
+    /// What the block is in the store, if it is there or on its way: all of its tokens have KV and
+    /// nobody writes to it any more.
+    pub fn stored(&self) -> Option<BlockRef> {
+        self.0.stored().clone()
+    }
+
+    /// What the block is in the store. `None` if it turns out not to be there.
+    pub fn set_stored(&self, stored: Option<BlockRef>) {
+        *self.0.stored() = stored;
     }
 
     /// Whether another lease of this block exists; if so, nobody may write to it.
@@ -92,7 +107,14 @@ impl fmt::Debug for Lease {
 /// What all leases of a block share.
 struct Held {
     block: BlockId,
+    stored: Mutex<Option<BlockRef>>,
     free: Arc<FreeList>,
+}
+
+impl Held {
+    fn stored(&self) -> MutexGuard<'_, Option<BlockRef>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Held {

@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::iter;
 use std::sync::Arc;
 
-use super::HeadId;
+use super::agents::HeadId;
 use crate::types::TokenId;
 
 /// A set of token sequences with the heads that have their KV. Several heads may have the same

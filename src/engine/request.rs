@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::sample::{Sampling, TokenLogprob};
 use crate::text::Prompt;
-use crate::types::{AgentId, Namespace};
+use crate::types::{AgentId, Generation, Namespace};
 
 use super::Error;
 
@@ -35,6 +35,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Go on when the model ends its turn, e.g. to measure replies of a certain length.
     pub is_end_ignored: bool,
+    /// Nothing of it is kept, neither in the pool nor in the store.
+    pub is_ephemeral: bool,
 }
 
 /// How the reply relates to the prompt.
@@ -68,6 +70,10 @@ pub struct Admitted {
     /// Tokens of the prompt whose KV was there; all others are computed.
     pub cached_tokens: usize,
     pub source: Source,
+    /// Of the cached tokens, those that came from the store.
+    pub restored_tokens: usize,
+    /// What bringing them took.
+    pub restore: Duration,
     pub queued: Duration,
 }
 
@@ -110,17 +116,24 @@ pub enum Finish {
 /// What came of a request.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub agent: AgentId,
-    pub prompt_tokens: usize,
-    pub cached_tokens: usize,
+    /// What it found, as its first event said.
+    pub admitted: Admitted,
     /// In the order of their numbers.
     pub choices: Vec<Choice>,
-    /// From submission to admission.
-    pub queued: Duration,
     /// From admission to the first token.
     pub prefill: Duration,
     /// From the first token to the last.
     pub decode: Duration,
+    pub durability: Durability,
+}
+
+/// Whether a turn outlives the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on disk, and so are the names that lead to it.
+    Durable(Generation),
+    /// It is in memory at best: nothing keeps it, the disk fails or takes its time.
+    NotDurable,
 }
 
 /// One reply.

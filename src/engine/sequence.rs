@@ -1,5 +1,6 @@
 //! One reply on its way: its tokens, the text they make, and when it ends. Pure.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::request::{Delta, Finish, Reply};
@@ -26,6 +27,8 @@ pub struct Sequence {
     choice: usize,
     tokens: Vec<TokenId>,
     prompt_tokens: usize,
+    /// Which tokens of the prompt are earlier replies.
+    earlier_replies: Vec<Range<usize>>,
     settings: Settings,
     end_tokens: Arc<[TokenId]>,
     /// Taken when the sequence ends, and what they held back is let go.
@@ -48,7 +51,12 @@ pub struct NotANumber;
 
 impl Sequence {
     /// Choice 0. `prompt` has at least one token and is shorter than the budget.
-    pub fn new(prompt: Vec<TokenId>, settings: Settings, tokenizer: &Tokenizer) -> Sequence {
+    pub fn new(
+        prompt: Vec<TokenId>,
+        earlier_replies: Vec<Range<usize>>,
+        settings: Settings,
+        tokenizer: &Tokenizer,
+    ) -> Sequence {
         assert!(!prompt.is_empty());
         assert!(prompt.len() < settings.budget_tokens);
         let detokenizer = match settings.reply {
@@ -64,6 +72,7 @@ impl Sequence {
             choice: 0,
             prompt_tokens: prompt.len(),
             tokens: prompt,
+            earlier_replies,
             settings,
             end_tokens,
             text_state: Some(TextState { detokenizer, stops }),
@@ -212,6 +221,19 @@ impl Sequence {
         }
         (!reply.is_empty()).then(|| reply.into())
     }
+
+    /// Which tokens are replies, this one included as far as it has come. Not all of them stand for
+    /// a text: one may end inside a character.
+    pub fn replies(&self) -> Vec<Range<usize>> {
+        let mut replies = self.earlier_replies.clone();
+        if self.settings.reply == Reply::Turn {
+            let ends = usize::from(self.finish == Some(Finish::Stop));
+            let whole = self.completion_tokens() - ends;
+            let own = self.reply_tokens().map_or(whole, |tokens| tokens.len());
+            replies.extend((own > 0).then(|| self.prompt_tokens..self.prompt_tokens + own));
+        }
+        replies
+    }
 }
 
 #[cfg(test)]
@@ -241,7 +263,7 @@ mod tests {
             is_end_ignored: false,
         };
         let prompt = tokenizer.encode("a", Special::Parse).expect("it encodes");
-        Sequence::new(prompt, settings, tokenizer)
+        Sequence::new(prompt, Vec::new(), settings, tokenizer)
     }
 
     /// A sequence whose model has said these tokens, and the text it has shown.

@@ -142,6 +142,7 @@ fn describe_text(error: &text::Error) -> Described {
         | text::Error::TemplateFailed { .. }
         | text::Error::TemplateOutOfFuel { .. }
         | text::Error::TemplateTooLarge { .. }
+        | text::Error::NoTurn
         | text::Error::NoTemplate => {
             Described::new(StatusCode::BAD_REQUEST, Kind::InvalidRequest).code("invalid_messages")
         }

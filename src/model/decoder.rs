@@ -2,10 +2,12 @@
 
 use mlx_rs::{Array, ops};
 
-use super::Error;
 use super::attention::{Attention, Projections, Rule};
+use super::kv::KvConfig;
 use super::layers::{self, Activation, Bias, Embedding, Linear, Loader, NormConfig, RmsNorm};
 use super::rope::{Rope, RopeConfig};
+use super::{Error, exported};
+use crate::types::KvTensor;
 
 /// Everything about a decoder that its weights do not say.
 #[derive(Clone, Debug)]
@@ -67,6 +69,13 @@ impl LayerNorms {
         mlp: "post_attention_layernorm",
         mlp_output: None,
     };
+}
+
+impl Config {
+    /// The tensors of an exported block.
+    pub fn kv_tensors(&self, kv: KvConfig) -> Result<Vec<KvTensor>, Error> {
+        exported::tensors(kv, self.layers.len(), self.kv_heads, self.head_dim)
+    }
 }
 
 pub struct Decoder {

@@ -5,7 +5,51 @@
 //! that are there. K is dimension-major, `[head][dimension][token]`, V is `[head][token][dimension]`;
 //! `crates/kernels/src/kv.rs` has the table. Plain MLX keeps `[token][head][dimension]`.
 
-use super::kv::KvBits;
+use super::Error;
+use super::kv::{KvBits, KvConfig, KvPart, Layout};
+use crate::types::{KvAxis, KvElement, KvTensor};
+
+/// The tensors of a block of a model with so many layers and KV heads.
+pub fn tensors(
+    kv: KvConfig,
+    layers: usize,
+    heads: usize,
+    head_dim: usize,
+) -> Result<Vec<KvTensor>, Error> {
+    let mut all = Vec::new();
+    for layer in 0..layers {
+        for (which, part) in [(Part::Key, kv.key), (Part::Value, kv.value)] {
+            all.extend(part_tensors(layer, which, part, (heads, head_dim))?);
+        }
+    }
+    Ok(all)
+}
+
+fn part_tensors(
+    layer: usize,
+    which: Part,
+    part: KvPart,
+    (heads, head_dim): (usize, usize),
+) -> Result<Vec<KvTensor>, Error> {
+    let tensor = |suffix: &str, element, width| {
+        let (heads, width) = (KvAxis::Fixed(heads), KvAxis::Fixed(width));
+        let (name, shape) = match which {
+            Part::Key => ("key", [heads, width, KvAxis::Tokens]),
+            Part::Value => ("value", [heads, KvAxis::Tokens, width]),
+        };
+        KvTensor { name: format!("layer.{layer}.{name}{suffix}"), element, shape: shape.to_vec() }
+    };
+    let groups = Layout::new(part, heads, head_dim)?.groups();
+    let codes = match part.bits {
+        KvBits::Sixteen => return Ok(vec![tensor("", KvElement::F16, head_dim)]),
+        KvBits::ThirtyTwo => return Ok(vec![tensor("", KvElement::F32, head_dim)]),
+        // A byte holds the codes of two dimensions.
+        KvBits::Four => tensor(".codes", KvElement::U8, head_dim / 2),
+        KvBits::Eight => tensor(".codes", KvElement::U8, head_dim),
+    };
+    let parameters = |suffix| tensor(suffix, KvElement::F16, groups);
+    Ok(vec![codes, parameters(".scales"), parameters(".biases")])
+}
 
 /// K or V.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 
 use super::batch::{check_block, check_length};
 use super::{Batch, Error, LayerSpec, Logits, Model, Row, Spec, Wanted};
-use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
+use crate::types::{BLOCK_TOKENS, BlockId, KvAxis, KvElement, KvTensor, TokenId};
 
 /// Token and position, four bytes each.
 const TOKEN_BYTES: usize = 8;
@@ -74,6 +74,7 @@ impl Fake {
                 pool_blocks: config.pool_blocks,
                 prefill_tokens: BLOCK_TOKENS,
                 layers: vec![layer],
+                tensors: tensors(config.memory),
             },
             memory: config.memory,
             blocks: vec![block; config.pool_blocks],
@@ -145,6 +146,10 @@ impl Model for Fake {
         &self.spec
     }
 
+    fn path(&self) -> &'static str {
+        "fake"
+    }
+
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
         batch.check(&self.spec)?;
         let states = match self.memory {
@@ -186,6 +191,21 @@ impl Model for Fake {
             block.state = State { seen: words[tokens], hash: words[tokens + 1] };
         }
         Ok(())
+    }
+}
+
+/// Of an exported block, in the order of its bytes.
+fn tensors(memory: Memory) -> Vec<KvTensor> {
+    let tensor = |name: &str, axis| KvTensor {
+        name: format!("layer.0.{name}"),
+        element: KvElement::U64,
+        shape: vec![axis],
+    };
+    let entries = tensor("key", KvAxis::Tokens);
+    let state = tensor("state", KvAxis::Fixed(STATE_BYTES / KvElement::U64.bytes()));
+    match memory {
+        Memory::Tokens => vec![entries],
+        Memory::State => vec![entries, state],
     }
 }
 

@@ -60,6 +60,18 @@ impl KvConfig {
         KvConfig { key: part, value: part }
     }
 
+    /// Every way to store it.
+    pub fn all() -> impl Iterator<Item = KvConfig> {
+        let bits = [KvBits::Eight, KvBits::Four, KvBits::Sixteen, KvBits::ThirtyTwo];
+        let parts = bits.map(|bits| [false, true].map(|rotated| KvPart { bits, rotated }));
+        let parts = parts.concat();
+        let values = parts.clone();
+        parts.into_iter().flat_map(move |key| {
+            let values = values.clone().into_iter();
+            values.map(move |value| KvConfig { key, value })
+        })
+    }
+
     /// Bytes that one token leaves in one layer.
     pub fn token_bytes(self, heads: usize, head_dim: usize) -> Result<usize, Error> {
         let part = |part| Layout::new(part, heads, head_dim).map(Layout::token_bytes);
@@ -124,7 +136,7 @@ struct Part {
 
 /// The shape of one part's tokens.
 #[derive(Clone, Copy)]
-struct Layout {
+pub struct Layout {
     part: KvPart,
     heads: usize,
     head_dim: usize,
@@ -282,7 +294,7 @@ pub fn check_memory(layers: usize, token_bytes: usize, slots: usize) -> Result<(
 }
 
 impl Layout {
-    fn new(part: KvPart, heads: usize, head_dim: usize) -> Result<Layout, Error> {
+    pub fn new(part: KvPart, heads: usize, head_dim: usize) -> Result<Layout, Error> {
         if part.rotated && !head_dim.is_power_of_two() {
             return Err(Error::Setting(format!(
                 "KV rotation needs a head size that is a power of two; this model's is {head_dim}"
@@ -301,6 +313,14 @@ impl Layout {
             }
         };
         Ok(Layout { part, heads, head_dim, group })
+    }
+
+    /// Scales, or biases, per token and head; none if it has no codes.
+    pub fn groups(self) -> usize {
+        match self.part.bits {
+            KvBits::Sixteen | KvBits::ThirtyTwo => 0,
+            KvBits::Four | KvBits::Eight => self.head_dim / self.group,
+        }
     }
 
     fn token_bytes(self) -> usize {

@@ -146,6 +146,18 @@ impl ModelFiles {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Reads the weights.
     pub fn load(&self, options: LoadOptions) -> Result<Box<dyn Model>, Error> {
         match options.device {

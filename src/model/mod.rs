@@ -9,9 +9,11 @@ mod batch;
 mod checkpoint;
 mod cpu;
 mod decoder;
+mod digests;
 mod error;
 mod exported;
 pub mod fake;
+mod fingerprint;
 mod gguf;
 mod kv;
 mod layers;
@@ -37,6 +39,9 @@ pub use spec::{LayerSpec, Spec};
 /// sequence, is the engine's knowledge.
 pub trait Model {
     fn spec(&self) -> &Spec;
+
+    /// What computes, for people to read.
+    fn path(&self) -> &'static str;
 
     /// One forward pass over all rows of the batch: appends their KV to their blocks and returns
     /// the logits each row asked for, in the order of the rows.

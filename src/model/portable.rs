@@ -40,6 +40,7 @@ impl Portable {
             pool_blocks,
             prefill_tokens: PREFILL_TOKENS,
             layers: kv.layer_specs(),
+            tensors: config.kv_tensors(kv_config)?,
         };
         Ok(Portable { decoder, kv, kv_config, spec })
     }
@@ -64,6 +65,10 @@ impl Portable {
 impl Model for Portable {
     fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    fn path(&self) -> &'static str {
+        "plain MLX"
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {

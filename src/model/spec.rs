@@ -1,6 +1,6 @@
 //! What a model's KV looks like from outside: bytes per token and block, and where one can resume.
 
-use crate::types::BLOCK_TOKENS;
+use crate::types::{BLOCK_TOKENS, KvTensor};
 
 /// The shape of a model as engine and store need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Spec {
     /// New tokens per step that use this model's path well and still end soon.
     pub prefill_tokens: usize,
     pub layers: Vec<LayerSpec>,
+    /// The tensors of an exported block, in the order of its bytes. Both paths have the same.
+    pub tensors: Vec<KvTensor>,
 }
 
 /// What one layer leaves behind for each token, and at the end of each block.
@@ -67,6 +69,7 @@ mod tests {
             pool_blocks: 4,
             prefill_tokens: 32,
             layers: vec![layer; 2],
+            tensors: Vec::new(),
         }
     }
 

@@ -48,6 +48,12 @@ pub struct KvBytes {
     pub(super) kv: Range<usize>,
 }
 
+impl BlockName {
+    pub fn new(bytes: [u8; 32]) -> BlockName {
+        BlockName(bytes)
+    }
+}
+
 impl KvModel {
     /// Bytes of the KV of a block of so many tokens.
     pub fn kv_bytes(&self, tokens: usize) -> usize {

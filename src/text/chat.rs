@@ -54,6 +54,25 @@ pub fn chat_prompt(
     }
 }
 
+/// The tokens of the user's next message, from where the ids of our last reply end: what
+/// [`chat_prompt`] puts there when it gets the whole conversation.
+pub fn next_turn(
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    message: &str,
+    options: &RenderOptions,
+) -> Result<Vec<TokenId>, Error> {
+    let [user, assistant] = ["user", "assistant"].map(|role| Message::new(role, role));
+    let messages = [user, assistant, Message::new("user", message)];
+    let conversation = Conversation { messages: &messages, options };
+    let plain = template.render(&messages, options)?;
+    let mark = unused_character(&plain, conversation).ok_or(Error::NoTurn)?;
+    let reply = Reply { message: 1, text: "assistant", lists: Vec::new() };
+    let rendered = template.render(&marked(&messages, &[reply], mark), options)?;
+    let rest = rendered.rsplit_once(mark).map(|(_, rest)| rest).ok_or(Error::NoTurn)?;
+    tokenizer.encode(rest, Special::Parse)
+}
+
 /// A content of the assistant that we generated.
 struct Reply<'a> {
     /// Which message it is.

@@ -34,6 +34,9 @@ pub enum Error {
     #[error("the chat template was stopped after {steps} steps, line {line}: it may loop for ever")]
     TemplateOutOfFuel { line: usize, steps: u64 },
 
+    #[error("the chat template does not show an earlier reply, so that no turn can follow it")]
+    NoTurn,
+
     #[error("the chat template wrote more than {bytes_max} bytes")]
     TemplateTooLarge { bytes_max: usize },
 }

@@ -8,10 +8,13 @@
 //! `tokenizers` crate, and our own table of the bytes each id stands for (`pieces.rs`).
 //!
 //! [`chat_prompt`] makes a conversation a [`Prompt`]: the template's text as ids, with the ids of
-//! our own replies, which [`Replies`] remembers, in place of theirs.
+//! our own replies, which [`Replies`] remembers, in place of theirs. Where such a prompt still parts
+//! from what is remembered, [`difference`](fn@difference) says where and probably why.
 
+mod cause;
 mod chat;
 mod detokenizer;
+mod difference;
 mod error;
 mod gguf;
 mod hugging_face;
@@ -27,10 +30,12 @@ mod tokenizer;
 #[cfg(test)]
 mod tests;
 
-pub use chat::{Conversation, chat_prompt};
+pub use cause::{Cause, Role};
+pub use chat::{Conversation, chat_prompt, next_turn};
 pub use detokenizer::Detokenizer;
+pub use difference::{Difference, common_tokens, difference, text_of};
 pub use error::Error;
-pub use prompt::{Piece, Prompt};
+pub use prompt::{Piece, Prompt, Resolved};
 pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};

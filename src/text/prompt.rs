@@ -1,5 +1,6 @@
 //! A prompt as ids, with places where the same text was generated as more than one list of ids.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::types::TokenId;
@@ -19,6 +20,14 @@ pub enum Piece {
     Reply(Vec<Arc<[TokenId]>>),
 }
 
+/// A prompt with each choice made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    pub tokens: Vec<TokenId>,
+    /// Which of them are replies that were generated.
+    pub replies: Vec<Range<usize>>,
+}
+
 impl Prompt {
     pub fn new(pieces: Vec<Piece>) -> Prompt {
         Prompt { pieces }
@@ -33,10 +42,12 @@ impl Prompt {
     ///
     /// `matched` is asked once for each list, and only where there is a choice and all tokens
     /// before it are matched: beyond the first that is not, no list is better than another.
-    pub fn resolve(&self, matched: &dyn Fn(&[TokenId]) -> usize) -> Vec<TokenId> {
+    pub fn resolve(&self, matched: &dyn Fn(&[TokenId]) -> usize) -> Resolved {
         let mut tokens = Vec::new();
+        let mut replies = Vec::new();
         let mut can_match = true;
         for (index, piece) in self.pieces.iter().enumerate() {
+            let start = tokens.len();
             match piece {
                 Piece::Tokens(more) => tokens.extend_from_slice(more),
                 Piece::Reply(lists) if lists.len() > 1 && can_match => {
@@ -45,7 +56,6 @@ impl Prompt {
                         Some(Piece::Tokens(following)) => following.as_slice(),
                         Some(Piece::Reply(_)) | None => &[],
                     };
-                    let start = tokens.len();
                     let (mut best, mut longest) = (&lists[0], 0);
                     for list in lists {
                         tokens.extend_from_slice(list);
@@ -63,8 +73,11 @@ impl Prompt {
                     tokens.extend(lists.first().into_iter().flat_map(|l| l.iter()))
                 }
             }
+            if matches!(piece, Piece::Reply(_)) {
+                replies.push(start..tokens.len());
+            }
         }
-        tokens
+        Resolved { tokens, replies }
     }
 }
 
@@ -92,6 +105,10 @@ mod tests {
         Piece::Reply(lists.iter().map(|list| ids(list).into()).collect())
     }
 
+    fn is_reply(piece: &Piece) -> bool {
+        matches!(piece, Piece::Reply(_))
+    }
+
     /// The prompt of these pieces where these sequences are kept, and how often it asked.
     fn resolved(pieces: &[Piece], kept: &[&[u32]]) -> (Vec<TokenId>, usize) {
         let asked = Cell::new(0);
@@ -102,7 +119,9 @@ mod tests {
             };
             kept.iter().map(common).max().unwrap_or(0)
         };
-        (Prompt::new(pieces.to_vec()).resolve(&matched), asked.get())
+        let resolved = Prompt::new(pieces.to_vec()).resolve(&matched);
+        assert_eq!(resolved.replies.len(), pieces.iter().filter(|piece| is_reply(piece)).count());
+        (resolved.tokens, asked.get())
     }
 
     #[test]

@@ -10,12 +10,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use semantic::engine::agents::HeadId;
 use semantic::engine::pace::{Pace, Shape};
 use semantic::engine::pool::Pool;
 use semantic::engine::prefix::PrefixIndex;
 use semantic::engine::queue::Queue;
 use semantic::engine::scheduler::{Limits, Scheduler};
-use semantic::engine::{HeadId, Reply, Request};
+use semantic::engine::{Reply, Request};
 use semantic::model::sample::Sampling;
 use semantic::model::{Batch, LayerSpec, Logits, Spec, Wanted};
 use semantic::text::{Prompt, Tokenizer};
@@ -184,6 +185,7 @@ fn scheduler(load: Load) -> Case {
         pool_blocks: BLOCKS,
         prefill_tokens: 512,
         layers: vec![LayerSpec { key_bytes: 1, value_bytes: 1, snapshot_bytes: 0 }],
+        tensors: Vec::new(),
     };
     let source = TextSource::Folder {
         tokenizer_json: include_bytes!("../data/text/byte_level.tokenizer.json").to_vec(),
@@ -212,6 +214,7 @@ fn scheduler(load: Load) -> Case {
             choices: 1,
             logprobs: None,
             is_end_ignored: true,
+            is_ephemeral: false,
         }
     };
     let mut first = Vec::new();

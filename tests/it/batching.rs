@@ -3,16 +3,14 @@
 
 use std::sync::Arc;
 
-use semantic::engine::{
-    Config, Engine, Event, Forgetful, Outcome, Reply, Request, Source, Store, Stream,
-};
+use semantic::engine::{Config, Engine, Event, Keeping, Outcome, Reply, Request, Source, Stream};
 use semantic::model::sample::Sampling;
 use semantic::model::{Device, LoadOptions, ModelFiles};
 use semantic::text::{Special, Tokenizer};
 use semantic::types::{AgentId, Namespace, TokenId};
 
 use crate::support::model::smollm2;
-use crate::support::store::MemoryStore;
+use crate::support::store::{ShakyDisk, keeping};
 
 /// Prompts of real text, short and long, that begin alike in pairs.
 const PROMPT_CHARS: [usize; 8] = [90, 2_000, 350, 1_200, 40, 3_000, 700, 1_201];
@@ -30,7 +28,7 @@ struct Real {
 }
 
 impl Real {
-    fn start(pool_blocks: usize, store: Box<dyn Store>) -> Real {
+    fn start(pool_blocks: usize, keeping: Option<Keeping>) -> Real {
         let files = ModelFiles::open(smollm2()).unwrap();
         let tokenizer = Arc::new(Tokenizer::new(&files.text().unwrap()).unwrap());
         let options = LoadOptions {
@@ -40,7 +38,7 @@ impl Real {
             threads: None,
         };
         let load = move || files.load(options).map_err(|error| error.to_string());
-        let engine = Engine::start(Config::default(), Arc::clone(&tokenizer), store, load);
+        let engine = Engine::start(Config::default(), Arc::clone(&tokenizer), keeping, load);
         engine.wait_started().unwrap();
         Real { engine, tokenizer }
     }
@@ -72,6 +70,7 @@ impl Real {
             choices: 1,
             logprobs: Some(0),
             is_end_ignored: true,
+            is_ephemeral: false,
         })
     }
 }
@@ -127,7 +126,7 @@ fn wait_for_tokens(stream: &mut Stream, count: usize) {
 fn alone(real: &Real, prompts: &[Vec<TokenId>]) -> Vec<Vec<Token>> {
     let one = |(index, prompt): (usize, &Vec<TokenId>)| {
         let answer = follow(real.submit(&format!("alone {index}"), None, prompt));
-        assert_eq!(answer.outcome.cached_tokens, 0);
+        assert_eq!(answer.outcome.admitted.cached_tokens, 0);
         answer.tokens
     };
     prompts.iter().enumerate().map(one).collect()
@@ -135,7 +134,7 @@ fn alone(real: &Real, prompts: &[Vec<TokenId>]) -> Vec<Vec<Token>> {
 
 #[test]
 fn eight_at_once_get_what_eight_in_sequence_get() {
-    let real = Real::start(ROOMY, Box::new(Forgetful));
+    let real = Real::start(ROOMY, None);
     let prompts: Vec<_> = (0..8).map(|index| real.prompt(index)).collect();
     let expected = alone(&real, &prompts);
     let streams: Vec<_> =
@@ -147,13 +146,13 @@ fn eight_at_once_get_what_eight_in_sequence_get() {
     for (index, (prompt, expected)) in prompts.iter().zip(&expected).enumerate() {
         let answer = follow(real.submit("together", None, prompt));
         assert_eq!(answer.tokens, *expected, "request {index} again");
-        assert_eq!(answer.outcome.cached_tokens, prompt.len() - 1);
+        assert_eq!(answer.outcome.admitted.cached_tokens, prompt.len() - 1);
     }
 }
 
 #[test]
 fn arrivals_and_cancels_in_between_change_no_answer() {
-    let real = Real::start(ROOMY, Box::new(Forgetful));
+    let real = Real::start(ROOMY, None);
     let prompts: Vec<_> = (0..8).map(|index| real.prompt(index)).collect();
     let expected = alone(&real, &prompts);
     let mut running = Vec::new();
@@ -188,11 +187,11 @@ fn two_turns(real: &Real) -> Vec<[Answer; 2]> {
     turns.collect()
 }
 
-fn check_evicted_agents(store: Box<dyn Store>, expected_source: Source) {
-    let roomy = Real::start(ROOMY, Box::new(Forgetful));
+fn check_evicted_agents(keeping: Option<Keeping>, expected_source: Source) {
+    let roomy = Real::start(ROOMY, None);
     let expected = two_turns(&roomy);
     drop(roomy);
-    let tight = Real::start(8, store);
+    let tight = Real::start(8, keeping);
     let found = two_turns(&tight);
     let mut came_back = 0;
     for (agent, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -202,8 +201,8 @@ fn check_evicted_agents(store: Box<dyn Store>, expected_source: Source) {
         }
         came_back += usize::from(found[1].source == expected_source);
         if expected_source == Source::Warm && found[1].source == Source::Warm {
-            let cached = expected[1].outcome.cached_tokens;
-            assert_eq!(found[1].outcome.cached_tokens, cached, "agent {agent}");
+            let cached = expected[1].outcome.admitted.cached_tokens;
+            assert_eq!(found[1].outcome.admitted.cached_tokens, cached, "agent {agent}");
         }
     }
     assert!(came_back >= 3, "{came_back} agents were evicted");
@@ -211,12 +210,12 @@ fn check_evicted_agents(store: Box<dyn Store>, expected_source: Source) {
 
 #[test]
 fn evicted_agents_come_back_from_the_store_as_if_they_had_never_left() {
-    check_evicted_agents(Box::new(MemoryStore::default()), Source::Warm);
+    check_evicted_agents(Some(keeping(ShakyDisk::default().open())), Source::Warm);
 }
 
 #[test]
 fn evicted_agents_that_nobody_keeps_are_computed_again_to_the_bit() {
-    check_evicted_agents(Box::new(Forgetful), Source::Cold);
+    check_evicted_agents(None, Source::Cold);
 }
 
 /// Two replies that outgrow their window in a pool that has room for one of them.
@@ -224,19 +223,22 @@ fn evicted_agents_that_nobody_keeps_are_computed_again_to_the_bit() {
 fn parked_requests_resume_with_the_same_bits() {
     let prompts = |real: &Real| [3, 6].map(|index| real.prompt(index));
     let reply_tokens = 700;
-    let roomy = Real::start(ROOMY, Box::new(Forgetful));
+    let roomy = Real::start(ROOMY, None);
     let one = |prompt: &Vec<TokenId>| {
         follow(roomy.submit_long("alone", None, prompt, reply_tokens)).tokens
     };
     let expected: Vec<_> = prompts(&roomy).iter().map(one).collect();
     drop(roomy);
-    let tight = Real::start(8, Box::new(Forgetful));
+    let tight = Real::start(8, None);
     let streams: Vec<_> = prompts(&tight)
         .iter()
         .map(|prompt| tight.submit_long("together", None, prompt, reply_tokens))
         .collect();
-    for (stream, expected) in streams.into_iter().zip(&expected) {
-        assert_eq!(follow(stream).tokens, *expected);
+    // At the same time: nobody waits for a reader who lets a stream lie.
+    let readers: Vec<_> =
+        streams.into_iter().map(|stream| std::thread::spawn(|| follow(stream).tokens)).collect();
+    for (reader, expected) in readers.into_iter().zip(&expected) {
+        assert_eq!(reader.join().unwrap(), *expected);
     }
     assert!(tight.engine.stats().parkings > 0);
 }

@@ -213,6 +213,8 @@ fn exit_codes_tell_done_from_failed_from_misused() {
         (&["frobnicate"], 2),
         (&["generate", "hi", "--frobnicate"], 2),
         (&["completions", "frob"], 2),
+        (&["cache"], 2),
+        (&["cache", "du"], 0),
         (&["pull"], 2),
         (&["bench", "--suite", "frob"], 2),
         (&["bench", "--make-model", "frob", "--out", "x"], 2),

@@ -1,8 +1,9 @@
 //! The KV pools of both paths through the trait `Model`: what is exported, restored, shared or
 //! reused reads back as if it had just been computed, bit for bit.
 
+use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Device, LoadOptions, Model, ModelFiles, Row, Wanted};
-use semantic::types::{BLOCK_TOKENS, BlockId, TokenId};
+use semantic::types::{BLOCK_TOKENS, BlockId, KvAxis, TokenId};
 
 use crate::support::golden;
 
@@ -100,21 +101,123 @@ fn every_architecture_and_head_size_is_exported_and_restored() {
             "llama-bias",
             "mistral",
             "qwen2",
-            "qwen3",
             "qwen3-q4-g64",
-            "gemma3",
             "gemma3-wide-window",
             "gemma3-q4-g32",
         ] {
-            let (mut here, mut there) = (model(device, name, "8/4r"), model(device, name, "8/4r"));
-            let (old, new) = (table([2, 5]), table([7, 0]));
-            let tokens = ids(1, 301);
-            go_on(&mut *here, &tokens[..300], 0, &old);
-            restore((&mut *here, &old), (&mut *there, &new), 300);
-            let stayed = go_on(&mut *here, &tokens, 300, &old);
-            assert!(go_on(&mut *there, &tokens, 300, &new) == stayed, "{name}");
+            goes_on_in_a_fresh_instance(device, name, "8/4r");
         }
     }
+}
+
+/// Norms per head, and windows that end long before the sequence does.
+#[test]
+fn qwen3_and_gemma3_are_exported_and_restored_at_every_setting() {
+    for device in DEVICES {
+        for name in ["qwen3", "gemma3"] {
+            for kv in SETTINGS {
+                goes_on_in_a_fresh_instance(device, name, kv);
+            }
+        }
+    }
+}
+
+fn goes_on_in_a_fresh_instance(device: Device, name: &str, kv: &str) {
+    let (mut here, mut there) = (model(device, name, kv), model(device, name, kv));
+    assert_eq!(here.spec(), there.spec());
+    let (old, new) = (table([2, 5]), table([7, 0]));
+    let mut tokens = ids(1, 300);
+    go_on(&mut *here, &tokens, 0, &old);
+    restore((&mut *here, &old), (&mut *there, &new), 300);
+    for next in [3, 4, 5] {
+        tokens.push(TokenId(next));
+        let start = tokens.len() - 1;
+        let stayed = go_on(&mut *here, &tokens, start, &old);
+        assert!(go_on(&mut *there, &tokens, start, &new) == stayed, "{name} {kv} on {device}");
+    }
+    let export = |model: &mut dyn Model, block| model.export(block, 47).unwrap();
+    assert!(export(&mut *here, old[1]) == export(&mut *there, new[1]), "{name} {kv} on {device}");
+}
+
+/// Its state is the block's, not a token's, so it comes back only with the whole of what was written.
+#[test]
+fn a_stateful_model_is_exported_and_restored() {
+    let fake = || {
+        let config = FakeConfig {
+            vocabulary: 97,
+            context_tokens: 2048,
+            pool_blocks: 8,
+            memory: Memory::State,
+        };
+        Fake::new(config)
+    };
+    for len in [1, 255, 256, 257, 512, 700] {
+        let (mut here, mut there) = (fake(), fake());
+        let (old, new) = (table([2, 5, 1]), table([7, 0, 4]));
+        let mut tokens: Vec<TokenId> = (0..len).map(|i| TokenId(i * 7 % 97)).collect();
+        go_on(&mut here, &tokens, 0, &old);
+        restore((&mut here, &old), (&mut there, &new), tokens.len());
+        for next in [3, 4] {
+            tokens.push(TokenId(next));
+            let start = tokens.len() - 1;
+            let stayed = go_on(&mut here, &tokens, start, &old);
+            assert!(go_on(&mut there, &tokens, start, &new) == stayed, "{len} tokens");
+        }
+    }
+}
+
+#[test]
+fn a_block_has_the_tensors_that_its_spec_lists() {
+    for name in ["llama-f32", "qwen3-q4-g64", "gemma3"] {
+        for kv in ["32", "16/16", "8/8", "8/4", "8/4r", "4/4", "16/4"] {
+            let lists = DEVICES.map(|device| {
+                let mut model = model(device, name, kv);
+                check_tensors(&mut *model, &format!("{name} {kv} on {device}"));
+                model.spec().tensors.clone()
+            });
+            assert_eq!(lists[0], lists[1], "{name} {kv}");
+        }
+    }
+    for memory in [Memory::Tokens, Memory::State] {
+        let config = FakeConfig { vocabulary: 288, context_tokens: 2048, pool_blocks: 8, memory };
+        check_tensors(&mut Fake::new(config), &format!("the fake with {memory:?}"));
+    }
+}
+
+/// Of a full block, cut to fewer tokens along the axis that is the tokens' in each tensor, is what a
+/// part of it is exported as: shapes that were wrong would cut out something else.
+fn check_tensors(model: &mut dyn Model, what: &str) {
+    let (spec, block) = (model.spec().clone(), table([3]));
+    go_on(model, &ids(1, BLOCK_TOKENS), 0, &block);
+    let full = model.export(block[0], BLOCK_TOKENS).unwrap();
+    for tokens in [0, 1, 100, BLOCK_TOKENS] {
+        let bytes: usize = spec.tensors.iter().map(|tensor| tensor.bytes(tokens)).sum();
+        assert_eq!(bytes, spec.block_bytes(tokens), "{what}: {tokens} tokens");
+        let mut cut = Vec::new();
+        let mut rest = &full[..];
+        for tensor in &spec.tensors {
+            let (bytes, others) = rest.split_at(tensor.bytes(BLOCK_TOKENS));
+            rest = others;
+            let along = tensor.shape.iter().position(|axis| *axis == KvAxis::Tokens);
+            let inner: usize = match along {
+                Some(axis) => tensor.shape(1)[axis..].iter().product(),
+                None => bytes.len() / tensor.element.bytes(),
+            };
+            let token = inner * tensor.element.bytes();
+            match along {
+                Some(_) => bytes
+                    .chunks(token * BLOCK_TOKENS)
+                    .for_each(|row| cut.extend_from_slice(&row[..token * tokens])),
+                None => cut.extend_from_slice(bytes),
+            }
+        }
+        assert!(rest.is_empty());
+        if tokens > 0 {
+            assert!(model.export(block[0], tokens).unwrap() == cut, "{what}: {tokens} tokens");
+        }
+    }
+    let names: std::collections::BTreeSet<_> = spec.tensors.iter().map(|it| &it.name).collect();
+    assert_eq!(names.len(), spec.tensors.len(), "{what}: two tensors have one name");
 }
 
 /// The portable path promises it for equal chunks only: MLX picks its kernels by shape.

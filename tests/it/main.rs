@@ -5,6 +5,7 @@
 mod bad_input;
 mod batching;
 mod bench;
+mod cache;
 mod chat;
 mod cli;
 mod engine;
@@ -15,6 +16,8 @@ mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
 mod native;
+mod promise;
+mod remembering;
 mod serve;
 mod simulation;
 mod source;

@@ -1,106 +1,18 @@
 //! `semantic serve` as a process: starting, refusing to start, signals, exit codes.
 
-use crate::support::cli::{Machine, Ran, copy_folder, tiny_with_a_long_context, wait};
+use crate::support::cli::{Machine, copy_folder, tiny_with_a_long_context};
 use crate::support::golden::data;
 use crate::support::http::{Client, Request, hello, is_once_below, wait_until};
+use crate::support::process::Process;
 use expect_test::{Expect, expect};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value as Json, json};
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn tiny() -> String {
     data("tiny/llama-f16").display().to_string()
-}
-
-/// A server that has said where it listens.
-struct Process {
-    child: Option<Child>,
-    /// What it has said so far, and who listens.
-    said: Arc<Mutex<String>>,
-    listener: Option<JoinHandle<()>>,
-    address: SocketAddr,
-}
-
-impl Process {
-    fn start(mut command: Command) -> Process {
-        let mut child = command.spawn().expect("the program starts");
-        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-        let said = Arc::new(Mutex::new(String::new()));
-        let hears = Arc::clone(&said);
-        let listener = std::thread::spawn(move || {
-            let mut line = String::new();
-            while stderr.read_line(&mut line).expect("text") > 0 {
-                hears.lock().expect("the text").push_str(&line);
-                line.clear();
-            }
-        });
-        let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let listener = Some(listener);
-        let mut process = Process { child: Some(child), said, listener, address };
-        let line = process.wait_for("listening on http://");
-        let address = line.rsplit('/').next().expect("an address");
-        process.address = address.parse().expect("an address");
-        process
-    }
-
-    /// With a model that is ready.
-    fn serving(machine: &Machine, model: &str, flags: &[&str]) -> Process {
-        let arguments =
-            [&["serve", "--no-auth", "--port=0", "--threads=1", "-m", model], flags].concat();
-        let process = Process::start(machine.command(&arguments));
-        process.wait_for(&format!("{model} is ready after "));
-        process
-    }
-
-    /// The line with this text.
-    fn wait_for(&self, text: &str) -> String {
-        let mut found = None;
-        wait_until(text, || {
-            let said = self.said.lock().expect("the text");
-            found = said.lines().find(|line| line.contains(text)).map(str::to_owned);
-            found.is_some()
-        });
-        found.expect("it was waited for")
-    }
-
-    fn client(&self) -> Client {
-        Client::new(self.address)
-    }
-
-    fn status(&self, path: &str) -> u16 {
-        self.client().send(&Request::get(path)).status
-    }
-
-    fn kill(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it has not ended");
-        kill_process(Pid::from_child(child), signal).expect("it runs");
-    }
-
-    /// Waits for its end. What it said while it started is left out.
-    fn end(&mut self) -> Ran {
-        let mut ran = Ran::of(wait(self.child.take().expect("it has not ended")));
-        self.listener.take().expect("a thread").join().expect("it hears all");
-        let said = self.said.lock().expect("the text");
-        let is_start =
-            |line: &&str| line.starts_with("listening on") || line.contains("is ready after");
-        ran.stderr =
-            said.lines().filter(|line| !is_start(line)).map(|line| format!("{line}\n")).collect();
-        ran
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
 
 /// An answer that goes on until it is cut, of which something has come: each token makes itself
@@ -143,7 +55,11 @@ fn the_server_answers_as_generate_does() {
     process.kill(Signal::INT);
     let ran = process.end();
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "", ""), "{ran:?}");
-    assert_eq!(machine.stored(), Vec::<String>::new());
+    // Its agents, and what it remembers of model files.
+    let stored = machine.stored();
+    let is_known =
+        |path: &String| ["data/cache/", "data/digests/"].iter().any(|at| path.starts_with(at));
+    assert!(stored.iter().all(is_known), "{stored:?}");
 }
 
 #[test]

@@ -13,17 +13,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
-use semantic::engine::worker::{Clock, Watch, Worker};
-use semantic::engine::{Error, Event, Finish, HeadId, Reply, Request, Snapshot, Store, StoreError};
+use semantic::engine::worker::{Clock, Keeper, Watch, Worker};
+use semantic::engine::{Error, Event, Finish, Reply, Request};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
-use semantic::model::{Batch, Model, Row, Wanted};
+use semantic::model::{Batch, Model, Row, Spec, Wanted};
+use semantic::store::KvModel;
 use semantic::text::{Prompt, Tokenizer};
-use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Namespace, TokenId};
+use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Fingerprint, Namespace, TokenId};
 
-use crate::support::engine::{Control, Failing, FakeStore, Fault, controlled};
+use crate::support::engine::{Control, Fault, controlled};
+use crate::support::io::SlowIo;
 use crate::support::random::Random;
 use crate::support::scale::scaled;
+use crate::support::store::{Failing, ShakyDisk, lines};
 use crate::support::text::byte_level_tokenizer;
 
 /// Steps in all when everything is run.
@@ -36,9 +39,9 @@ const CONTEXT_TOKENS: usize = 1_800;
 const VOCABULARY: usize = 64;
 const QUEUE_TIME: Duration = Duration::from_secs(5);
 const STEP_TIME: Duration = Duration::from_millis(20);
-/// Longer than any request here: an oldest request that takes more steps than it has tokens is
-/// starving.
-const SLACK_STEPS: usize = 4;
+/// An oldest request that takes so many more steps than it has tokens is starving. Its memory may
+/// have to come from the disk first, and be saved last.
+const SLACK_STEPS: usize = 200;
 
 /// One world alone.
 const SEED: &str = "SEMANTIC_TEST_SEED";
@@ -73,6 +76,7 @@ fn simulated_engines_mix_nothing_up_and_starve_nobody() {
     assert!(totals.late > 0);
     assert!(totals.failed > 0);
     assert!(totals.failed_saves > 0);
+    assert!(totals.restarts > 0);
 }
 
 /// What came to pass.
@@ -90,6 +94,7 @@ struct Totals {
     parkings: usize,
     tokens: usize,
     failed_saves: usize,
+    restarts: usize,
 }
 
 impl Totals {
@@ -107,6 +112,7 @@ impl Totals {
         self.parkings += other.parkings;
         self.tokens += other.tokens;
         self.failed_saves += other.failed_saves;
+        self.restarts += other.restarts;
     }
 }
 
@@ -131,25 +137,6 @@ impl Watch for FakeTime {
     fn end(&self) {}
 }
 
-/// Nothing is kept: what is evicted is computed again.
-struct NoStore;
-
-impl Store for NoStore {
-    fn keeps(&self) -> bool {
-        false
-    }
-
-    fn save(&mut self, _: Snapshot) -> Result<(), StoreError> {
-        unreachable!("it keeps nothing")
-    }
-
-    fn load(&mut self, _: HeadId, _: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        unreachable!("it keeps nothing")
-    }
-
-    fn forget(&mut self, _: HeadId) {}
-}
-
 /// One request, with what has come of it.
 struct Asked {
     namespace: usize,
@@ -170,8 +157,12 @@ struct World {
     time: Rc<FakeTime>,
     worker: Worker,
     control: Control,
-    /// If the store keeps anything.
-    store: Option<FakeStore>,
+    /// If agents are kept.
+    disk: Option<ShakyDisk>,
+    io: Option<SlowIo>,
+    is_evicting: bool,
+    limits: Limits,
+    pool_blocks: usize,
     memory: Memory,
     /// Requests whose replies may be longer than the window.
     long_percent: usize,
@@ -182,6 +173,27 @@ struct World {
     /// What each agent has said and heard, by namespace and agent.
     histories: Vec<Vec<Vec<TokenId>>>,
     totals: Totals,
+}
+
+/// What a process that starts on this disk saves and restores with.
+fn start(
+    disk: &ShakyDisk,
+    scheduler: &mut Scheduler,
+    spec: &Spec,
+    random: &mut Random,
+) -> (Keeper, SlowIo) {
+    let store = disk.open();
+    for line in lines(&store) {
+        scheduler.found(line);
+    }
+    let model = Arc::new(KvModel {
+        fingerprint: Fingerprint([7; 32]),
+        name: "fake".to_owned(),
+        producer: "fake".to_owned(),
+        tensors: spec.tensors.clone(),
+    });
+    let io = SlowIo::new(Arc::clone(&store), Arc::clone(&model), Random::new(random.next()));
+    (Keeper::new(store, model, Box::new(io.clone())), io)
 }
 
 impl World {
@@ -212,19 +224,21 @@ impl World {
             queue_time: QUEUE_TIME,
             instance: seed,
         };
-        let store = (random.range(0..4) > 0).then(FakeStore::default);
-        let boxed: Box<dyn Store> = match &store {
-            Some(store) => Box::new(store.clone()),
-            None => Box::new(NoStore),
-        };
-        let scheduler =
-            Scheduler::new(limits, model.spec().clone(), tokenizer.clone(), store.is_some());
+        let disk = (random.range(0..4) > 0).then(ShakyDisk::default);
+        let mut scheduler =
+            Scheduler::new(limits.clone(), model.spec().clone(), tokenizer.clone(), disk.is_some());
+        let io = disk.as_ref().map(|disk| start(disk, &mut scheduler, model.spec(), &mut random));
+        let (keeper, io) = io.unzip();
         let histories = vec![vec![Vec::new(); random.range(2..8)]; 2];
         World {
             time: Rc::new(FakeTime { now: Cell::new(Instant::now()), slowness: Cell::new(1.0) }),
-            worker: Worker::new(scheduler, Box::new(model), boxed),
+            worker: Worker::new(scheduler, Box::new(model), keeper),
             control,
-            store,
+            disk,
+            io,
+            is_evicting: false,
+            limits,
+            pool_blocks,
             memory,
             long_percent,
             oracle: fake(CONTEXT_TOKENS.div_ceil(BLOCK_TOKENS)),
@@ -262,17 +276,18 @@ impl World {
         }
         assert_eq!(self.worker.scheduler.finished_requests() - before, accepted);
         assert!(self.in_flight.is_empty());
-        self.set_failing(false);
-        let evicted = self.worker.evict_all();
-        assert_eq!(evicted.failed, 0);
+        self.set_failing(Failing::Nothing);
+        // One may have failed to save in a hurry that is not over.
+        for _ in 0..2 {
+            self.worker.evict_all();
+            self.is_evicting = true;
+            while self.is_evicting {
+                self.step();
+            }
+        }
         self.worker.scheduler.assert_consistent();
         assert_eq!(self.worker.scheduler.stats().blocks_used, 0);
-        self.totals.parkings = self.worker.scheduler.stats().parkings as usize;
-        if let Some(store) = &self.store {
-            let kept = store.kept();
-            self.totals.failed_saves = kept.failed_saves;
-            self.totals.restored = kept.loads;
-        }
+        self.count_io();
         self.totals
     }
 
@@ -326,6 +341,7 @@ impl World {
             choices,
             logprobs: Some(0),
             is_end_ignored,
+            is_ephemeral: self.random.range(0..20) == 0,
         };
         let asked = Asked {
             namespace,
@@ -356,9 +372,14 @@ impl World {
                 let id = *self.in_flight.keys().nth(index).unwrap();
                 self.worker.scheduler.cancel(id, self.time.now());
             }
-            30..33 => drop(self.worker.evict_all()),
-            33..40 => self.set_failing(true),
-            40..60 => self.set_failing(false),
+            30..33 => {
+                self.worker.evict_all();
+                self.is_evicting = true;
+            }
+            33..38 => self.set_failing(Failing::Writes),
+            38 => self.set_failing(Failing::Reads),
+            39 => self.set_failing(Failing::Flips),
+            40..60 => self.set_failing(Failing::Nothing),
             60 => self.worker.scheduler.cut(),
             61..70 => {
                 self.time.slowness.set(self.random.range(1..1_000) as f64 / 10.0);
@@ -371,17 +392,67 @@ impl World {
                 self.control.fail_at(position, TokenId(token as u32), fault);
             }
             110..170 => self.time.slowness.set(1.0),
+            170 => self.restart(),
             _ => (),
         }
         self.hear();
     }
 
-    fn set_failing(&mut self, is_failing: bool) {
-        let Some(store) = &self.store else { return };
-        store.kept().failing = match is_failing {
-            true => Failing::Everything,
-            false => Failing::Nothing,
-        };
+    fn set_failing(&mut self, failing: Failing) {
+        if let Some(disk) = &self.disk {
+            disk.set_failing(failing);
+        }
+    }
+
+    /// The process dies, with everything that is on its way, and another starts on its disk.
+    fn restart(&mut self) {
+        let Some(disk) = self.disk.clone() else { return };
+        self.count_io();
+        let fake = Fake::new(FakeConfig {
+            vocabulary: VOCABULARY,
+            context_tokens: CONTEXT_TOKENS,
+            pool_blocks: self.pool_blocks,
+            memory: self.memory,
+        });
+        let (model, control) = controlled(fake);
+        let mut scheduler = Scheduler::new(
+            self.limits.clone(),
+            model.spec().clone(),
+            Arc::clone(&self.tokenizer),
+            true,
+        );
+        // The lock of the old process is free once it is gone.
+        self.io = None;
+        self.worker = Worker::new(
+            Scheduler::new(
+                self.limits.clone(),
+                model.spec().clone(),
+                Arc::clone(&self.tokenizer),
+                false,
+            ),
+            Box::new(Fake::new(FakeConfig {
+                vocabulary: VOCABULARY,
+                context_tokens: CONTEXT_TOKENS,
+                pool_blocks: 1,
+                memory: self.memory,
+            })),
+            None,
+        );
+        disk.set_failing(Failing::Nothing);
+        let (keeper, io) = start(&disk, &mut scheduler, model.spec(), &mut self.random);
+        self.worker = Worker::new(scheduler, Box::new(model), Some(keeper));
+        (self.control, self.io) = (control, Some(io));
+        self.in_flight.clear();
+        self.is_evicting = false;
+        self.totals.restarts += 1;
+    }
+
+    fn count_io(&mut self) {
+        if let Some(io) = &self.io {
+            self.totals.failed_saves += io.failed_saves();
+            self.totals.restored += io.restored_blocks();
+        }
+        self.totals.parkings += self.worker.scheduler.stats().parkings as usize;
     }
 
     fn step(&mut self) {
@@ -395,6 +466,9 @@ impl World {
         self.worker.turn(&*time, &*time).expect("the fake does not panic");
         self.control.forget();
         self.totals.steps += 1;
+        if self.is_evicting && self.worker.evicted().is_some() {
+            self.is_evicting = false;
+        }
         self.worker.scheduler.assert_consistent();
         self.hear();
     }

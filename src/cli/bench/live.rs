@@ -10,9 +10,7 @@ use super::rounds::Work;
 use super::setup::Setup;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
-use crate::engine::{
-    Config, Engine, Error, Event, Forgetful, Outcome, Reply, Request, Stats, Stream,
-};
+use crate::engine::{Config, Engine, Error, Event, Outcome, Reply, Request, Stats, Stream};
 use crate::model::sample::Sampling;
 use crate::model::{LoadOptions, ModelFiles, Spec};
 use crate::text::Tokenizer;
@@ -62,7 +60,7 @@ impl Live<'_> {
         let files = ModelFiles::open(&setup.model_path)?;
         let load = move || files.load(options).map_err(|error| error.to_string());
         let config = Config { running_max, ..Config::default() };
-        let engine = Engine::start(config, Arc::new(tokenizer), Box::new(Forgetful), load);
+        let engine = Engine::start(config, Arc::new(tokenizer), None, load);
         engine.wait_started().map_err(anyhow::Error::msg)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(Live { engine, runtime, interrupt: &setup.interrupt })
@@ -93,6 +91,7 @@ impl Live<'_> {
             choices: 1,
             logprobs: None,
             is_end_ignored: true,
+            is_ephemeral: false,
         };
         (Instant::now(), self.engine.submit(request))
     }
@@ -138,7 +137,7 @@ impl Live<'_> {
         let timelines = self.run_all(prompts, tokens)?;
         let seconds = started.elapsed().as_secs_f64();
         for timeline in timelines {
-            assert_eq!(timeline.outcome.cached_tokens, context - 1);
+            assert_eq!(timeline.outcome.admitted.cached_tokens, context - 1);
             assert_eq!(timeline.outcome.choices[0].completion_tokens, tokens);
         }
         Ok((sequences * tokens) as f64 / seconds)

@@ -247,6 +247,7 @@ mod tests {
             pool_blocks: 4,
             prefill_tokens: 32,
             layers: vec![LayerSpec { key_bytes: 3, value_bytes: 2, snapshot_bytes: 0 }; 2],
+            tensors: Vec::new(),
         };
         assert_eq!(prefill_operations(&summary, 4), 2.0 * (1000.0 + 100.0));
         let decode = Work::Decode { context: 100, tokens: 3 };
@@ -266,6 +267,7 @@ mod tests {
             pool_blocks: 4,
             prefill_tokens: 32,
             layers: vec![layer; 3],
+            tensors: Vec::new(),
         };
         let summary = ModelSummary {
             context_tokens: 1024,

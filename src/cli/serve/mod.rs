@@ -20,7 +20,8 @@ use super::compute::{Compute, ComputeFlags};
 use super::generate::random_seed;
 use super::model::{self, ModelFlag, name_model};
 use super::output::{self, Failure, human_bytes};
-use crate::engine::{self, Engine, Forgetful};
+use super::store::{self, Access};
+use crate::engine::{self, Engine, Keeping};
 use crate::http::{self, App, Serving};
 use crate::model::LoadOptions;
 use crate::model::source::ResolvedModel;
@@ -167,6 +168,8 @@ fn start(
     fatal: watch::Sender<Option<String>>,
     app: &App,
 ) -> Result<Engine, Failure> {
+    // First, so that a second server on this folder ends before it fetches or loads anything.
+    let store = store::open(context, Access::Write)?;
     let resolved = model::resolve(&plan.name, context, plan.is_quiet)?;
     let files = model::open(&resolved)?;
     let text = files.text()?;
@@ -174,6 +177,11 @@ fn start(
     let tokenizer = Arc::new(Tokenizer::new(&text).map_err(of_model)?);
     let template = ChatTemplate::new(&text).map_err(of_model)?;
     let kv = plan.compute.kv.unwrap_or(resolved.kv);
+    let keeping = Keeping {
+        store,
+        fingerprint: files.fingerprint(kv, &store::digests(context))?,
+        model: resolved.name.clone(),
+    };
     let options = LoadOptions {
         kv,
         pool_blocks: pool_blocks(plan.engine.kv_pool_bytes, files.block_bytes(kv)?)?,
@@ -195,7 +203,7 @@ fn start(
     let path = resolved.path.clone();
     let load =
         move || files.load(options).map_err(|error| format!("{:#}", name_model(error, &path)));
-    let engine = Engine::start(config, Arc::clone(&tokenizer), Box::new(Forgetful), load);
+    let engine = Engine::start(config, Arc::clone(&tokenizer), Some(keeping), load);
     let model = public_name(&resolved);
     let serving = Serving { engine: engine.clone(), tokenizer, template, model };
     app.start_serving(serving);

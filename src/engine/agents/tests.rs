@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::pool::Pool;
 use crate::model::LayerSpec;
+use crate::store::BlockName;
 
 fn spec(snapshot_bytes: usize) -> Spec {
     Spec {
@@ -13,6 +14,7 @@ fn spec(snapshot_bytes: usize) -> Spec {
         pool_blocks: 64,
         prefill_tokens: 64,
         layers: vec![LayerSpec { key_bytes: 8, value_bytes: 0, snapshot_bytes }],
+        tensors: Vec::new(),
     }
 }
 
@@ -22,6 +24,25 @@ fn namespace(number: usize) -> Namespace {
 
 fn ids(ids: &[u32]) -> Vec<TokenId> {
     ids.iter().copied().map(TokenId).collect()
+}
+
+/// A head as the store has it once all of it is saved.
+pub(in crate::engine) fn stored(head: &Head, line: Line) -> StoredLine {
+    let block = |tokens: &[TokenId]| BlockRef {
+        name: BlockName::new([0; 32]),
+        digest: [0; 32],
+        tokens: tokens.len(),
+        file_bytes: 0,
+    };
+    StoredLine {
+        namespace: head.namespace.clone(),
+        agent: head.agent.clone(),
+        line,
+        generation: Generation(1),
+        tokens: head.tokens.clone(),
+        replies: Vec::new(),
+        blocks: head.tokens.chunks(BLOCK_TOKENS).map(block).collect(),
+    }
 }
 
 /// Agents with the pool that their blocks come from.
@@ -38,7 +59,20 @@ impl World {
     fn keep(&mut self, space: usize, agent: usize, tokens: &[TokenId]) -> HeadId {
         let blocks = self.pool.allocate(tokens.len().div_ceil(BLOCK_TOKENS)).expect("it is large");
         let agent = AgentId::new(&format!("a{agent}")).expect("a short name");
-        self.agents.keep(Kept { namespace: namespace(space), agent, tokens: tokens.into(), blocks })
+        let (namespace, tokens) = (namespace(space), tokens.into());
+        let (rest, replies) = (Vec::new(), Vec::new());
+        self.agents.keep(Kept { namespace, agent, tokens, rest, replies, blocks })
+    }
+
+    /// All of a head is in the store from now on.
+    fn save(&mut self, id: HeadId) {
+        let Some(head) = self.agents.head(id) else { return };
+        let line = head.line().unwrap_or(Line(id.0));
+        let stored = stored(head, line);
+        if head.line().is_none() {
+            self.agents.set_line(id, line);
+        }
+        self.agents.stored(stored);
     }
 
     fn find(&self, query: &[u32]) -> Option<(HeadId, usize)> {
@@ -53,7 +87,7 @@ fn eviction_returns_blocks_to_pool() {
     let saved = world.keep(0, 0, &vec![TokenId(1); 2 * BLOCK_TOKENS + 1]);
     let unsaved = world.keep(0, 1, &ids(&[2]));
     assert_eq!(world.pool.used(), 4);
-    world.agents.saved(saved);
+    world.save(saved);
     world.agents.evict(saved);
     assert_eq!(world.pool.used(), 1);
     world.agents.evict(unsaved);
@@ -68,13 +102,56 @@ fn eviction_returns_blocks_to_pool() {
 fn a_turn_takes_the_place_of_the_head_it_extends() {
     let mut world = World::new();
     let first = world.keep(0, 0, &ids(&[1, 2]));
-    world.agents.saved(first);
+    world.save(first);
+    let line = world.agents.head(first).and_then(Head::line);
     let other = world.keep(0, 0, &ids(&[1, 3]));
     let second = world.keep(0, 0, &ids(&[1, 2, 3]));
     assert_eq!(world.agents.heads(), 2);
-    assert_eq!(world.agents.take_forgotten(), [first]);
+    // In the store it is the same conversation, of which there is the first part.
+    let head = world.agents.head(second).expect("it is there");
+    assert_eq!((head.line(), head.saved().map(|saved| saved.tokens)), (line, Some(2)));
+    assert!(world.agents.take_forgotten().is_empty());
     assert_eq!(world.find(&[1, 2, 3, 4]), Some((second, 3)));
     assert_eq!(world.find(&[1, 3, 4]), Some((other, 2)));
+}
+
+#[test]
+fn a_head_that_leaves_unsaved_is_what_the_store_has_of_it() {
+    let mut world = World::new();
+    let first = world.keep(0, 0, &ids(&[1, 2]));
+    world.save(first);
+    let second = world.keep(0, 0, &ids(&[1, 2, 3]));
+    let unsaved = stored(world.agents.head(second).expect("it is there"), Line(first.0));
+    world.agents.evict(second);
+    assert_eq!(world.pool.used(), 0);
+    let warm = |world: &World| {
+        let found = world.agents.find_warm(&namespace(0), &ids(&[1, 2, 3, 4]), &spec(0));
+        found.map(|found| found.tokens)
+    };
+    assert_eq!(warm(&world), Some(2));
+    // Its save was on the way.
+    world.agents.stored(unsaved);
+    assert_eq!((warm(&world), world.agents.heads()), (Some(3), 1));
+}
+
+#[test]
+fn what_the_store_gives_up_is_gone_if_it_is_nowhere_else() {
+    let mut world = World::new();
+    let hot = world.keep(0, 0, &ids(&[1]));
+    let warm = world.keep(0, 0, &ids(&[2]));
+    world.save(hot);
+    world.save(warm);
+    world.agents.evict(warm);
+    for head in [hot, warm] {
+        world.agents.dropped(Line(head.0));
+    }
+    assert!(world.agents.head(warm).is_none());
+    // It is not saved again as it is: what made room would have to go.
+    assert_eq!(world.agents.unsaved().count(), 0);
+    assert_eq!(world.agents.saved_victim(), Some(hot));
+    world.agents.evict(hot);
+    assert_eq!(world.agents.heads(), 0);
+    assert!(world.agents.take_forgotten().is_empty());
 }
 
 #[test]
@@ -107,7 +184,7 @@ fn access_a_then_add_d_evicts_b() {
     world.agents.touch(a);
     assert_eq!(world.agents.victim(), Some(b));
     // What is safe in the store goes first, however lately it was used.
-    world.agents.saved(c);
+    world.save(c);
     assert_eq!(world.agents.victim(), Some(c));
     assert_eq!(world.agents.saved_victim(), Some(c));
     world.agents.evict(c);
@@ -156,18 +233,25 @@ struct NaiveHead {
     agent: usize,
     tokens: Vec<TokenId>,
     is_hot: bool,
-    is_saved: bool,
+    /// The head that its conversation was first saved as, and tokens that the store has of it.
+    saved: Option<(HeadId, usize)>,
+}
+
+impl NaiveHead {
+    fn is_saved(&self) -> bool {
+        self.saved.is_some_and(|(_, tokens)| tokens == self.tokens.len())
+    }
 }
 
 /// The least recently used first.
 #[derive(Default)]
 struct Naive {
     heads: Vec<NaiveHead>,
-    forgotten: Vec<HeadId>,
+    forgotten: Vec<Line>,
 }
 
 impl Naive {
-    fn keep(&mut self, kept: NaiveHead) {
+    fn keep(&mut self, mut kept: NaiveHead) {
         let is_sibling = |head: &&NaiveHead| (head.space, head.agent) == (kept.space, kept.agent);
         let mut siblings: Vec<NaiveHead> = self.heads.iter().filter(is_sibling).cloned().collect();
         siblings.sort_by_key(|head| head.id);
@@ -178,7 +262,10 @@ impl Naive {
         let is_extended = |head: &&NaiveHead| kept.tokens.starts_with(&head.tokens);
         let extended = siblings.iter().filter(is_extended).max_by_key(|head| head.tokens.len());
         match extended {
-            Some(head) => self.remove(head.id),
+            Some(extended) => {
+                kept.saved = extended.saved;
+                self.heads.retain(|head| head.id != extended.id);
+            }
             None if siblings.len() == HEADS_PER_AGENT => self.remove(siblings[0].id),
             None => (),
         }
@@ -196,22 +283,26 @@ impl Naive {
     }
 
     fn remove(&mut self, id: HeadId) {
-        if self.head(id).is_saved {
-            self.forgotten.push(id);
+        if let Some((line, _)) = self.head(id).saved {
+            self.forgotten.push(Line(line.0));
         }
         self.heads.retain(|head| head.id != id);
     }
 
     fn evict(&mut self, id: HeadId) {
-        match self.head(id).is_saved {
-            true => self.head(id).is_hot = false,
-            false => self.remove(id),
+        let head = self.head(id);
+        match head.saved {
+            Some((_, tokens)) => {
+                head.tokens.truncate(tokens);
+                head.is_hot = false;
+            }
+            None => self.remove(id),
         }
     }
 
     fn of(&self, is_hot: bool, is_saved: bool) -> Vec<HeadId> {
         let these =
-            self.heads.iter().filter(|head| (head.is_hot, head.is_saved) == (is_hot, is_saved));
+            self.heads.iter().filter(|head| (head.is_hot, head.is_saved()) == (is_hot, is_saved));
         these.map(|head| head.id).collect()
     }
 
@@ -261,7 +352,7 @@ proptest! {
                 Operation::Keep { space, agent, tokens } => {
                     let id = world.keep(space, agent, &tokens);
                     // If it is there already, the list finds that as well.
-                    naive.keep(NaiveHead { id, space, agent, tokens, is_hot: true, is_saved: false });
+                    naive.keep(NaiveHead { id, space, agent, tokens, is_hot: true, saved: None });
                     prop_assert_eq!(naive.heads.last().map(|head| head.id), Some(id));
                 }
                 Operation::Touch(index) => if let Some(head) = any(index) {
@@ -269,8 +360,10 @@ proptest! {
                     naive.touch(head);
                 },
                 Operation::Saved(index) => if let Some(head) = any(index) {
-                    world.agents.saved(head);
-                    naive.head(head).is_saved = true;
+                    world.save(head);
+                    let head = naive.head(head);
+                    let line = head.saved.map_or(head.id, |(line, _)| line);
+                    head.saved = Some((line, head.tokens.len()));
                 },
                 Operation::Evict(index) => if let Some(head) = any(index) {
                     world.agents.evict(head);
@@ -321,7 +414,9 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(world.agents.take_forgotten(), naive.forgotten);
+        let forgotten: Vec<Line> =
+            world.agents.take_forgotten().into_iter().map(|forgotten| forgotten.line).collect();
+        prop_assert_eq!(forgotten, naive.forgotten);
         prop_assert!(world.agents.take_forgotten().is_empty());
         while let Some(head) = world.agents.victim() {
             world.agents.remove(head);

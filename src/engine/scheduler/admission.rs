@@ -2,16 +2,15 @@
 
 use std::time::Instant;
 
-use super::super::agents::Head;
+use super::super::agents::{Head, HeadId};
 use super::super::error::Error;
 use super::super::pool::Lease;
 use super::super::prefix;
 use super::super::request::{Event, Source};
 use super::super::sequence::Sequence;
-use super::super::store::HeadId;
 use super::{
-    Active, Copy, Order, RequestId, Restore, Scheduler, WINDOW_TOKENS, Waiting, Work, blocks,
-    blocks_for_choices,
+    Active, Copy, Order, RequestId, Restore, RestoreId, RestoredBlock, Scheduler, WINDOW_TOKENS,
+    Waiting, Work, blocks, blocks_for_choices,
 };
 use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
 
@@ -52,30 +51,46 @@ impl Scheduler {
         copies.into_iter().map(Work::Copy).chain(work).collect()
     }
 
-    /// What became of a [`Restore`]. One that failed costs time and nothing else: its tokens are
-    /// computed.
-    pub fn restored(&mut self, restore: &Restore, is_there: bool) {
-        let Some(active) = self.running.get_mut(&restore.order) else { return };
+    /// Whether a sequence still waits for this restore. If not, its blocks may be another's.
+    pub fn awaits(&self, restore: &Restore) -> bool {
+        let active = self.running.get(&restore.order);
+        active.is_some_and(|active| active.restoring == Some(restore.id))
+    }
+
+    /// What became of a [`Restore`]: its first `restored` blocks are there. What is missing costs
+    /// time and nothing else: it is computed.
+    pub fn restored(&mut self, restore: &Restore, restored: usize, now: Instant) {
+        if !self.awaits(restore) {
+            return;
+        }
+        if restored < restore.blocks.len() {
+            self.agents.shorten(restore.head, (restore.first + restored) * BLOCK_TOKENS);
+        }
+        let active = self.running.get_mut(&restore.order).expect("it waits");
         let ticket = self.tickets.get_mut(&restore.order.request);
         let ticket = ticket.expect("what runs has a ticket");
-        let reused = match is_there {
+        let reused = match restored == restore.blocks.len() {
             true => restore.reused,
-            false => restore.first * BLOCK_TOKENS,
+            false => (restore.first + restored) * BLOCK_TOKENS,
         };
         active.computed = reused;
-        active.is_restoring = false;
-        if !is_there {
-            self.agents.remove(restore.head);
+        active.restoring = None;
+        for (index, block) in (restore.first..).zip(&restore.blocks[..restored]) {
+            if (index + 1) * BLOCK_TOKENS <= reused {
+                active.table[index].set_stored(Some(block.from.clone()));
+            }
         }
         if ticket.is_announced {
             return;
         }
         ticket.is_announced = true;
         ticket.cached_tokens = reused;
-        ticket.source = match (is_there, reused) {
-            (true, _) => Source::Warm,
-            (false, 0) => Source::Cold,
-            (false, _) => Source::Hot,
+        ticket.restored_tokens = reused - (restore.first * BLOCK_TOKENS).min(reused);
+        ticket.restore = now.saturating_duration_since(restore.started);
+        ticket.source = match (restored, reused) {
+            (1.., _) => Source::Warm,
+            (0, 0) => Source::Cold,
+            (0, _) => Source::Hot,
         };
         self.items.push((restore.order.request, Ok(Event::Admitted(ticket.admitted()))));
     }
@@ -138,6 +153,7 @@ impl Scheduler {
         active.set_table(Vec::new());
         active.reserve = Vec::new();
         active.computed = 0;
+        active.restoring = None;
         self.copies.retain(|copy| copy.order != order);
         self.parkings += 1;
         tracing::debug!(request = order.request.0, choice = order.choice, "sequence parked");
@@ -216,18 +232,25 @@ impl Scheduler {
         if let Some((from, tokens)) = start.copy {
             work.push(Work::Copy(Copy { order, from, to: own[0].id(), tokens }));
         }
-        let restore = start.restore.and_then(|head| Some((head, self.agents.head(head)?)));
-        let restore = restore.map(|(id, head)| Restore {
-            order,
-            head: id,
-            first,
-            blocks: own[..blocks(start.reused) - first].iter().map(Lease::id).collect(),
-            head_tokens: head.tokens.len(),
-            reused: start.reused,
+        let restore = start.restore.and_then(|head| {
+            let saved = self.agents.head(head)?.saved()?;
+            let from = saved.blocks.iter().skip(first).cloned();
+            let to = own[..blocks(start.reused) - first].iter().map(Lease::id);
+            self.next_restore += 1;
+            Some(Restore {
+                id: RestoreId(self.next_restore),
+                order,
+                namespace: self.tickets[&order.request].namespace.clone(),
+                head,
+                first,
+                blocks: from.zip(to).map(|(from, to)| RestoredBlock { from, to }).collect(),
+                reused: start.reused,
+                started: now,
+            })
         });
         active.set_table(start.shared.into_iter().chain(own).collect());
-        active.computed = start.reused;
-        active.is_restoring = restore.is_some();
+        active.computed = if restore.is_some() { 0 } else { start.reused };
+        active.restoring = restore.as_ref().map(|restore| restore.id);
         self.running.insert(order, active);
         let ticket = self.tickets.get_mut(&order.request).expect("what runs has a ticket");
         ticket.admit(now);
@@ -254,7 +277,7 @@ impl Scheduler {
         }
         for (order, active) in &self.running {
             let is_visible = self.tickets[&order.request].namespace == *namespace;
-            if !is_visible || active.is_restoring {
+            if !is_visible || active.restoring.is_some() {
                 continue;
             }
             let written = &active.sequence.tokens()[..active.computed];

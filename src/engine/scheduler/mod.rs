@@ -8,6 +8,7 @@
 //! Age is the order of admission, and the oldest always proceeds.
 
 mod admission;
+mod ending;
 mod progress;
 mod share;
 mod ticket;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::agents::{Agents, Head};
+use super::agents::{Agents, Forgotten, Head, HeadId};
 use super::error::Error;
 use super::handle::Stats;
 use super::pace::{Pace, Shape};
@@ -24,11 +25,13 @@ use super::pool::{Exhausted, Lease, Pool};
 use super::queue::Queue;
 use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX, budget_tokens};
 use super::sequence::{Sequence, Settings};
-use super::store::HeadId;
 use crate::model::{Batch, Row, Spec, Wanted};
-use crate::text::Tokenizer;
-use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Namespace, TokenId};
+use crate::store::BlockRef;
+use crate::text::{Resolved, Tokenizer};
+use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
 
+use ending::Ending;
+pub use ending::Filled;
 pub use share::{Prefilling, share};
 use ticket::Ticket;
 
@@ -82,12 +85,15 @@ pub struct Scheduler {
     parked: BTreeMap<Order, Active>,
     running: BTreeMap<Order, Active>,
     tickets: BTreeMap<RequestId, Ticket>,
+    /// Requests whose replies are complete and not yet safe.
+    endings: BTreeMap<RequestId, Ending>,
     pace: Pace,
     /// To be done before the next step.
     copies: Vec<Copy>,
     items: Vec<(RequestId, Item)>,
     replies: Vec<GeneratedReply>,
     next_request: u64,
+    next_restore: u64,
     admissions: u64,
     finished_requests: u64,
     parkings: u64,
@@ -112,8 +118,11 @@ struct Active {
     blocks: Vec<BlockId>,
     /// For the choices that begin when the prompt is done.
     reserve: Vec<Lease>,
-    /// Its blocks are being restored, which can fail: nobody else may count on them yet.
-    is_restoring: bool,
+    /// Its blocks are being restored, which can fail: nobody may count on them yet, and nothing
+    /// is computed.
+    restoring: Option<RestoreId>,
+    /// The first so many blocks of the table are in the store or on their way.
+    stored: usize,
 }
 
 /// What has to be done to blocks before the next step.
@@ -132,18 +141,30 @@ pub struct Copy {
     pub tokens: usize,
 }
 
-/// Blocks of a head come from the store into those of a sequence.
+/// A number that no other restore of this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RestoreId(pub u64);
+
+/// Blocks of a head come from the store into those of a sequence, which waits for them.
 #[derive(Debug)]
 pub struct Restore {
+    pub id: RestoreId,
     pub order: Order,
+    pub namespace: Namespace,
     pub head: HeadId,
     /// The head's blocks from this one on.
     pub first: usize,
-    pub blocks: Vec<BlockId>,
-    /// Tokens of the head: its last block has fewer than a whole one.
-    pub head_tokens: usize,
+    pub blocks: Vec<RestoredBlock>,
     /// Tokens that have KV once it is done.
     reused: usize,
+    started: Instant,
+}
+
+/// A block of the store and the place of the pool it goes to.
+#[derive(Clone, Debug)]
+pub struct RestoredBlock {
+    pub from: BlockRef,
+    pub to: BlockId,
 }
 
 /// What one sequence does in a step.
@@ -183,10 +204,12 @@ impl Scheduler {
             parked: BTreeMap::new(),
             running: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            endings: BTreeMap::new(),
             copies: Vec::new(),
             items: Vec::new(),
             replies: Vec::new(),
             next_request: 0,
+            next_restore: 0,
             admissions: 0,
             finished_requests: 0,
             parkings: 0,
@@ -200,7 +223,9 @@ impl Scheduler {
         let id = RequestId(self.next_request);
         let agent = request.agent.unwrap_or_else(|| self.automatic_agent(id));
         let cost = sequence.budget_tokens() * choices;
-        let ticket = Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
+        let mut ticket =
+            Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
+        ticket.is_ephemeral = request.is_ephemeral;
         let waiting = Waiting { request: id, sequence };
         let deadline = now + self.limits.queue_time.min(QUEUE_TIME_MAX);
         self.waiting
@@ -222,7 +247,7 @@ impl Scheduler {
         }
         request.sampling.check().map_err(Error::Sampling)?;
         let matched = |tokens: &[TokenId]| self.agents.matched(&request.namespace, tokens);
-        let prompt = request.prompt.resolve(&matched);
+        let Resolved { tokens: prompt, replies } = request.prompt.resolve(&matched);
         let vocabulary = self.spec.vocabulary;
         if let Some(token) = prompt.iter().find(|token| token.0 as usize >= vocabulary) {
             return Err(Error::OutsideVocabulary { token: *token, vocabulary });
@@ -236,7 +261,7 @@ impl Scheduler {
             logprobs: request.logprobs,
             is_end_ignored: request.is_end_ignored,
         };
-        Ok((Sequence::new(prompt, settings, &self.tokenizer), choices))
+        Ok((Sequence::new(prompt, replies, settings, &self.tokenizer), choices))
     }
 
     /// Tokens that prompt and reply may have: within the context, and within the pool if nothing
@@ -275,6 +300,7 @@ impl Scheduler {
 
     /// What the caller has is all it gets; what was computed is kept.
     pub fn cancel(&mut self, request: RequestId, now: Instant) {
+        self.end_unsaved(request);
         for (order, mut active) in self.take_all(request) {
             let text = active.sequence.cancel();
             let delta = Delta { choice: order.choice, text, ..Delta::default() };
@@ -295,6 +321,7 @@ impl Scheduler {
 
     /// Ends a request with an error. What was computed is kept unless the model is to blame.
     pub fn fail(&mut self, request: RequestId, error: Error) {
+        self.end_unsaved(request);
         let is_trusted = !matches!(error, Error::Model(_) | Error::NotANumber { .. });
         for (order, active) in self.take_all(request) {
             if is_trusted {
@@ -333,7 +360,8 @@ impl Scheduler {
         let mut rows = Vec::new();
         let mut decoding = Shape::default();
         let mut prefilling = Vec::new();
-        for (order, active) in &self.running {
+        let computing = self.running.iter().filter(|(_, active)| active.restoring.is_none());
+        for (order, active) in computing {
             let (order, context) = (*order, active.computed);
             match active.left() {
                 0 => unreachable!("a sequence without a token to compute has ended"),
@@ -399,8 +427,8 @@ impl Scheduler {
         std::mem::take(&mut self.replies)
     }
 
-    /// Heads that the store need not keep any longer.
-    pub fn take_forgotten(&mut self) -> Vec<HeadId> {
+    /// Lines that the store need not keep any longer.
+    pub fn take_forgotten(&mut self) -> Vec<Forgotten> {
         self.agents.take_forgotten()
     }
 
@@ -411,7 +439,7 @@ impl Scheduler {
 
     /// Requests that have been accepted and have not ended.
     pub fn in_flight(&self) -> usize {
-        self.tickets.len()
+        self.tickets.len() + self.endings.len()
     }
 
     /// The request that was admitted first of those that run or are parked: each step brings it
@@ -424,7 +452,7 @@ impl Scheduler {
 
     /// Whether a request has been accepted and has not ended.
     pub fn knows(&self, request: RequestId) -> bool {
-        self.tickets.contains_key(&request)
+        self.tickets.contains_key(&request) || self.endings.contains_key(&request)
     }
 
     /// Requests that have ended, however they did.
@@ -441,13 +469,19 @@ impl Scheduler {
         self.agents.head(head)
     }
 
-    /// Idle heads that are in the pool only, least recently used first.
+    /// Idle heads that the store does not have all of, least recently used first.
     pub fn unsaved(&self) -> impl Iterator<Item = HeadId> {
         self.agents.unsaved()
     }
 
-    pub fn saved(&mut self, head: HeadId) {
-        self.agents.saved(head);
+    /// The line that a head is to be saved as.
+    pub fn set_line(&mut self, head: HeadId, line: Line) {
+        self.agents.set_line(head, line);
+    }
+
+    /// The store gave a line up to make room.
+    pub fn dropped(&mut self, line: Line) {
+        self.agents.dropped(line);
     }
 
     /// Gives back the blocks of every head that is safe in the store, or of all where the store
@@ -516,7 +550,8 @@ impl Active {
             table: Vec::new(),
             blocks: Vec::new(),
             reserve: Vec::new(),
-            is_restoring: false,
+            restoring: None,
+            stored: 0,
         }
     }
 
@@ -532,6 +567,7 @@ impl Active {
     }
 
     fn set_table(&mut self, table: Vec<Lease>) {
+        self.stored = 0;
         self.blocks = table.iter().map(Lease::id).collect();
         self.table = table;
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::agents::Kept;
+use super::super::agents::{HeadId, Kept};
 use super::super::error::Error;
 use super::super::request::{Choice, Event, Finish};
 use super::super::sequence::NotANumber;
@@ -114,30 +114,35 @@ impl Scheduler {
         }
         ticket.choices[order.choice] = Some(choice);
         let is_complete = ticket.is_complete();
-        self.keep(order, active);
+        let head = self.keep(order, active);
         if is_complete {
             let ticket = self.tickets.remove(&order.request).expect("it was just seen");
-            self.finished_requests += 1;
-            self.items.push((order.request, Ok(Event::Finished(ticket.outcome(now)))));
+            self.finish(order.request, ticket, head, now);
         }
     }
 
     /// Keeps what a sequence has computed as a head of its agent. Of several choices only the
     /// prompt becomes one: which of them the client goes on with is not known, and the last block
     /// of one that has just begun may not be copied yet.
-    pub(super) fn keep(&mut self, order: Order, active: Active) {
+    pub(super) fn keep(&mut self, order: Order, active: Active) -> Option<HeadId> {
         let Active { sequence, computed, mut table, choices, .. } = active;
-        let Some(ticket) = self.tickets.get(&order.request) else { return };
+        let ticket = self.tickets.get_mut(&order.request)?;
         let has_begun_as_one_of_several = ticket.choices.len() > choices;
-        if computed == 0 || has_begun_as_one_of_several {
-            return;
+        if computed == 0 || has_begun_as_one_of_several || ticket.is_ephemeral {
+            return ticket.head;
         }
         table.truncate(blocks(computed));
-        self.agents.keep(Kept {
+        let (tokens, rest) = sequence.tokens().split_at(computed);
+        let head = self.agents.keep(Kept {
             namespace: ticket.namespace.clone(),
             agent: ticket.agent.clone(),
-            tokens: sequence.tokens()[..computed].into(),
+            tokens: tokens.into(),
+            // What a prompt that was cut short lacks is the client's to send again.
+            rest: if rest.len() == 1 { rest.to_vec() } else { Vec::new() },
+            replies: sequence.replies(),
             blocks: table,
         });
+        ticket.head = Some(head);
+        Some(head)
     }
 }

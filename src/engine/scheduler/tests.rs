@@ -37,6 +37,7 @@ impl World {
             pool_blocks,
             prefill_tokens: BLOCK_TOKENS,
             layers: vec![LayerSpec { key_bytes: 8, value_bytes: 0, snapshot_bytes: 0 }],
+            tensors: Vec::new(),
         };
         let tokenizer = Arc::new(tokenizer.expect("the fixture is a tokenizer"));
         let scheduler = Scheduler::new(limits, spec, tokenizer, store_keeps);
@@ -77,6 +78,7 @@ impl World {
             choices,
             logprobs: None,
             is_end_ignored: true,
+            is_ephemeral: false,
         };
         self.scheduler.submit(request, self.now).expect("it is accepted")
     }
@@ -93,6 +95,15 @@ impl World {
         self.scheduler.complete(&rows, &logits, self.now);
         self.scheduler.assert_consistent();
         rows.iter().map(|row| row.order.request.0).collect()
+    }
+
+    /// All of a head is in the store from now on.
+    fn save(&mut self, head: HeadId) {
+        let line = Line(head.0);
+        let kept = self.scheduler.head(head).expect("it is there");
+        let stored = crate::engine::agents::tests::stored(kept, line);
+        self.scheduler.set_line(head, line);
+        self.scheduler.saved(head, stored);
     }
 
     fn step_until(&mut self, mut is_there: impl FnMut(&Scheduler) -> bool) {
@@ -278,7 +289,7 @@ fn an_idle_agent_gives_way_to_who_needs_its_blocks() {
     let stats = world.scheduler.stats();
     assert_eq!((stats.blocks_used, stats.blocks_evictable, stats.agents), (8, 0, 4));
     let latest: Vec<_> = world.scheduler.unsaved().collect();
-    world.scheduler.saved(latest[2]);
+    world.save(latest[2]);
     world.submit(9, 300, 5);
     world.step();
     // What is safe in the store went first.
@@ -315,7 +326,7 @@ fn a_merely_warm_pool_is_emptied_to_its_limit() {
     assert_eq!(world.scheduler.stats().blocks_used, 20, "nothing is safe yet");
     let all: Vec<_> = world.scheduler.unsaved().collect();
     for head in &all {
-        world.scheduler.saved(*head);
+        world.save(*head);
     }
     assert_eq!(world.scheduler.stats().blocks_evictable, 20);
     world.step();

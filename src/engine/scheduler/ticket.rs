@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::request::{Admitted, Choice, Outcome, Source};
+use super::super::agents::HeadId;
+use super::super::request::{Admitted, Choice, Durability, Outcome, Source};
 use crate::types::{AgentId, Namespace};
 
 pub struct Ticket {
@@ -11,6 +12,13 @@ pub struct Ticket {
     pub prompt_tokens: usize,
     pub cached_tokens: usize,
     pub source: Source,
+    /// Of the cached tokens, those that came from the store.
+    pub restored_tokens: usize,
+    pub restore: Duration,
+    /// What was kept of it.
+    pub head: Option<HeadId>,
+    /// Nothing of it is kept.
+    pub is_ephemeral: bool,
     /// The client knows that it was admitted: who was parked comes back unseen.
     pub is_announced: bool,
     /// Those that have ended.
@@ -34,6 +42,10 @@ impl Ticket {
             prompt_tokens,
             cached_tokens: 0,
             source: Source::Cold,
+            restored_tokens: 0,
+            restore: Duration::ZERO,
+            head: None,
+            is_ephemeral: false,
             is_announced: false,
             choices: vec![None; choices],
             submitted: now,
@@ -53,6 +65,8 @@ impl Ticket {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
             source: self.source,
+            restored_tokens: self.restored_tokens,
+            restore: self.restore,
             queued: self.queued(),
         }
     }
@@ -78,13 +92,11 @@ impl Ticket {
         let admitted = self.admitted.unwrap_or(now);
         let first_token = self.first_token.unwrap_or(now);
         Outcome {
-            queued: self.queued(),
-            agent: self.agent,
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
+            admitted: self.admitted(),
             choices: self.choices.into_iter().flatten().collect(),
             prefill: first_token.saturating_duration_since(admitted),
             decode: now.saturating_duration_since(first_token),
+            durability: Durability::NotDurable,
         }
     }
 }

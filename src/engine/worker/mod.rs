@@ -1,26 +1,30 @@
 //! Takes the scheduler's decisions to the model and the store, one step at a time.
 //!
-//! This room alone has a thread, a clock and a model; [`Worker`] itself takes the clock as an
-//! argument, so that a simulation runs the same code.
+//! This room alone has threads, a clock and a model; [`Worker`] itself takes the clock and what
+//! does the reading and writing as arguments, so that a simulation runs the same code.
 
+pub mod io;
 pub(super) mod outbox;
+mod restorer;
+mod saver;
 pub(super) mod thread;
 pub(super) mod watchdog;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::handle::Evicted;
 use super::pace::Shape;
-use super::scheduler::{Copy, PlannedRow, Restore, Scheduler, Work};
-use super::store::{HeadId, Snapshot, Store};
+use super::scheduler::{Copy, PlannedRow, Scheduler, Work};
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
-use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
+use crate::store::{KvModel, Store};
+use crate::types::{BlockId, TokenId};
+use io::{Done, Io};
+use restorer::Restorer;
+use saver::Saver;
 
-/// A head that could not be saved is tried again after this.
-const SAVE_RETRY: Duration = Duration::from_secs(10);
 /// So many panics of the model within [`PANIC_WINDOW`] are no accident: the engine gives up.
 const PANICS_MAX: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
@@ -40,10 +44,23 @@ pub trait Watch {
 pub struct Worker {
     pub scheduler: Scheduler,
     model: Box<dyn Model>,
-    store: Box<dyn Store>,
-    /// Heads whose saving failed, and when to try again.
-    retries: HashMap<HeadId, Instant>,
+    keeper: Option<Keeper>,
     panics: Vec<Instant>,
+}
+
+/// What saves and restores.
+pub struct Keeper {
+    /// None if the store is only read.
+    saver: Option<Saver>,
+    restorer: Restorer,
+    io: Box<dyn Io>,
+}
+
+impl Keeper {
+    pub fn new(store: Arc<Store>, model: Arc<KvModel>, io: Box<dyn Io>) -> Keeper {
+        let saver = (!store.is_read_only()).then(|| Saver::new(store, model));
+        Keeper { saver, restorer: Restorer::default(), io }
+    }
 }
 
 /// The engine cannot go on.
@@ -61,21 +78,24 @@ enum Failure {
 }
 
 impl Worker {
-    pub fn new(scheduler: Scheduler, model: Box<dyn Model>, store: Box<dyn Store>) -> Worker {
-        Worker { scheduler, model, store, retries: HashMap::new(), panics: Vec::new() }
+    pub fn new(scheduler: Scheduler, model: Box<dyn Model>, keeper: Option<Keeper>) -> Worker {
+        Worker { scheduler, model, keeper, panics: Vec::new() }
     }
 
-    /// Lets requests in, computes one step, saves at most one head. Returns whether there was
-    /// anything to do.
+    /// Takes what the store has done, lets requests in, computes one step, saves a little.
+    /// Returns whether there was anything to do.
     pub fn turn(&mut self, clock: &dyn Clock, watch: &dyn Watch) -> Result<bool, Fatal> {
-        let mut is_busy = false;
+        let mut is_busy = self.take_done(clock.now());
         // Blocks whose copy failed: a later copy may be from one of them.
         let mut broken = Vec::new();
         for work in self.scheduler.admit(clock.now()) {
             is_busy = true;
             match work {
                 Work::Copy(copy) => self.copy(&copy, &mut broken),
-                Work::Restore(restore) => self.restore(&restore),
+                Work::Restore(restore) => {
+                    let keeper = self.keeper.as_mut().expect("warm heads come from a store");
+                    keeper.restorer.begin(restore, &mut *keeper.io);
+                }
             }
         }
         let rows = self.scheduler.rows();
@@ -83,12 +103,42 @@ impl Worker {
             is_busy = true;
             self.step(&rows, clock, watch)?;
         }
-        for head in self.scheduler.take_forgotten() {
-            self.retries.remove(&head);
-            self.store.forget(head);
-        }
-        is_busy |= self.save_one(clock.now());
+        let now = clock.now();
+        is_busy |= self.save(now, !rows.is_empty());
+        self.scheduler.end_late(now);
         Ok(is_busy)
+    }
+
+    fn take_done(&mut self, now: Instant) -> bool {
+        let Some(Keeper { saver, restorer, io }) = &mut self.keeper else { return false };
+        let done = io.take_done();
+        let is_busy = !done.is_empty();
+        for done in done {
+            match done {
+                Done::Committed { save, result } => {
+                    if let Some(saver) = saver {
+                        saver.committed(save, result, &mut self.scheduler, now);
+                    }
+                }
+                Done::Read { restore, index, result } => {
+                    let read = restorer::Arrived { restore, index, result };
+                    restorer.arrived(read, &mut self.scheduler, &mut *self.model, &mut **io, now);
+                }
+            }
+        }
+        is_busy
+    }
+
+    fn save(&mut self, now: Instant, is_stepping: bool) -> bool {
+        let forgotten = self.scheduler.take_forgotten();
+        let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else { return false };
+        saver.forget(forgotten, &mut **io);
+        saver.turn(&mut self.scheduler, &mut *self.model, &mut **io, now, is_stepping)
+    }
+
+    /// When there is something to do again though nobody asks for it.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.keeper.as_ref()?.saver.as_ref()?.next_retry()
     }
 
     fn copy(&mut self, copy: &Copy, broken: &mut Vec<BlockId>) {
@@ -103,28 +153,6 @@ impl Worker {
             broken.push(copy.to);
             self.scheduler.fail(copy.order.request, Error::Model(reason));
         }
-    }
-
-    fn restore(&mut self, restore: &Restore) {
-        let result = self.import(restore);
-        if let Err(reason) = &result {
-            tracing::warn!(head = restore.head.0, reason, "saved agent not restored; computing it");
-        }
-        self.scheduler.restored(restore, result.is_ok());
-    }
-
-    fn import(&mut self, restore: &Restore) -> Result<(), String> {
-        let last = restore.first + restore.blocks.len();
-        let bytes = self.store.load(restore.head, last).map_err(|error| error.to_string())?;
-        if bytes.len() != last {
-            return Err(format!("{} blocks instead of {last}", bytes.len()));
-        }
-        for (index, block) in (restore.first..last).zip(&restore.blocks) {
-            let tokens = BLOCK_TOKENS.min(restore.head_tokens - index * BLOCK_TOKENS);
-            let import = self.model.import(*block, tokens, &bytes[index]);
-            import.map_err(|error| error.to_string())?;
-        }
-        Ok(())
     }
 
     fn step(
@@ -182,59 +210,26 @@ impl Worker {
         }
     }
 
-    /// Saves the head that has waited longest, unless it failed a moment ago.
-    fn save_one(&mut self, now: Instant) -> bool {
-        if !self.store.keeps() {
-            return false;
+    /// From here on every idle head is saved, each on its own, as fast as it goes.
+    pub fn evict_all(&mut self) {
+        if let Some(Keeper { saver: Some(saver), .. }) = &mut self.keeper {
+            saver.hurry();
         }
-        let is_due = |head: &HeadId| self.retries.get(head).is_none_or(|at| *at <= now);
-        let Some(head) = self.scheduler.unsaved().find(is_due) else { return false };
-        if let Err(reason) = self.save(head) {
-            tracing::warn!(head = head.0, reason, "agent not saved");
-            // Of those that have gone unsaved, nothing else tells.
-            self.retries.retain(|head, _| self.scheduler.head(*head).is_some());
-            self.retries.insert(head, now + SAVE_RETRY);
-        }
-        true
     }
 
-    fn save(&mut self, id: HeadId) -> Result<(), String> {
-        let Some(head) = self.scheduler.head(id) else { return Ok(()) };
-        let mut blocks = Vec::new();
-        for (index, lease) in head.blocks().iter().enumerate() {
-            let tokens = BLOCK_TOKENS.min(head.tokens.len() - index * BLOCK_TOKENS);
-            let bytes = self.model.export(lease.id(), tokens).map_err(|error| error.to_string())?;
-            blocks.push(bytes);
-        }
-        let snapshot = Snapshot {
-            head: id,
-            namespace: head.namespace.clone(),
-            agent: head.agent.clone(),
-            tokens: head.tokens.clone(),
-            blocks,
-        };
-        self.store.save(snapshot).map_err(|error| error.to_string())?;
-        self.retries.remove(&id);
-        self.scheduler.saved(id);
-        Ok(())
-    }
-
-    /// Saves every idle head, each on its own, and gives the blocks of those that are safe back.
-    pub fn evict_all(&mut self) -> Evicted {
-        let mut failed = 0;
-        if self.store.keeps() {
-            let unsaved: Vec<HeadId> = self.scheduler.unsaved().collect();
-            for head in unsaved {
-                if let Err(reason) = self.save(head) {
-                    tracing::error!(head = head.0, reason, "agent not saved");
-                    failed += 1;
-                }
+    /// Once everything is saved that can be: gives the blocks of what is safe back, and says what
+    /// [`Worker::evict_all`] came to.
+    pub fn evicted(&mut self) -> Option<Evicted> {
+        let saver = self.keeper.as_mut().and_then(|keeper| keeper.saver.as_mut());
+        match saver {
+            None => {
+                let forgotten = self.scheduler.evict_idle();
+                Some(Evicted { saved: 0, failed: 0, forgotten })
             }
-        }
-        let evicted = self.scheduler.evict_idle();
-        match self.store.keeps() {
-            true => Evicted { saved: evicted, failed, forgotten: 0 },
-            false => Evicted { saved: 0, failed, forgotten: evicted },
+            Some(saver) => {
+                let failed = saver.hurried(&self.scheduler)?;
+                Some(Evicted { saved: self.scheduler.evict_idle(), failed, forgotten: 0 })
+            }
         }
     }
 

@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc::Sender, oneshot};
 
+use super::io::Threads;
 use super::outbox::Outbox;
 use super::watchdog::Watchdog;
-use super::{Clock, Fatal, Worker};
+use super::{Clock, Fatal, Keeper, Worker};
 use crate::engine::handle::{Config, Evicted, Stats, Status};
+use crate::engine::keeping::Keeping;
 use crate::engine::scheduler::{RequestId, Scheduler};
-use crate::engine::{DrainError, Error, Item, Request, Store};
+use crate::engine::{DrainError, Error, Item, Request};
 use crate::model::{Model, Spec};
+use crate::store::StoredLine;
 use crate::text::{Replies, Tokenizer};
 
 /// How often streams that do not take their items, and drains, are looked at while nothing runs.
@@ -34,6 +37,8 @@ pub enum Command {
     EvictAll {
         reply: oneshot::Sender<Evicted>,
     },
+    /// The store has done something.
+    Wake,
     Shutdown,
 }
 
@@ -113,7 +118,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Setup {
     pub config: Config,
     pub tokenizer: Arc<Tokenizer>,
-    pub store: Box<dyn Store>,
+    pub keeping: Option<Keeping>,
+    /// The other end of `commands`.
+    pub sender: SyncSender<Command>,
     pub commands: Receiver<Command>,
     pub shared: Arc<Shared>,
 }
@@ -130,17 +137,33 @@ pub fn run(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) 
 }
 
 fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) -> Result<(), Fatal> {
-    let Setup { config, tokenizer, store, commands, shared } = setup;
+    let Setup { config, tokenizer, keeping, sender, commands, shared } = setup;
     let model = load().map_err(Fatal)?;
     let spec = shared.spec.get_or_init(|| model.spec().clone());
-    let scheduler = Scheduler::new(config.limits(), spec.clone(), tokenizer, store.keeps());
-    let mut worker = Worker::new(scheduler, model, store);
+    let saves = keeping.as_ref().is_some_and(|keeping| !keeping.store.is_read_only());
+    let mut scheduler =
+        Scheduler::new(config.limits(), spec.clone(), Arc::clone(&tokenizer), saves);
+    let keeper = match keeping {
+        None => None,
+        Some(keeping) => {
+            for line in keeping.store.lines(&keeping.fingerprint) {
+                remember_replies(&line, &tokenizer, &mut shared.replies());
+                scheduler.found(line);
+            }
+            let kv_model = keeping.model(&*model);
+            // If the channel is full, its reader is awake.
+            let wake = move || drop(sender.try_send(Command::Wake));
+            let io =
+                Threads::start(&keeping.store, &kv_model, wake).map_err(cannot_start_a_thread)?;
+            Some(Keeper::new(keeping.store, kv_model, Box::new(io)))
+        }
+    };
+    let mut worker = Worker::new(scheduler, model, keeper);
     let on_hang = {
         let shared = Arc::clone(&shared);
         move |reason: String| shared.fail(&reason)
     };
-    let watchdog = Watchdog::start(config.step_patience, on_hang)
-        .map_err(|error| Fatal(format!("cannot start a thread: {error}")))?;
+    let watchdog = Watchdog::start(config.step_patience, on_hang).map_err(cannot_start_a_thread)?;
     worker.warm_up(&SystemClock).map_err(Fatal)?;
     *lock(&shared.stats) = worker.scheduler.stats();
     if !shared.is_shut_down.load(Ordering::SeqCst) {
@@ -153,10 +176,32 @@ fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) ->
         watchdog: Arc::clone(&watchdog),
         outboxes: BTreeMap::new(),
         drains: Vec::new(),
+        evictions: Vec::new(),
     };
     let result = thread.serve();
     watchdog.stop();
     result
+}
+
+fn cannot_start_a_thread(error: std::io::Error) -> Fatal {
+    Fatal(format!("cannot start a thread: {error}"))
+}
+
+/// What an agent said before this process began is found again in what its client sends.
+fn remember_replies(line: &StoredLine, tokenizer: &Tokenizer, replies: &mut Replies) {
+    for reply in &line.replies {
+        let Some(tokens) = line.tokens.get(reply.clone()) else { continue };
+        let mut detokenizer = tokenizer.detokenizer();
+        let mut text = String::new();
+        for token in tokens {
+            text += detokenizer.push(*token).unwrap_or_default();
+        }
+        // One that ends inside a character stands for no text.
+        if detokenizer.finish().is_some() {
+            continue;
+        }
+        replies.remember(&line.namespace, &text, tokens.into());
+    }
 }
 
 struct Thread {
@@ -166,6 +211,7 @@ struct Thread {
     watchdog: Arc<Watchdog>,
     outboxes: BTreeMap<RequestId, Outbox>,
     drains: Vec<Drain>,
+    evictions: Vec<oneshot::Sender<Evicted>>,
 }
 
 /// A drain that waits.
@@ -202,19 +248,20 @@ impl Thread {
             is_busy = self.worker.turn(&SystemClock, &*watchdog)?;
             self.deliver();
             self.settle_drains();
+            self.settle_evictions();
         }
         self.worker.scheduler.cut();
+        self.worker.scheduler.end_all_unsaved();
         self.deliver();
         Ok(())
     }
 
     /// All there are; if there is nothing to do, waits for the next.
     fn take_commands(&mut self, is_busy: bool) -> Next {
-        if !is_busy && self.worker.scheduler.is_idle() {
-            let is_watching = !self.outboxes.is_empty() || !self.drains.is_empty();
-            let command = match is_watching {
-                true => self.commands.recv_timeout(IDLE_PERIOD),
-                false => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        if !is_busy {
+            let command = match self.patience() {
+                Some(time) => self.commands.recv_timeout(time),
+                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match command {
                 Ok(command) => {
@@ -240,6 +287,22 @@ impl Thread {
         }
     }
 
+    /// How long to wait for a command while nothing can be computed; none if only a command
+    /// changes that.
+    fn patience(&self) -> Option<Duration> {
+        let is_watching = !self.worker.scheduler.is_idle()
+            || !self.outboxes.is_empty()
+            || !self.drains.is_empty()
+            || !self.evictions.is_empty();
+        match is_watching {
+            true => Some(IDLE_PERIOD),
+            false => {
+                let retry = self.worker.next_retry()?;
+                Some(retry.saturating_duration_since(Instant::now()))
+            }
+        }
+    }
+
     fn obey(&mut self, command: Command) -> Next {
         match command {
             Command::Submit(submission) => self.submit(*submission),
@@ -252,11 +315,10 @@ impl Thread {
                 self.deliver();
             }
             Command::EvictAll { reply } => {
-                let evicted = self.worker.evict_all();
-                self.publish();
-                // Nobody may be there to hear it.
-                let _ = reply.send(evicted);
+                self.worker.evict_all();
+                self.evictions.push(reply);
             }
+            Command::Wake => (),
             Command::Shutdown => return Next::Leave,
         }
         Next::GoOn
@@ -325,6 +387,18 @@ impl Thread {
             let is_over = !scheduler.knows(*id);
             !(is_over && (outbox.is_empty() || outbox.is_gone()))
         });
+    }
+
+    fn settle_evictions(&mut self) {
+        if self.evictions.is_empty() {
+            return;
+        }
+        let Some(evicted) = self.worker.evicted() else { return };
+        self.publish();
+        for reply in self.evictions.drain(..) {
+            // Nobody may be there to hear it.
+            let _ = reply.send(evicted);
+        }
     }
 
     fn settle_drains(&mut self) {

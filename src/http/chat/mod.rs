@@ -12,7 +12,7 @@ use axum::{Extension, Json};
 use super::error::Error;
 use super::guard::Caller;
 use super::{App, body, prompt, sse};
-use crate::engine::{self, Admitted, Event, Outcome, Stream};
+use crate::engine::{self, Event, Outcome, Stream};
 
 use reply::Reply;
 use request::{Chat, ChatRequest};
@@ -46,11 +46,12 @@ pub async fn completions(
         choices: chat.choices,
         logprobs: chat.logprobs,
         is_end_ignored: false,
+        is_ephemeral: false,
     });
     // Its first item decides between an answer and a refusal.
-    let admitted = admitted(&mut stream).await?;
+    admitted(&mut stream).await?;
     let tokenizer = chat.logprobs.map(|_| Arc::clone(&serving.tokenizer));
-    let reply = Reply::new(serving.model.clone(), tokenizer, chat.choices, admitted);
+    let reply = Reply::new(serving.model.clone(), tokenizer, chat.choices);
     match chat.streamed {
         None => whole(reply, stream).await,
         Some(usage) => {
@@ -61,9 +62,9 @@ pub async fn completions(
     }
 }
 
-async fn admitted(stream: &mut Stream) -> Result<Admitted, Error> {
+async fn admitted(stream: &mut Stream) -> Result<(), Error> {
     match stream.next().await {
-        Some(Ok(Event::Admitted(admitted))) => Ok(admitted),
+        Some(Ok(Event::Admitted(_))) => Ok(()),
         Some(Ok(event)) => panic!("the engine began with {event:?}"),
         Some(Err(error)) => Err(error.into()),
         None => Err(engine::Error::Stopped.into()),

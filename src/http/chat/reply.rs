@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::request::UsageChunk;
-use crate::engine::{Admitted, Choice, Delta, Finish, Outcome, Source, TokenLogprob};
+use crate::engine::{Admitted, Choice, Delta, Durability, Finish, Outcome, Source, TokenLogprob};
 use crate::http::random;
 use crate::text::Tokenizer;
 use crate::types::TokenId;
@@ -19,7 +19,6 @@ pub struct Reply {
     id: String,
     created: u64,
     model: String,
-    admitted: Admitted,
     usage_chunk: UsageChunk,
     /// There if log-probabilities are wanted: it knows what tokens read.
     tokenizer: Option<Arc<Tokenizer>>,
@@ -28,18 +27,12 @@ pub struct Reply {
 }
 
 impl Reply {
-    pub fn new(
-        model: String,
-        tokenizer: Option<Arc<Tokenizer>>,
-        choices: usize,
-        admitted: Admitted,
-    ) -> Reply {
+    pub fn new(model: String, tokenizer: Option<Arc<Tokenizer>>, choices: usize) -> Reply {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Reply {
             id: format!("chatcmpl-{}{}", random::hex(), random::hex()),
             created: since.map_or(0, |elapsed| elapsed.as_secs()),
             model,
-            admitted,
             usage_chunk: UsageChunk::Without,
             tokenizer,
             logprobs: (0..choices).map(|_| Vec::new()).collect(),
@@ -70,7 +63,7 @@ impl Reply {
                 })
                 .collect(),
             usage: usage(outcome),
-            semantic: semantic(&self.admitted),
+            semantic: semantic(outcome),
             id: self.id,
             object: "chat.completion",
             created: self.created,
@@ -109,7 +102,7 @@ impl Reply {
             chunks.push(Chunk { usage, ..self.new_chunk(Vec::new()) });
         }
         if let Some(last) = chunks.last_mut() {
-            last.semantic = Some(semantic(&self.admitted));
+            last.semantic = Some(semantic(outcome));
         }
         chunks.iter().map(to_json).collect()
     }
@@ -169,28 +162,35 @@ fn finish_reason(finish: &Finish) -> &'static str {
 
 fn usage(outcome: &Outcome) -> Usage {
     let completion_tokens = outcome.choices.iter().map(|choice: &Choice| choice.completion_tokens);
-    let (prompt_tokens, completion_tokens) = (outcome.prompt_tokens, completion_tokens.sum());
+    let (prompt_tokens, completion_tokens) =
+        (outcome.admitted.prompt_tokens, completion_tokens.sum());
     Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: PromptTokensDetails { cached_tokens: outcome.cached_tokens },
+        prompt_tokens_details: PromptTokensDetails {
+            cached_tokens: outcome.admitted.cached_tokens,
+        },
     }
 }
 
-fn semantic(admitted: &Admitted) -> Semantic {
-    let (source, restored_tokens) = match admitted.source {
-        Source::Hot => ("hot", 0),
-        Source::Warm => ("warm", admitted.cached_tokens),
-        Source::Cold => ("cold", 0),
+fn semantic(outcome: &Outcome) -> Semantic {
+    let Admitted { agent, source, restored_tokens, restore, .. } = &outcome.admitted;
+    let (durable, generation) = match outcome.durability {
+        Durability::Durable(generation) => (true, Some(generation.0)),
+        Durability::NotDurable => (false, None),
     };
     Semantic {
-        agent: admitted.agent.to_string(),
-        generation: None,
-        durable: false,
-        source,
-        restored_tokens,
-        restore_ms: (restored_tokens == 0).then_some(0.0),
+        agent: agent.to_string(),
+        generation,
+        durable,
+        source: match source {
+            Source::Hot => "hot",
+            Source::Warm => "warm",
+            Source::Cold => "cold",
+        },
+        restored_tokens: *restored_tokens,
+        restore_ms: restore.as_secs_f64() * 1e3,
     }
 }
 
@@ -265,13 +265,12 @@ struct PromptTokensDetails {
 #[derive(Serialize)]
 struct Semantic {
     agent: String,
-    /// Nothing is kept over a restart yet, so there is no generation and nothing is durable.
+    /// Of the agent's saves, that which has this turn; null if it is not on disk.
     generation: Option<u64>,
     durable: bool,
     source: &'static str,
     restored_tokens: usize,
-    /// Null where it was not measured.
-    restore_ms: Option<f64>,
+    restore_ms: f64,
 }
 
 #[derive(Serialize)]

@@ -73,6 +73,11 @@ impl Folder {
         counted.map(|(_, place)| place.bytes).sum()
     }
 
+    /// The weight files, by name.
+    pub fn files(&self) -> &[(PathBuf, File)] {
+        &self.files
+    }
+
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

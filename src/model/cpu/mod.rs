@@ -88,6 +88,7 @@ impl Cpu {
             pool_blocks,
             prefill_tokens: PREFILL_TOKENS,
             layers: vec![slab.layer_spec(); config.layers.len()],
+            tensors: config.kv_tensors(kv)?,
         };
         let threads = threads.unwrap_or_else(physical_cores);
         let pool = Pool::new(threads)
@@ -115,6 +116,10 @@ impl Cpu {
 impl Model for Cpu {
     fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    fn path(&self) -> &'static str {
+        "cpu kernels"
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {

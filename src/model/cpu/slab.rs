@@ -64,11 +64,13 @@ impl Slab {
 
     /// The first `tokens` tokens of a block: per layer each tensor of K, then of V, cut to them.
     pub fn export(&self, block: BlockId, tokens: usize) -> Vec<u8> {
-        let mut out = Vec::new();
+        let runs = self.runs(tokens);
+        let layer_bytes: usize = runs.iter().map(ExactSizeIterator::len).sum();
+        let mut out = Vec::with_capacity(layer_bytes * self.layers);
         for layer in 0..self.layers {
             let part = self.part(block, layer);
-            for run in self.runs(tokens) {
-                out.extend_from_slice(&part[run]);
+            for run in &runs {
+                out.extend_from_slice(&part[run.clone()]);
             }
         }
         out
@@ -90,11 +92,12 @@ impl Slab {
         assert!(rest.is_empty());
     }
 
-    /// The bytes of a part that belong to its first `tokens` tokens. K has a row of 256 tokens per
-    /// dimension, V and its parameters have a row per token and head.
+    /// The bytes of a part that belong to its first `tokens` tokens, neighbours joined: of a whole
+    /// block few are left. K has a row of 256 tokens per dimension, V and its parameters have a
+    /// row per token and head.
     fn runs(&self, tokens: usize) -> Vec<Range<usize>> {
         let heads = self.layout.kv_heads();
-        let mut runs = Vec::new();
+        let mut runs: Vec<Range<usize>> = Vec::new();
         for tensor in tensors(self.layout.keys()) {
             let token_bytes = match tensor.start == self.layout.keys().codes.start {
                 true => key_code_bytes(self.layout.key_bits()),
@@ -108,6 +111,13 @@ impl Slab {
             let token_bytes = head / BLOCK_TOKENS;
             runs.extend(tensor.step_by(head).map(|start| start..start + tokens * token_bytes));
         }
+        runs.dedup_by(|next, run| {
+            let is_neighbour = run.end == next.start;
+            if is_neighbour {
+                run.end = next.end;
+            }
+            is_neighbour
+        });
         runs
     }
 

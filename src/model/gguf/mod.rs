@@ -92,6 +92,11 @@ impl Gguf {
         &self.path
     }
 
+    /// The file that was opened under that path.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.metadata.get(key)
     }

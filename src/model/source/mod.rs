@@ -85,6 +85,15 @@ pub fn resolve(
     }
 }
 
+/// Finds the model if it is on this machine. Asks no network.
+pub fn find_here(name: &ModelName, settings: &Settings) -> Result<Option<ResolvedModel>, Error> {
+    match name {
+        ModelName::Path(path) => local::open(path, settings, &mut ()).map(Some),
+        ModelName::Hub(repo) => hub::find(repo, settings, &mut ()),
+        ModelName::Short(name) => find(catalogue::find(name)?, settings, &mut ()),
+    }
+}
+
 /// Fetches the newest of a model even if an older one is here; checks a pinned one again.
 pub fn pull(
     name: &ModelName,

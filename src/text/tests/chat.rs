@@ -103,7 +103,7 @@ impl Model {
 type Known = HashMap<String, Vec<Arc<[TokenId]>>>;
 
 fn latest(prompt: &Prompt) -> Vec<TokenId> {
-    prompt.resolve(&|_| 0)
+    prompt.resolve(&|_| 0).tokens
 }
 
 fn replies(prompt: &Prompt) -> Vec<&[Arc<[TokenId]>]> {
@@ -477,6 +477,7 @@ proptest! {
             let tokens = prompt.expect("it renders").resolve(&|tokens| {
                 tokens.iter().zip(&kept).take_while(|(a, b)| a == b).count()
             });
+            let tokens = tokens.tokens;
             prop_assert!(tokens.starts_with(&kept), "{:?}", model.text(&tokens));
 
             let mut generated: Vec<TokenId> =
@@ -492,4 +493,29 @@ proptest! {
             messages.push(assistant(if is_trimmed { reply.trim() } else { &reply }));
         }
     }
+}
+
+/// A conversation can be gone on with by who has its tokens and not its text.
+#[test]
+fn the_next_turn_is_what_the_whole_conversation_ends_with() {
+    let model = &*BYTE_LEVEL;
+    for template in [CHATML, HEADERS, INST, TURNS, BARE] {
+        // As a model of the `INST` kind begins: see `without_doubled_space`.
+        let reply = model.spelled(if template == INST { " It is blue." } else { "It is blue." });
+        let known = Known::from([("It is blue.".to_owned(), vec![Arc::clone(&reply)])]);
+        let messages = [user("What is it?"), assistant("It is blue."), user(" Why? \u{E000}")];
+        let whole = model.prompt(template, &messages, &known).expect("it renders");
+        let first = model.prompt(template, &messages[..1], &Known::new()).expect("it renders");
+        let options = RenderOptions::new(SystemTime::UNIX_EPOCH);
+        let message = messages[2].content.as_deref().expect("it has one");
+        let next = next_turn(model.template(template), &model.tokenizer, message, &options)
+            .expect("it renders");
+        let gone_on = [latest(&first), reply.to_vec(), next].concat();
+        assert_eq!(model.text(&latest(&whole)), model.text(&gone_on));
+        assert_eq!(latest(&whole), gone_on, "{template}");
+    }
+    let dropping = model.template(DROPS_ASSISTANT);
+    let options = RenderOptions::new(SystemTime::UNIX_EPOCH);
+    let refused = next_turn(dropping, &model.tokenizer, "and?", &options);
+    assert!(matches!(refused, Err(Error::NoTurn)));
 }

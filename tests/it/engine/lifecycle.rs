@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use semantic::engine::{Config, DrainError, Engine, Error, Forgetful, Request, Status};
+use semantic::engine::{Config, DrainError, Engine, Error, Request, Status};
 use semantic::model::Model;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 
@@ -43,8 +43,7 @@ fn start_stop() {
         gate.recv().map_err(|_| "the test is over".to_owned())?;
         Ok(fake())
     };
-    let engine =
-        Engine::start(Config::default(), byte_level_tokenizer(), Box::new(Forgetful), load);
+    let engine = Engine::start(Config::default(), byte_level_tokenizer(), None, load);
     assert_eq!(engine.status(), Status::Starting);
     assert_eq!(engine.spec(), None);
     // Submissions while starting are refused, and there is nothing to wait for.
@@ -70,7 +69,7 @@ fn a_load_failure_is_told_by_wait_started() {
         ..Config::default()
     };
     let load = || Err("no such file".to_owned());
-    let engine = Engine::start(config, byte_level_tokenizer(), Box::new(Forgetful), load);
+    let engine = Engine::start(config, byte_level_tokenizer(), None, load);
     assert_eq!(engine.wait_started(), Err("no such file".to_owned()));
     assert_eq!(engine.status(), Status::Failed("no such file".to_owned()));
     assert_eq!(reasons.recv().unwrap(), "no such file");
@@ -82,8 +81,7 @@ fn a_load_failure_is_told_by_wait_started() {
 #[test]
 fn a_panic_while_loading_is_a_failure() {
     let load = || panic!("while loading");
-    let engine =
-        Engine::start(Config::default(), byte_level_tokenizer(), Box::new(Forgetful), load);
+    let engine = Engine::start(Config::default(), byte_level_tokenizer(), None, load);
     assert_eq!(engine.wait_started(), Err("its thread panicked".to_owned()));
 }
 
@@ -94,8 +92,7 @@ fn an_engine_that_is_shut_down_while_it_loads_never_serves() {
         gate.recv().map_err(|_| "the test is over".to_owned())?;
         Ok(fake())
     };
-    let engine =
-        Engine::start(Config::default(), byte_level_tokenizer(), Box::new(Forgetful), load);
+    let engine = Engine::start(Config::default(), byte_level_tokenizer(), None, load);
     engine.shutdown();
     go.send(()).unwrap();
     assert_eq!(engine.wait_started(), Err("the engine has stopped".to_owned()));

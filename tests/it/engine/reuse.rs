@@ -19,7 +19,7 @@ fn check(served: &Served, request: Request, tokens: &[TokenId], cached: usize) -
     let (choices, sampling) = (request.choices, request.sampling.clone());
     let answer = served.ask(request);
     assert_eq!(answer.cached_tokens(), cached);
-    assert_eq!(answer.outcome().cached_tokens, cached);
+    assert_eq!(answer.outcome().admitted.cached_tokens, cached);
     assert_eq!(answer.admitted().prompt_tokens, tokens.len());
     // The last token of a reply is sampled and never computed.
     let replies: usize = answer.tokens.iter().map(|reply| reply.len() - 1).sum();

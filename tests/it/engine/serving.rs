@@ -348,7 +348,7 @@ fn an_agent_has_the_name_it_was_given_or_one_of_its_own() {
     let config = Config { instance: 0xabc, ..Config::default() };
     let served = serve(Setup { config, ..Setup::default() });
     let named = served.ask(request_of("planner", &prompt(1, 9)));
-    assert_eq!(named.outcome().agent.as_str(), "planner");
+    assert_eq!(named.outcome().admitted.agent.as_str(), "planner");
     let nameless = served.ask(request(&prompt(2, 9)));
     assert_eq!(nameless.admitted().agent.as_str(), "auto-abc-2");
 }

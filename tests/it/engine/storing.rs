@@ -1,17 +1,21 @@
 //! Agents that leave the pool and come back, and stores that fail.
 
-use semantic::engine::{Evicted, Request, Source};
+use semantic::engine::{Durability, Evicted, Request, Source};
 use semantic::model::fake::Memory;
 use semantic::model::sample::Sampling;
-use semantic::types::{AgentId, TokenId};
+use semantic::types::{Generation, Namespace, TokenId};
 
-use crate::support::engine::{
-    Answer, Failing, FakeStore, Served, Setup, alone, block_on, prompt, request_of, serve,
-};
+use crate::support::engine::{Answer, Served, Setup, alone, block_on, prompt, request_of, serve};
+use crate::support::store::{Failing, ShakyDisk, lines};
 
-fn with_store(memory: Memory) -> (Served, FakeStore) {
-    let store = FakeStore::default();
-    (serve(Setup { memory, store: Some(store.clone()), ..Setup::default() }), store)
+fn with_store(memory: Memory) -> (Served, ShakyDisk) {
+    let disk = ShakyDisk::default();
+    (on(&disk, memory), disk)
+}
+
+/// A process that starts on this disk.
+fn on(disk: &ShakyDisk, memory: Memory) -> Served {
+    serve(Setup { memory, disk: Some(disk.clone()), ..Setup::default() })
 }
 
 /// An agent's conversation after one turn.
@@ -40,7 +44,7 @@ fn evict_all(served: &Served) -> Evicted {
 fn an_evicted_agent_comes_back_as_if_it_had_never_left() {
     for memory in [Memory::Tokens, Memory::State] {
         for tokens in [1, 200, 248, 249, 250, 800] {
-            let (served, _store) = with_store(memory);
+            let (served, _disk) = with_store(memory);
             let history = said(&served, "a", 1, tokens);
             let evicted = evict_all(&served);
             assert_eq!(evicted, Evicted { saved: 1, failed: 0, forgotten: 0 });
@@ -58,7 +62,7 @@ fn an_evicted_agent_comes_back_as_if_it_had_never_left() {
 #[test]
 fn a_part_of_what_is_in_the_store_is_enough() {
     for (memory, cached) in [(Memory::Tokens, 600), (Memory::State, 512)] {
-        let (served, _store) = with_store(memory);
+        let (served, _disk) = with_store(memory);
         let history = said(&served, "a", 1, 800);
         evict_all(&served);
         let answer = next(&served, "b", &history[..600]);
@@ -70,22 +74,23 @@ fn a_part_of_what_is_in_the_store_is_enough() {
 
 #[test]
 fn blocks_that_are_still_in_the_pool_are_not_loaded_again() {
-    let (served, store) = with_store(Memory::Tokens);
+    let (served, disk) = with_store(Memory::Tokens);
     let history = said(&served, "a", 1, 800);
     evict_all(&served);
     // Two blocks of it are hot again, under another name.
     next(&served, "b", &history[..520]);
-    store.kept().loads = 0;
+    disk.take_reads();
     let answer = next(&served, "a", &history);
     assert_eq!((answer.admitted().source, answer.cached_tokens()), (Source::Warm, 807));
-    assert_eq!(store.kept().loads, 1);
+    // The third and fourth block.
+    assert_eq!(disk.take_reads(), 2);
 }
 
 #[test]
 fn a_head_that_cannot_be_saved_does_not_keep_the_others_from_it() {
-    let (served, store) = with_store(Memory::Tokens);
-    let bad = AgentId::new("b").unwrap();
-    store.kept().failing = Failing::SavesOf(bad.clone());
+    let (served, _disk) = with_store(Memory::Tokens);
+    // The prompt of seed 2 begins so.
+    served.model.fail_exports_of(Some(TokenId(5)));
     let histories: Vec<_> = ["a", "b", "c"]
         .iter()
         .zip(1..)
@@ -104,48 +109,41 @@ fn a_head_that_cannot_be_saved_does_not_keep_the_others_from_it() {
         })
         .collect();
     assert_eq!(sources, [Source::Warm, Source::Hot, Source::Warm]);
-    store.kept().failing = Failing::Nothing;
+    served.model.fail_exports_of(None);
     assert_eq!(evict_all(&served), Evicted { saved: 3, failed: 0, forgotten: 0 });
     assert_eq!(served.engine.stats().blocks_used, 0);
-    let kept: Vec<AgentId> =
-        store.kept().heads.values().map(|snapshot| snapshot.agent.clone()).collect();
-    assert!(kept.contains(&bad));
 }
 
 #[test]
-fn a_store_that_loads_nothing_or_wrong_lengths_costs_time_and_nothing_else() {
-    for failing in [Failing::Loads, Failing::BlocksLost, Failing::BlocksAdded, Failing::BytesLost] {
+fn a_store_that_reads_nothing_or_wrong_bits_costs_time_and_nothing_else() {
+    for failing in [Failing::Reads, Failing::Flips] {
         for memory in [Memory::Tokens, Memory::State] {
-            let (served, store) = with_store(memory);
+            let (served, disk) = with_store(memory);
             let history = said(&served, "a", 1, 800);
             evict_all(&served);
-            store.kept().failing = failing.clone();
+            disk.set_failing(failing);
             let answer = next(&served, "a", &history);
             assert_eq!(answer.admitted().source, Source::Cold, "{failing:?}");
             assert_eq!(answer.cached_tokens(), 0);
-            // What could not be read is not tried again.
-            store.kept().failing = Failing::Nothing;
-            evict_all(&served);
-            assert_eq!(store.kept().heads.len(), 1);
         }
     }
 }
 
 #[test]
 fn blocks_in_the_pool_are_used_even_if_the_rest_cannot_be_loaded() {
-    let (served, store) = with_store(Memory::Tokens);
+    let (served, disk) = with_store(Memory::Tokens);
     let history = said(&served, "a", 1, 800);
     evict_all(&served);
     next(&served, "b", &history[..520]);
-    store.kept().failing = Failing::Loads;
+    disk.set_failing(Failing::Reads);
     let answer = next(&served, "a", &history);
     assert_eq!((answer.admitted().source, answer.cached_tokens()), (Source::Hot, 512));
 }
 
 #[test]
 fn a_warm_agent_makes_room_when_the_pool_is_full() {
-    let store = FakeStore::default();
-    let setup = Setup { pool_blocks: 6, store: Some(store.clone()), ..Setup::default() };
+    let disk = Some(ShakyDisk::default());
+    let setup = Setup { pool_blocks: 6, disk, ..Setup::default() };
     let served = serve(setup);
     let histories: Vec<_> =
         (1..=6).map(|seed| said(&served, &format!("a{seed}"), seed, 500)).collect();
@@ -157,21 +155,173 @@ fn a_warm_agent_makes_room_when_the_pool_is_full() {
 }
 
 #[test]
-fn what_an_agent_has_gone_on_from_leaves_the_store() {
-    let (served, store) = with_store(Memory::Tokens);
+fn the_fifth_conversation_of_an_agent_takes_the_place_of_its_oldest_on_disk_too() {
+    let (served, disk) = with_store(Memory::Tokens);
     let mut history = said(&served, "a", 1, 100);
     for _ in 0..4 {
         evict_all(&served);
-        assert_eq!(store.kept().heads.len(), 1);
         let answer = next(&served, "a", &history);
         history = [&history, &prompt(40, 30)[..], answer.reply()].concat();
     }
-    // Of five conversations under one name the oldest goes.
     for seed in 2..=5 {
         said(&served, "a", seed, 100);
-        evict_all(&served);
     }
-    assert_eq!(store.kept().heads.len(), 4);
-    let left: Request = request_of("b", &history);
-    assert_eq!(served.ask(left).cached_tokens(), 0);
+    served.end();
+    assert_eq!(lines(&disk.open()).len(), 4);
+    let served = on(&disk, Memory::Tokens);
+    assert_eq!(served.ask(request_of("b", &history)).cached_tokens(), 0);
+}
+
+#[test]
+fn a_new_process_goes_on_where_the_last_one_was() {
+    for memory in [Memory::Tokens, Memory::State] {
+        let disk = ShakyDisk::default();
+        let mut histories = Vec::new();
+        for (seed, (agent, tokens)) in
+            (1..).zip([("a", 1), ("b", 250), ("c", 255), ("d", 256), ("e", 800)])
+        {
+            let served = on(&disk, memory);
+            histories.push((agent, said(&served, agent, seed, tokens)));
+            served.end();
+        }
+        let served = on(&disk, memory);
+        assert_eq!(served.engine.stats().agents, 5);
+        for (agent, history) in histories {
+            let answer = next(&served, agent, &history);
+            assert_eq!(answer.cached_tokens(), history.len() - 1, "{agent}");
+            assert_eq!(answer.admitted().source, Source::Warm);
+            assert_eq!(answer.admitted().restored_tokens, history.len() - 1);
+        }
+    }
+}
+
+#[test]
+fn a_turn_that_is_said_to_be_durable_is_there_when_the_process_dies_at_once() {
+    let disk = ShakyDisk::default();
+    let mut history = prompt(1, 300);
+    for generation in 1..=5 {
+        let served = on(&disk, Memory::Tokens);
+        let answer = served.ask(request_of("a", &history));
+        assert_eq!(answer.outcome().durability, Durability::Durable(Generation(generation)));
+        history.extend_from_slice(answer.reply());
+        let stored = lines(served.store()).pop().expect("it is there");
+        assert_eq!((&*stored.tokens, stored.generation), (&history[..], Generation(generation)));
+        history.extend_from_slice(&prompt(40 + generation as u32, 200));
+        served.end();
+    }
+}
+
+#[test]
+fn a_disk_that_takes_nothing_costs_no_answer_and_heals() {
+    let (served, disk) = with_store(Memory::Tokens);
+    let history = said(&served, "a", 1, 300);
+    disk.set_failing(Failing::Writes);
+    let tokens = [history.as_slice(), &prompt(40, 300)].concat();
+    let answer = served.ask(request_of("a", &tokens));
+    assert_eq!(answer.outcome().durability, Durability::NotDurable);
+    assert_eq!(answer.reply(), alone(&tokens, &Sampling::GREEDY, 8));
+    // What was safe before still is.
+    let stored = lines(served.store());
+    assert_eq!(stored.len(), 1);
+    assert_eq!(*stored[0].tokens, *history);
+    disk.set_failing(Failing::Nothing);
+    assert_eq!(evict_all(&served), Evicted { saved: 1, failed: 0, forgotten: 0 });
+    assert_eq!(lines(served.store())[0].tokens.len(), tokens.len() + 8);
+}
+
+#[test]
+fn what_is_ephemeral_is_answered_from_memory_and_leaves_none() {
+    let (served, disk) = with_store(Memory::Tokens);
+    let history = said(&served, "a", 1, 300);
+    evict_all(&served);
+    let request = Request { is_ephemeral: true, ..request_of("a", &history) };
+    let answer = served.ask(request.clone());
+    assert_eq!(answer.cached_tokens(), history.len() - 1);
+    assert_eq!(answer.outcome().durability, Durability::NotDurable);
+    assert_eq!(served.engine.stats().blocks_used, 0);
+    served.end();
+    let stored = lines(&disk.open());
+    assert_eq!((stored.len(), &*stored[0].tokens), (1, &history[..]));
+}
+
+/// A save that was not finished must not cost what was saved before.
+#[test]
+fn an_agent_that_leaves_the_pool_unsaved_falls_back_to_its_last_save() {
+    let disk = Some(ShakyDisk::default());
+    let served = serve(Setup { pool_blocks: 6, disk: disk.clone(), ..Setup::default() });
+    let disk = disk.unwrap();
+    let history = said(&served, "a", 1, 300);
+    disk.set_failing(Failing::Writes);
+    let tokens = [history.as_slice(), &prompt(40, 300)].concat();
+    served.ask(request_of("a", &tokens));
+    // Another one needs the whole pool.
+    served.ask(request_of("b", &prompt(2, 1_400)));
+    disk.set_failing(Failing::Nothing);
+    let answer = next(&served, "a", &history);
+    assert_eq!((answer.admitted().source, answer.cached_tokens()), (Source::Warm, 307));
+}
+
+#[test]
+fn a_store_that_is_only_read_gives_agents_back_and_takes_none() {
+    let disk = ShakyDisk::default();
+    let served = on(&disk, Memory::Tokens);
+    let history = said(&served, "a", 1, 300);
+    // Beside the process that writes.
+    let reading = serve(Setup { disk: Some(disk.clone()), is_read_only: true, ..Setup::default() });
+    let answer = next(&reading, "a", &history);
+    assert_eq!(answer.admitted().source, Source::Warm);
+    assert_eq!(answer.outcome().durability, Durability::NotDurable);
+    reading.engine.shutdown();
+    assert_eq!(lines(served.store())[0].tokens.len(), history.len());
+}
+
+#[test]
+fn of_a_hundred_agents_one_cannot_be_saved_and_the_others_come_back() {
+    let disk = ShakyDisk::default();
+    let on = |disk: &ShakyDisk| {
+        let disk = Some(disk.clone());
+        serve(Setup { vocabulary: 200, pool_blocks: 220, disk, ..Setup::default() })
+    };
+    let served = on(&disk);
+    // The prompt of seed 37 begins so.
+    served.model.fail_exports_of(Some(TokenId(40)));
+    let name = |seed: u32| format!("agent {seed}");
+    let history = |served: &Served, seed| said(served, &name(seed), seed, 20 + 3 * seed as usize);
+    let histories: Vec<_> = (1..=100).map(|seed| history(&served, seed)).collect();
+    assert_eq!(evict_all(&served), Evicted { saved: 99, failed: 1, forgotten: 0 });
+    served.end();
+    let served = on(&disk);
+    assert_eq!(served.engine.stats().agents, 99);
+    for (seed, history) in (1..).zip(&histories) {
+        let answer = served.ask(request_of(&name(seed), history));
+        let expected = if seed == 37 { 0 } else { history.len() - 1 };
+        assert_eq!(answer.cached_tokens(), expected, "agent {seed}");
+    }
+}
+
+/// What a client sends back as text are the ids that were generated, also by a process that is
+/// no more.
+#[test]
+fn replies_of_an_earlier_process_are_known_by_their_text() {
+    let disk = ShakyDisk::default();
+    let setup =
+        |disk: &ShakyDisk| Setup { vocabulary: 902, disk: Some(disk.clone()), ..Setup::default() };
+    let local = Namespace::local();
+    let served = serve(setup(&disk));
+    let mut replies = Vec::new();
+    for seed in 1..=5 {
+        let sampling = Sampling { temperature: 1.0, seed: seed.into(), ..Sampling::GREEDY };
+        let request = request_of(&format!("agent {seed}"), &prompt(seed, 30));
+        let answer = served.ask(Request { sampling, ..request });
+        let known = served.engine.known_replies(&local, &answer.texts[0]);
+        replies.push((answer.texts[0].clone(), known));
+    }
+    // One that ends inside a character stands for no text.
+    assert!(replies.iter().filter(|(_, known)| known.len() == 1).count() >= 3);
+    served.end();
+    let served = serve(setup(&disk));
+    for (text, known) in replies {
+        assert_eq!(served.engine.known_replies(&local, &text), known, "{text:?}");
+        assert!(served.engine.known_replies(&Namespace::new("other"), &text).is_empty());
+    }
 }

@@ -8,16 +8,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use semantic::engine::{
-    Admitted, Config, Engine, Error, Event, HeadId, Item, Outcome, Reply, Request, Snapshot, Store,
-    StoreError, Stream,
+    Admitted, Config, Engine, Error, Event, Item, Outcome, Reply, Request, Stream,
 };
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{self, Batch, Logits, Model, Row, Spec, Wanted};
+use semantic::store::Store;
 use semantic::text::Prompt;
 use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Namespace, TokenId};
 
 use super::random::Random;
+use super::store::{ShakyDisk, keeping};
 use super::text::byte_level_tokenizer;
 
 /// The first tokens of the tokenizer.
@@ -32,8 +33,10 @@ pub struct Setup {
     pub pool_blocks: usize,
     pub vocabulary: usize,
     pub config: Config,
-    /// Keeps nothing if there is none.
-    pub store: Option<FakeStore>,
+    /// What its agents are kept on; nothing is if there is none.
+    pub disk: Option<ShakyDisk>,
+    /// Another process may write to that disk.
+    pub is_read_only: bool,
 }
 
 impl Default for Setup {
@@ -44,7 +47,8 @@ impl Default for Setup {
             vocabulary: VOCABULARY,
             // No step is too long, so that a slow machine computes the same.
             config: Config { step: Duration::from_secs(3_600), ..Config::default() },
-            store: None,
+            disk: None,
+            is_read_only: false,
         }
     }
 }
@@ -53,27 +57,41 @@ impl Default for Setup {
 pub struct Served {
     pub engine: Engine,
     pub model: Control,
+    store: Option<Arc<Store>>,
     fatal: Receiver<String>,
 }
 
 pub fn serve(setup: Setup) -> Served {
-    let Setup { memory, pool_blocks, vocabulary, mut config, store } = setup;
+    let Setup { memory, pool_blocks, vocabulary, mut config, disk, is_read_only } = setup;
     let (sender, fatal) = mpsc::channel();
     config.on_fatal = Box::new(move |reason| drop(sender.send(reason.to_owned())));
     let fake =
         Fake::new(FakeConfig { vocabulary, context_tokens: CONTEXT_TOKENS, pool_blocks, memory });
     let (controlled, model) = controlled(fake);
-    let store = store
-        .map_or_else(|| Box::new(semantic::engine::Forgetful) as Box<dyn Store>, |s| Box::new(s));
+    let store = disk.map(|disk| match is_read_only {
+        true => disk.open_read_only(),
+        false => disk.open(),
+    });
+    let keeping = store.clone().map(keeping);
     let load = move || Ok(Box::new(controlled) as Box<dyn Model>);
-    let engine = Engine::start(config, byte_level_tokenizer(), store, load);
+    let engine = Engine::start(config, byte_level_tokenizer(), keeping, load);
     engine.wait_started().unwrap();
     // The warm-up.
     model.forget();
-    Served { engine, model, fatal }
+    Served { engine, model, store, fatal }
 }
 
 impl Served {
+    /// The process ends; its disk is free.
+    pub fn end(self) {
+        self.engine.shutdown();
+    }
+
+    /// The store behind the engine.
+    pub fn store(&self) -> &Store {
+        self.store.as_ref().expect("it has one")
+    }
+
     pub fn ask(&self, request: Request) -> Answer {
         read(&mut self.engine.submit(request))
     }
@@ -125,6 +143,8 @@ struct State {
     is_closed: bool,
     permits: usize,
     faults: HashMap<(usize, TokenId), Fault>,
+    /// Blocks that begin with this token cannot be exported.
+    unexportable: Option<TokenId>,
     /// Copies until one fails.
     copies_until_fault: Option<usize>,
 }
@@ -206,6 +226,11 @@ impl Control {
         self.state().faults.clear();
     }
 
+    /// What begins with this token cannot be saved, or again can.
+    pub fn fail_exports_of(&self, token: Option<TokenId>) {
+        self.state().unexportable = token;
+    }
+
     /// A row fails in which the last token of this prompt is. It is the one with logits.
     pub fn fail_prompt(&self, prompt: &[TokenId], fault: Fault) {
         self.fail_at(prompt.len() - 1, prompt[prompt.len() - 1], fault);
@@ -271,8 +296,19 @@ impl Model for Controlled {
         Ok(logits)
     }
 
+    fn path(&self) -> &'static str {
+        self.fake.path()
+    }
+
     fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, model::Error> {
-        self.fake.export(block, tokens)
+        let bytes = self.fake.export(block, tokens)?;
+        let first = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+        match self.control.state().unexportable {
+            Some(token) if first == u64::from(token.0) << 32 => {
+                Err(model::Error::Mlx("the test wants it".to_owned()))
+            }
+            _ => Ok(bytes),
+        }
     }
 
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), model::Error> {
@@ -291,81 +327,6 @@ impl Model for Controlled {
         }
         drop(state);
         self.fake.copy(from, to, tokens)
-    }
-}
-
-/// A store in memory, with the failings that the test chooses. Clones share it.
-#[derive(Clone, Default)]
-pub struct FakeStore(Arc<Mutex<Kept>>);
-
-#[derive(Default)]
-pub struct Kept {
-    pub heads: HashMap<HeadId, Snapshot>,
-    pub failing: Failing,
-    pub failed_saves: usize,
-    pub loads: usize,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Failing {
-    #[default]
-    Nothing,
-    Everything,
-    SavesOf(AgentId),
-    Loads,
-    /// The last block is missing.
-    BlocksLost,
-    /// There is one block too many.
-    BlocksAdded,
-    /// The last block ends early.
-    BytesLost,
-}
-
-impl FakeStore {
-    pub fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap()
-    }
-}
-
-impl Store for FakeStore {
-    fn keeps(&self) -> bool {
-        true
-    }
-
-    fn save(&mut self, snapshot: Snapshot) -> Result<(), StoreError> {
-        let mut kept = self.kept();
-        let is_failing = match &kept.failing {
-            Failing::Everything => true,
-            Failing::SavesOf(agent) => *agent == snapshot.agent,
-            _ => false,
-        };
-        if is_failing {
-            kept.failed_saves += 1;
-            return Err(StoreError("no space".to_owned()));
-        }
-        kept.heads.insert(snapshot.head, snapshot);
-        Ok(())
-    }
-
-    fn load(&mut self, head: HeadId, blocks: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut kept = self.kept();
-        if matches!(kept.failing, Failing::Everything | Failing::Loads) {
-            return Err(StoreError("cannot read".to_owned()));
-        }
-        kept.loads += 1;
-        let snapshot = kept.heads.get(&head).expect("only what was saved is asked for");
-        let mut bytes = snapshot.blocks[..blocks].to_vec();
-        match kept.failing {
-            Failing::BlocksLost => drop(bytes.pop()),
-            Failing::BlocksAdded => bytes.push(bytes[0].clone()),
-            Failing::BytesLost => drop(bytes.last_mut().unwrap().pop()),
-            _ => (),
-        }
-        Ok(bytes)
-    }
-
-    fn forget(&mut self, head: HeadId) {
-        self.kept().heads.remove(&head).expect("only what was saved is forgotten");
     }
 }
 
@@ -389,6 +350,7 @@ pub fn request(prompt: &[TokenId]) -> Request {
         choices: 1,
         logprobs: Some(0),
         is_end_ignored: true,
+        is_ephemeral: false,
     }
 }
 

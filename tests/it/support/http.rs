@@ -1,7 +1,7 @@
 //! The server in this process, over a real socket, with a fake model; and a client that reads what
 //! is really sent.
 
-use semantic::engine::{self, Engine, Forgetful};
+use semantic::engine::{self, Engine};
 use semantic::http::{Access, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Spec};
@@ -114,8 +114,7 @@ impl Server {
         let engine = (setup.model != ModelState::Missing).then(|| {
             let text = text(setup.template);
             let tokenizer = Arc::new(Tokenizer::new(&text).expect("a tokenizer"));
-            let store = Box::new(Forgetful);
-            let engine = Engine::start(setup.engine, Arc::clone(&tokenizer), store, load);
+            let engine = Engine::start(setup.engine, Arc::clone(&tokenizer), None, load);
             app.start_serving(Serving {
                 engine: engine.clone(),
                 tokenizer,
@@ -204,6 +203,10 @@ struct Paced {
 impl Model for Paced {
     fn spec(&self) -> &Spec {
         self.fake.spec()
+    }
+
+    fn path(&self) -> &'static str {
+        self.fake.path()
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {

@@ -1,5 +1,6 @@
 //! Helpers that the tests share, one file per room.
 
+pub mod agents;
 pub mod cli;
 pub mod disk;
 pub mod engine;
@@ -7,7 +8,9 @@ pub mod golden;
 pub mod greedy;
 pub mod http;
 pub mod hub;
+pub mod io;
 pub mod model;
+pub mod process;
 pub mod random;
 pub mod scale;
 pub mod store;

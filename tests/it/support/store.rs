@@ -1,31 +1,155 @@
-//! A store that keeps agents in memory.
+//! Stores on a disk in memory that fails as a test wants.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use semantic::engine::{HeadId, Snapshot, Store, StoreError};
+use semantic::engine::Keeping;
+use semantic::store::disk::{Entry, Lock, LockError, NewFile, Space, StoredFile};
+use semantic::store::{Disk, Settings, Store, StoredLine};
+use semantic::types::Fingerprint;
 
-/// Clones share what is kept.
+use super::disk::MemoryDisk;
+
+/// What fails from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failing {
+    #[default]
+    Nothing,
+    /// Whatever makes a file.
+    Writes,
+    /// Whatever opens a block.
+    Reads,
+    /// Each block that is read has one wrong bit near its end.
+    Flips,
+}
+
+/// A disk in memory. Clones are the same disk.
 #[derive(Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<HashMap<HeadId, Snapshot>>>);
+pub struct ShakyDisk {
+    memory: MemoryDisk,
+    state: Arc<Mutex<State>>,
+}
 
-impl Store for MemoryStore {
-    fn keeps(&self) -> bool {
-        true
+#[derive(Default)]
+struct State {
+    failing: Failing,
+    reads: usize,
+    failed_writes: usize,
+}
+
+impl ShakyDisk {
+    pub fn set_failing(&self, failing: Failing) {
+        self.state().failing = failing;
     }
 
-    fn save(&mut self, snapshot: Snapshot) -> Result<(), StoreError> {
-        self.0.lock().unwrap().insert(snapshot.head, snapshot);
-        Ok(())
+    /// Blocks that were opened since the last call.
+    pub fn take_reads(&self) -> usize {
+        std::mem::take(&mut self.state().reads)
     }
 
-    fn load(&mut self, head: HeadId, blocks: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        let kept = self.0.lock().unwrap();
-        let snapshot = kept.get(&head).ok_or_else(|| StoreError("it is not there".to_owned()))?;
-        Ok(snapshot.blocks[..blocks].to_vec())
+    pub fn failed_writes(&self) -> usize {
+        self.state().failed_writes
     }
 
-    fn forget(&mut self, head: HeadId) {
-        self.0.lock().unwrap().remove(&head);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store on it, as a process that starts finds it.
+    pub fn open(&self) -> Arc<Store> {
+        let disk: Arc<dyn Disk> = Arc::new(self.clone());
+        Arc::new(Store::open(disk, Settings::default()).expect("the disk is well"))
+    }
+
+    /// The same beside a process that writes.
+    pub fn open_read_only(&self) -> Arc<Store> {
+        let disk: Arc<dyn Disk> = Arc::new(self.clone());
+        Arc::new(Store::open_read_only(disk, Settings::default()).expect("the disk is well"))
+    }
+}
+
+/// What an engine keeps agents with: the store, and a model that is always the same one.
+pub fn keeping(store: Arc<Store>) -> Keeping {
+    Keeping { store, fingerprint: Fingerprint([7; 32]), model: "fake".to_owned() }
+}
+
+/// What a process that starts could go on from.
+pub fn lines(store: &Store) -> Vec<StoredLine> {
+    store.lines(&Fingerprint([7; 32]))
+}
+
+impl Disk for ShakyDisk {
+    fn make_folder(&self, folder: &str) -> io::Result<()> {
+        self.memory.make_folder(folder)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
+        self.memory.list(folder)
+    }
+
+    fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
+        let opened = self.memory.open(file)?;
+        if !file.ends_with(".safetensors") {
+            return Ok(opened);
+        }
+        let mut state = self.state();
+        state.reads += 1;
+        match state.failing {
+            Failing::Reads => Err(io::Error::other("the test wants it")),
+            Failing::Flips => Ok(Box::new(Flipped(opened))),
+            Failing::Nothing | Failing::Writes => Ok(opened),
+        }
+    }
+
+    fn create(&self, file: &str) -> io::Result<Box<dyn NewFile>> {
+        let mut state = self.state();
+        if state.failing == Failing::Writes {
+            state.failed_writes += 1;
+            return Err(io::Error::other("the test wants it"));
+        }
+        drop(state);
+        self.memory.create(file)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.memory.rename(from, to)
+    }
+
+    fn remove_file(&self, file: &str) -> io::Result<()> {
+        self.memory.remove_file(file)
+    }
+
+    fn remove_folder(&self, folder: &str) -> io::Result<()> {
+        self.memory.remove_folder(folder)
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.memory.sync_folder(folder)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.memory.space()
+    }
+
+    fn lock(&self, file: &str) -> Result<Box<dyn Lock>, LockError> {
+        self.memory.lock(file)
+    }
+}
+
+/// A file whose last byte but nine has a wrong bit.
+struct Flipped(Box<dyn StoredFile>);
+
+impl StoredFile for Flipped {
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read_at(offset, buffer)?;
+        let wrong = self.0.bytes().checked_sub(10).and_then(|at| at.checked_sub(offset));
+        if let Some(byte) = wrong.and_then(|at| buffer[..count].get_mut(at as usize)) {
+            *byte ^= 4;
+        }
+        Ok(count)
     }
 }

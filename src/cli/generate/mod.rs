@@ -1,4 +1,6 @@
-//! `semantic generate`: answers one prompt on the terminal.
+//! `semantic generate`: answers one prompt on the terminal, as an agent that remembers or as nobody.
+
+mod agent;
 
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
@@ -16,13 +18,17 @@ use super::model::{self, ModelFlag, name_model};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
 use crate::engine::{
-    self, Choice, Engine, Event, Finish, Forgetful, Outcome, Reply, Request, Stream, budget_tokens,
+    self, Admitted, Choice, Durability, Engine, Event, Finish, Outcome, Reply, Request, Source,
+    Stream, budget_tokens,
 };
 use crate::model::LoadOptions;
 use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
-use crate::text::{self, ChatTemplate, Message, RenderOptions, Special, Tokenizer};
+use crate::text::{
+    self, ChatTemplate, Message, Piece, Prompt, RenderOptions, Special, Tokenizer, next_turn,
+};
 use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
+use agent::{AgentFlags, Memory, Past};
 
 /// The longest reply if nobody says otherwise.
 const MAX_TOKENS_DEFAULT: usize = 512;
@@ -63,6 +69,8 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     #[command(flatten)]
+    agent: AgentFlags,
+    #[command(flatten)]
     compute: ComputeFlags,
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
@@ -82,8 +90,10 @@ struct Report {
     finish_reason: &'static str,
     usage: Usage,
     timings: Timings,
-    memory: Memory,
+    memory: MemoryUse,
     model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    semantic: Option<Semantic>,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,8 +116,19 @@ struct Timings {
     decode_tokens_per_s: f64,
 }
 
+/// As the server says it: whose memory this became and where it was.
 #[derive(Debug, Serialize)]
-struct Memory {
+struct Semantic {
+    agent: String,
+    generation: Option<u64>,
+    durable: bool,
+    source: &'static str,
+    restored_tokens: usize,
+    restore_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryUse {
     /// Null where the system does not say.
     peak_rss_bytes: Option<u64>,
 }
@@ -116,6 +137,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let defaults = &context.config.generate;
     let Settings { sampling, max_tokens, stops, compute } = settings(&arguments, defaults)?;
     let prompt = read_prompt(arguments.prompt.as_deref())?;
+    let memory = Memory::open(&arguments.agent, context)?;
     let name = arguments.model.name(context).to_owned();
     let resolved = model::resolve(&name, context, arguments.quiet)?;
     let Compute { kv, device, threads } = compute;
@@ -127,15 +149,37 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     // The text room knows no paths.
     let of_model = |error: text::Error| name_model(error, &resolved.path);
     let tokenizer = Tokenizer::new(&text).map_err(of_model)?;
-    let (tokens, reply) = match arguments.raw {
-        true => (tokenizer.encode_raw(&prompt)?, Reply::Continuation),
+    let keeping = match &memory {
+        Some(memory) => Some(memory.keeping(&files, kv, &resolved.name, context)?),
+        None => None,
+    };
+    let past = match (&memory, &keeping) {
+        (Some(memory), Some(keeping)) => memory.past(keeping)?,
+        _ => None,
+    };
+    let (prompt, reply) = match arguments.raw {
+        true => (continued(&tokenizer, past.as_ref(), &prompt)?.into(), Reply::Continuation),
         false => {
             let system = arguments.system.clone().or_else(|| defaults.system.clone());
             let template = ChatTemplate::new(&text).map_err(of_model)?;
-            let rendered = render(&template, system, prompt).map_err(of_model)?;
-            (tokenizer.encode(&rendered, Special::Parse)?, Reply::Turn)
+            let prompt: Prompt = match past.as_ref().and_then(Past::turns) {
+                // What it was told at the beginning is a part of its memory.
+                Some(mut turns) => {
+                    let options = RenderOptions::new(SystemTime::now());
+                    let next = next_turn(&template, &tokenizer, &prompt, &options);
+                    turns.push(Piece::Tokens(next.map_err(of_model)?));
+                    Prompt::new(turns)
+                }
+                None => {
+                    let rendered = render(&template, system, prompt).map_err(of_model)?;
+                    tokenizer.encode(&rendered, Special::Parse)?.into()
+                }
+            };
+            (prompt, Reply::Turn)
         }
     };
+    // There is one list of ids for each reply.
+    let tokens = prompt.resolve(&|_| 0).tokens;
     check_vocabulary(&tokens, files.summary().vocabulary)
         .map_err(|error| error.context(resolved.path.display().to_string()))?;
     let prompt_tokens = tokens.len();
@@ -145,7 +189,7 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let load = move || files.load(options).map_err(|error| error.to_string());
     // Nobody else waits, so that a step may be as long as serves the prompt best.
     let config = engine::Config { step: Duration::MAX, ..engine::Config::default() };
-    let engine = Engine::start(config, Arc::new(tokenizer), Box::new(Forgetful), load);
+    let engine = Engine::start(config, Arc::new(tokenizer), keeping, load);
     let started = engine.wait_started();
     started.map_err(|reason| name_model(Reason(reason), &resolved.path))?;
     let load = load_started.elapsed();
@@ -153,9 +197,9 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let interrupt = Interrupt::catch()?;
     let mut screen = Screen::new(&arguments, prompt_tokens);
     let stream = engine.submit(Request {
-        namespace: Namespace::local(),
-        agent: None,
-        prompt: tokens.into(),
+        namespace: memory.as_ref().map_or_else(Namespace::local, |memory| memory.namespace.clone()),
+        agent: memory.as_ref().map(|memory| memory.agent.clone()),
+        prompt,
         max_tokens: Some(max_tokens),
         sampling,
         stops,
@@ -163,21 +207,29 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
         choices: 1,
         logprobs: None,
         is_end_ignored: false,
+        is_ephemeral: memory.as_ref().is_none_or(|memory| memory.is_ephemeral),
     });
     let outcome = follow(stream, &mut screen, &interrupt);
     screen.clear();
+    let is_remembered = memory.as_ref().is_none_or(|memory| memory.is_ephemeral) || save(&engine);
     engine.shutdown();
     let outcome = outcome?.map_err(|error| name_model(error, &resolved.path))?;
     let Outcome { choices, .. } = &outcome;
     let Choice { text, finish, .. } = &choices[0];
     match arguments.json {
         true => {
-            let report = Report::new(&outcome, load, resolved.name.clone());
+            let is_agent = memory.is_some();
+            let report = Report::new(&outcome, load, resolved.name.clone(), is_agent);
             output::data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
         }
         // The reply ends where the model ended it; a terminal wants a new line after it.
         false if !text.ends_with('\n') => output::data(b"\n")?,
         false => (),
+    }
+    if !is_remembered {
+        let error = anyhow::anyhow!("the agent's memory of this turn could not be saved");
+        let hint = "see the warnings above; what it knew before is unchanged".to_owned();
+        return Err(Failure::with_hint(error, Some(hint)));
     }
     if *finish == Finish::Cancelled {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
@@ -186,6 +238,25 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
         hint_at_better_models(&context.data_dir);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until what the agent has said is on disk. A turn that was interrupted is, too.
+fn save(engine: &Engine) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let saved = runtime.map(|runtime| runtime.block_on(engine.evict_all_to_disk()));
+    matches!(saved, Ok(Ok(engine::Evicted { failed: 0, .. })))
+}
+
+/// The prompt as it is, after all that the agent has.
+fn continued(
+    tokenizer: &Tokenizer,
+    past: Option<&Past>,
+    prompt: &str,
+) -> Result<Vec<TokenId>, text::Error> {
+    match past {
+        Some(past) => Ok([past.tokens(), &tokenizer.encode(prompt, Special::Parse)?].concat()),
+        None => tokenizer.encode_raw(prompt),
+    }
 }
 
 /// Shows what comes until the reply is complete or the user has had enough.
@@ -358,7 +429,7 @@ impl Screen {
 }
 
 impl Report {
-    fn new(outcome: &Outcome, load: Duration, model: String) -> Report {
+    fn new(outcome: &Outcome, load: Duration, model: String, is_agent: bool) -> Report {
         let per_second = |tokens: usize, time: Duration| match time.as_secs_f64() {
             0.0 => 0.0,
             seconds => tokens as f64 / seconds,
@@ -373,22 +444,47 @@ impl Report {
                 Finish::Cancelled => "cancelled",
             },
             usage: Usage {
-                prompt_tokens: outcome.prompt_tokens,
+                prompt_tokens: outcome.admitted.prompt_tokens,
                 completion_tokens: choice.completion_tokens,
-                prompt_tokens_details: PromptTokensDetails { cached_tokens: outcome.cached_tokens },
+                prompt_tokens_details: PromptTokensDetails {
+                    cached_tokens: outcome.admitted.cached_tokens,
+                },
             },
             timings: Timings {
                 load_ms: milliseconds(load),
                 ttft_ms: milliseconds(outcome.prefill),
-                prefill_tokens_per_s: per_second(outcome.prompt_tokens, outcome.prefill),
+                prefill_tokens_per_s: per_second(outcome.admitted.prompt_tokens, outcome.prefill),
                 // The first token belongs to the prefill.
                 decode_tokens_per_s: per_second(
                     choice.completion_tokens.saturating_sub(1),
                     outcome.decode,
                 ),
             },
-            memory: Memory { peak_rss_bytes: peak_rss_bytes() },
+            memory: MemoryUse { peak_rss_bytes: peak_rss_bytes() },
             model,
+            semantic: is_agent.then(|| Semantic::new(outcome)),
+        }
+    }
+}
+
+impl Semantic {
+    fn new(outcome: &Outcome) -> Semantic {
+        let Admitted { agent, source, restored_tokens, restore, .. } = &outcome.admitted;
+        let (durable, generation) = match outcome.durability {
+            Durability::Durable(generation) => (true, Some(generation.0)),
+            Durability::NotDurable => (false, None),
+        };
+        Semantic {
+            agent: agent.to_string(),
+            generation,
+            durable,
+            source: match source {
+                Source::Hot => "hot",
+                Source::Warm => "warm",
+                Source::Cold => "cold",
+            },
+            restored_tokens: *restored_tokens,
+            restore_ms: restore.as_secs_f64() * 1e3,
         }
     }
 }

@@ -1,0 +1,231 @@
+//! `semantic cache`: what agents have on disk, without a server and beside one.
+//!
+//! A subcommand is one file here, or a part of one, and one variant of [`Command`]. Those that only
+//! read work beside a process that writes; the others need the store for themselves.
+
+mod check;
+mod evict;
+mod explain;
+mod fork;
+mod list;
+mod reader;
+mod room;
+mod show;
+mod usage;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Context;
+use super::output::{self, Failure, printable};
+use super::store::{self, Access};
+use crate::store::{AgentInfo, Store, StoreError};
+use crate::types::{AgentId, Namespace};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List agents with what they take
+    List(list::Arguments),
+    /// Show what an agent has: its saves, its blocks, and on request its text
+    Show(show::Arguments),
+    /// Remove agents from disk
+    Evict(evict::Arguments),
+    /// Read every byte and say what is damaged; exit code 1 if something is
+    Verify(check::VerifyArguments),
+    /// Keep the longest good part of what is damaged, and put the rest into quarantine
+    Repair(check::RepairArguments),
+    /// Remove what no agent needs any more
+    Gc(usage::GcArguments),
+    /// Say how much disk space agents take
+    Du(usage::DuArguments),
+    /// Give a new agent the memory of another
+    Fork(fork::ForkArguments),
+    /// Go back to an older save of an agent
+    Rollback(fork::RollbackArguments),
+    /// Say why a prompt, or its last conversation, does not go on from what an agent has
+    Explain(explain::Arguments),
+}
+
+pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
+    match &arguments.command {
+        Command::List(arguments) => list::run(arguments, context),
+        Command::Show(arguments) => show::run(arguments, context),
+        Command::Evict(arguments) => evict::run(arguments, context),
+        Command::Verify(arguments) => check::verify(arguments, context),
+        Command::Repair(arguments) => check::repair(arguments, context),
+        Command::Gc(arguments) => usage::gc(arguments, context),
+        Command::Du(arguments) => usage::du(arguments, context),
+        Command::Fork(arguments) => fork::fork(arguments, context),
+        Command::Rollback(arguments) => fork::rollback(arguments, context),
+        Command::Explain(arguments) => explain::run(arguments, context),
+    }
+}
+
+/// Whose agents a command means.
+#[derive(Debug, clap::Args)]
+struct Scope {
+    /// Whose agents these are; a server without keys has `local`
+    #[arg(long, env = "SEMANTIC_NAMESPACE", default_value = "local", value_parser = namespace)]
+    namespace: Namespace,
+}
+
+fn namespace(name: &str) -> Result<Namespace, &'static str> {
+    match name {
+        "" => Err("the namespace is empty"),
+        _ => Ok(Namespace::new(name)),
+    }
+}
+
+/// How an answer is printed.
+#[derive(Debug, clap::Args)]
+struct Format {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl Format {
+    /// The object, or the text; nothing for an empty text.
+    fn print(
+        &self,
+        object: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<ExitCode, Failure> {
+        let text = match self.json {
+            true => format!("{}\n", serde_json::to_string_pretty(object)?),
+            false => text(),
+        };
+        output::data(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn open_to_read(context: &Context) -> Result<Arc<Store>, Failure> {
+    store::open(context, Access::Read)
+}
+
+/// For a command that changes something. Where there is no store there is nothing to change, so none
+/// is made and the command finds nothing.
+fn open_to_write(context: &Context) -> Result<Arc<Store>, Failure> {
+    let opened = match store::folder(context).exists() {
+        true => store::open(context, Access::Write),
+        false => store::open(context, Access::Read),
+    };
+    let reading = "list, show, verify, du and explain only read";
+    opened.map_err(|failure| match failure {
+        Failure::Busy { message, .. } => {
+            let hint = format!("stop that process first; {reading} and work beside it");
+            Failure::Busy { message, hint }
+        }
+        Failure::CannotWrite { message, .. } => {
+            let hint = format!("look at who may write there; {reading}");
+            Failure::CannotWrite { message, hint }
+        }
+        other => other,
+    })
+}
+
+/// What an agent has; a failure that names the nearest one if there is none.
+fn find_agent(store: &Store, scope: &Scope, agent: &AgentId) -> Result<AgentInfo, Failure> {
+    if let Some(found) = store.agent(&scope.namespace, agent).map_err(failed)? {
+        return Ok(found);
+    }
+    Err(not_found(store, scope, agent))
+}
+
+fn not_found(store: &Store, scope: &Scope, agent: &AgentId) -> Failure {
+    let namespace = &scope.namespace;
+    let error = anyhow::anyhow!("no agent {} in namespace {namespace}", quoted(agent.as_str()));
+    let all = store.agents().unwrap_or_default();
+    let elsewhere = all.iter().find(|it| it.agent == *agent && it.namespace != *namespace);
+    let near = nearest(agent, all.iter().filter(|it| it.namespace == *namespace));
+    let hint = match (elsewhere, near) {
+        (Some(other), _) => {
+            format!(
+                "it is in another namespace: --namespace {}",
+                printable(other.namespace.as_str())
+            )
+        }
+        (None, Some(near)) => format!("did you mean {}?", quoted(near.as_str())),
+        (None, None) => "`semantic cache list` shows those that there are".to_owned(),
+    };
+    Failure::with_hint(error, Some(hint))
+}
+
+/// How alike two names must be for one to be a slip of the other.
+const SIMILARITY_MIN: f64 = 0.7;
+
+fn nearest<'a>(
+    agent: &AgentId,
+    others: impl Iterator<Item = &'a AgentInfo>,
+) -> Option<&'a AgentId> {
+    let likeness = |other: &AgentId| strsim::jaro_winkler(agent.as_str(), other.as_str());
+    others
+        .map(|it| (likeness(&it.agent), &it.agent))
+        .filter(|(likeness, _)| *likeness >= SIMILARITY_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, agent)| agent)
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", printable(name))
+}
+
+/// Why the store did not do it, with its exit code.
+fn failed(error: StoreError) -> Failure {
+    let (message, hint) = (printable(&error.to_string()), error_hint(&error));
+    match error {
+        StoreError::Full { .. } | StoreError::Quota { .. } | StoreError::ReadOnly => {
+            Failure::CannotWrite { message, hint }
+        }
+        StoreError::Io { source, .. } if is_about_writing(&source) => {
+            Failure::CannotWrite { message, hint }
+        }
+        _ => Failure::with_hint(anyhow::Error::msg(message), Some(hint)),
+    }
+}
+
+fn error_hint(error: &StoreError) -> String {
+    match error {
+        StoreError::Full { .. } => {
+            "free disk space, raise budget_gb, or remove agents with `semantic cache evict`"
+        }
+        StoreError::Quota { .. } => {
+            "raise namespace_gb or namespace_agents, or remove agents with `semantic cache evict`"
+        }
+        StoreError::ReadOnly => "nothing was changed",
+        StoreError::Damaged { .. } | StoreError::Missing(_) => {
+            "`semantic cache repair` keeps what is good"
+        }
+        StoreError::Io { .. } => "look at the disk and at who may use the folder, and try again",
+        StoreError::NotFound(_) => "`semantic cache show` lists what an agent has",
+        StoreError::OtherModel(_) => "give the --model and --kv-bits that it was made with",
+        StoreError::Exists(_) => "take another name, or evict that one first",
+    }
+    .to_owned()
+}
+
+fn is_about_writing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+    )
+}
+
+/// A name from the command line.
+fn agent_id(name: &str) -> Result<AgentId, String> {
+    AgentId::new(name).map_err(|error| error.to_string())
+}

@@ -1,0 +1,139 @@
+//! From the last token of a reply to its last event: the turn is to be safe before it is said to be.
+
+use std::time::{Duration, Instant};
+
+use super::super::agents::HeadId;
+use super::super::pool::Lease;
+use super::super::request::{Durability, Event, Outcome};
+use super::ticket::Ticket;
+use super::{RequestId, Scheduler};
+use crate::store::StoredLine;
+use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
+
+/// A reply that is complete is held back for so long at most until it is safe: the disk may be
+/// slow, and the text has gone out already.
+pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A request that has its replies.
+pub struct Ending {
+    outcome: Outcome,
+    head: HeadId,
+    until: Instant,
+}
+
+/// A block of a running sequence that will not change any more and that the store does not have.
+pub struct Filled<'a> {
+    pub namespace: &'a Namespace,
+    pub lease: &'a Lease,
+    /// The block before it.
+    pub parent: Option<&'a Lease>,
+    pub tokens: &'a [TokenId],
+}
+
+impl Scheduler {
+    /// All replies of a request are complete and kept as `head`.
+    pub(super) fn finish(
+        &mut self,
+        request: RequestId,
+        ticket: Ticket,
+        head: Option<HeadId>,
+        now: Instant,
+    ) {
+        let mut outcome = ticket.outcome(now);
+        let kept = head.and_then(|head| Some((head, self.agents.head(head)?)));
+        match kept.filter(|_| self.store_keeps) {
+            Some((head, kept)) if !kept.is_saved() => {
+                let ending = Ending { outcome, head, until: now + DURABLE_WAIT_MAX };
+                self.endings.insert(request, ending);
+            }
+            // Nothing of it is new.
+            Some((_, kept)) => {
+                let saved = kept.saved().map(|saved| saved.generation);
+                outcome.durability = saved.map_or(Durability::NotDurable, Durability::Durable);
+                self.finished(request, outcome);
+            }
+            None => self.finished(request, outcome),
+        }
+    }
+
+    fn finished(&mut self, request: RequestId, outcome: Outcome) {
+        self.finished_requests += 1;
+        self.items.push((request, Ok(Event::Finished(outcome))));
+    }
+
+    /// The store has this, and the names that lead to it are safe. `head` is what was saved; it
+    /// may have gone on, or away.
+    pub fn saved(&mut self, head: HeadId, stored: StoredLine) {
+        let generation = stored.generation;
+        self.agents.stored(stored);
+        self.settle(|ending| ending.head == head, Durability::Durable(generation));
+    }
+
+    /// What the store has from before.
+    pub fn found(&mut self, stored: StoredLine) {
+        self.agents.stored(stored);
+    }
+
+    /// A head could not be saved; nobody waits for it any longer.
+    pub fn not_saved(&mut self, head: HeadId) {
+        self.settle(|ending| ending.head == head, Durability::NotDurable);
+    }
+
+    /// Ends what has waited for long enough.
+    pub fn end_late(&mut self, now: Instant) {
+        // A head that is gone is saved no more.
+        let gone: Vec<HeadId> = self
+            .endings
+            .values()
+            .map(|ending| ending.head)
+            .filter(|head| self.agents.head(*head).is_none())
+            .collect();
+        self.settle(
+            |ending| ending.until <= now || gone.contains(&ending.head),
+            Durability::NotDurable,
+        );
+    }
+
+    /// Ends every request that has its replies, safe or not.
+    pub fn end_all_unsaved(&mut self) {
+        self.settle(|_| true, Durability::NotDurable);
+    }
+
+    /// Ends a request that has its replies, safe or not.
+    pub(super) fn end_unsaved(&mut self, request: RequestId) {
+        if let Some(ending) = self.endings.remove(&request) {
+            self.finished(request, ending.outcome);
+        }
+    }
+
+    fn settle(&mut self, is_over: impl Fn(&Ending) -> bool, durability: Durability) {
+        let over = self.endings.extract_if(.., |_, ending| is_over(ending));
+        let over: Vec<(RequestId, Ending)> = over.collect();
+        for (request, ending) in over {
+            self.finished(request, Outcome { durability, ..ending.outcome });
+        }
+    }
+
+    /// The next block that can be saved before its turn ends. Those of a sequence come in order.
+    pub fn filled(&mut self) -> Option<Filled<'_>> {
+        let order = self.running.iter_mut().find_map(|(order, active)| {
+            let ticket = &self.tickets[&order.request];
+            let has_begun_as_one_of_several = ticket.choices.len() > active.choices;
+            if active.restoring.is_some() || ticket.is_ephemeral || has_begun_as_one_of_several {
+                return None;
+            }
+            while active.table.get(active.stored).is_some_and(|lease| lease.stored().is_some()) {
+                active.stored += 1;
+            }
+            ((active.stored + 1) * BLOCK_TOKENS <= active.computed).then_some(*order)
+        })?;
+        let active = &self.running[&order];
+        let index = active.stored;
+        Some(Filled {
+            namespace: &self.tickets[&order.request].namespace,
+            lease: &active.table[index],
+            parent: index.checked_sub(1).map(|before| &active.table[before]),
+            tokens: &active.sequence.tokens()[index * BLOCK_TOKENS..(index + 1) * BLOCK_TOKENS],
+        })
+    }
+}

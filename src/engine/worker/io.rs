@@ -1,0 +1,283 @@
+//! Reads and writes the store off the engine's thread: one thread writes, in order, and two read.
+//!
+//! Saving 256 tokens of SmolLM2 is 3 MB: a millisecond of copying and hashing on the engine's
+//! thread, and the disk's time here. Reading them back is a millisecond of reading and hashing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::engine::scheduler::RestoreId;
+use crate::store::{BlockRef, Committed, Draft, KvBytes, KvModel, SealedBlock, Store, StoreError};
+use crate::types::{AgentId, Line, Namespace};
+
+/// Bytes on their way to the disk. Whoever has more waits: nothing is dropped.
+const WRITE_BYTES_MAX: u64 = 64 << 20;
+/// Jobs on their way to the disk.
+const WRITE_JOBS_MAX: u64 = 256;
+/// One reads while the other hashes.
+const READERS: usize = 2;
+/// The writer clears away what nothing names any more when it has had nothing to do for so long.
+const COLLECT_AFTER: Duration = Duration::from_millis(500);
+
+/// A number that no other save of this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SaveId(pub u64);
+
+/// What is to be written. Jobs are done in order.
+pub enum Write {
+    Block(Box<SealedBlock>),
+    /// All blocks of it have been written before.
+    Commit {
+        save: SaveId,
+        draft: Box<Draft>,
+    },
+    Remove {
+        namespace: Namespace,
+        agent: AgentId,
+        line: Line,
+    },
+}
+
+/// What is to be read.
+pub struct Read {
+    pub restore: RestoreId,
+    /// Which block of the restore.
+    pub index: usize,
+    pub namespace: Namespace,
+    pub block: BlockRef,
+    /// Memory to read into.
+    pub buffer: Vec<u8>,
+}
+
+/// What has been done.
+pub enum Done {
+    Committed { save: SaveId, result: Result<Committed, Failed> },
+    Read { restore: RestoreId, index: usize, result: Result<KvBytes, Failed> },
+}
+
+/// Why it has not been done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("it panicked")]
+    Panicked,
+    #[error("its thread is gone")]
+    Stopped,
+}
+
+/// Does what is asked at some later time.
+pub trait Io {
+    /// Whether another block may be written now.
+    fn has_room(&self) -> bool;
+
+    fn write(&mut self, job: Write);
+
+    fn read(&mut self, job: Read);
+
+    /// What has been done since the last call.
+    fn take_done(&mut self) -> Vec<Done>;
+}
+
+/// Threads. Dropped, they end when everything that was asked for has been written.
+pub struct Threads {
+    queued: Arc<Queued>,
+    writes: Option<Sender<Write>>,
+    reads: Option<Sender<Box<Read>>>,
+    done: Receiver<Done>,
+    done_sender: Sender<Done>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the writer has not done yet.
+#[derive(Default)]
+struct Queued {
+    jobs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Threads {
+    /// `wake` is called when there is something to [take](Io::take_done).
+    pub fn start(
+        store: &Arc<Store>,
+        model: &Arc<KvModel>,
+        wake: impl Fn() + Clone + Send + 'static,
+    ) -> std::io::Result<Threads> {
+        let (done_sender, done) = mpsc::channel();
+        let (writes, write_jobs) = mpsc::channel();
+        let (reads, read_jobs) = mpsc::channel();
+        let read_jobs = Arc::new(Mutex::new(read_jobs));
+        let queued = Arc::new(Queued::default());
+        let mut threads = Vec::new();
+        let tell = {
+            let done = done_sender.clone();
+            move |what| {
+                // Nobody listens any more when the engine has ended.
+                if done.send(what).is_ok() {
+                    wake();
+                }
+            }
+        };
+        threads.push(thread::Builder::new().name("writer".to_owned()).spawn({
+            let (store, queued, tell) = (Arc::clone(store), Arc::clone(&queued), tell.clone());
+            move || write_all(&store, &write_jobs, &queued, &tell)
+        })?);
+        for _ in 0..READERS {
+            threads.push(thread::Builder::new().name("reader".to_owned()).spawn({
+                let (store, model, tell) = (Arc::clone(store), Arc::clone(model), tell.clone());
+                let jobs = Arc::clone(&read_jobs);
+                move || read_all(&store, &model, &jobs, &tell)
+            })?);
+        }
+        let (writes, reads) = (Some(writes), Some(reads));
+        Ok(Threads { queued, writes, reads, done, done_sender, threads })
+    }
+}
+
+impl Io for Threads {
+    fn has_room(&self) -> bool {
+        self.queued.jobs.load(Ordering::Acquire) < WRITE_JOBS_MAX
+            && self.queued.bytes.load(Ordering::Acquire) < WRITE_BYTES_MAX
+    }
+
+    fn write(&mut self, job: Write) {
+        self.queued.jobs.fetch_add(1, Ordering::AcqRel);
+        self.queued.bytes.fetch_add(job.bytes(), Ordering::AcqRel);
+        let sent = self.writes.as_ref().map(|writes| writes.send(job));
+        if let Some(Err(mpsc::SendError(Write::Commit { save, .. }))) = sent {
+            let result = Err(Failed::Stopped);
+            // This end of the channel is here, so that it is never closed.
+            let _ = self.done_sender.send(Done::Committed { save, result });
+        }
+    }
+
+    fn read(&mut self, job: Read) {
+        let sent = self.reads.as_ref().map(|reads| reads.send(Box::new(job)));
+        if let Some(Err(mpsc::SendError(job))) = sent {
+            let Read { restore, index, .. } = *job;
+            let _ =
+                self.done_sender.send(Done::Read { restore, index, result: Err(Failed::Stopped) });
+        }
+    }
+
+    fn take_done(&mut self) -> Vec<Done> {
+        self.done.try_iter().collect()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.writes = None;
+        self.reads = None;
+        for thread in self.threads.drain(..) {
+            // A panic in it has been told as a failed job.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Write {
+    fn bytes(&self) -> u64 {
+        match self {
+            Write::Block(block) => block.block.file_bytes,
+            Write::Commit { draft, .. } => size_of_val(&*draft.tokens) as u64,
+            Write::Remove { .. } => 0,
+        }
+    }
+}
+
+fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Done)) {
+    // A block that no commit has named yet outlives one.
+    const COLLECTS: usize = 2;
+    let mut collects_left = 0;
+    loop {
+        let job = match collects_left {
+            0 => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            _ => jobs.recv_timeout(COLLECT_AFTER),
+        };
+        match job {
+            Ok(job) => {
+                let bytes = job.bytes();
+                collects_left = COLLECTS;
+                let done = do_write(store, job);
+                queued.jobs.fetch_sub(1, Ordering::AcqRel);
+                queued.bytes.fetch_sub(bytes, Ordering::AcqRel);
+                if let Some(done) = done {
+                    tell(done);
+                }
+            }
+            Err(why) => {
+                if collects_left > 0 {
+                    collect(store);
+                    collects_left -= 1;
+                }
+                if why == RecvTimeoutError::Disconnected {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Carries a job out, on whichever thread.
+pub fn do_write(store: &Store, job: Write) -> Option<Done> {
+    match job {
+        Write::Block(block) => {
+            // A commit that needs it finds it missing.
+            if let Err(error) = guarded(|| store.write_block(&block)) {
+                tracing::warn!(%error, "a block was not saved");
+            }
+            None
+        }
+        Write::Commit { save, draft } => {
+            let result = guarded(|| store.commit(&draft));
+            Some(Done::Committed { save, result })
+        }
+        Write::Remove { namespace, agent, line } => {
+            if let Err(error) = guarded(|| store.remove_line(&namespace, &agent, line)) {
+                tracing::warn!(%error, %agent, "an old conversation was not removed");
+            }
+            None
+        }
+    }
+}
+
+fn collect(store: &Store) {
+    if let Err(error) = guarded(|| store.collect()) {
+        tracing::warn!(%error, "the store was not cleared up");
+    }
+}
+
+fn read_all(
+    store: &Store,
+    model: &KvModel,
+    jobs: &Mutex<Receiver<Box<Read>>>,
+    tell: &impl Fn(Done),
+) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(job) => tell(do_read(store, model, *job)),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Carries a job out, on whichever thread.
+pub fn do_read(store: &Store, model: &KvModel, job: Read) -> Done {
+    let Read { restore, index, namespace, block, buffer } = job;
+    let result = guarded(|| store.read_block(&namespace, model, &block, buffer));
+    Done::Read { restore, index, result }
+}
+
+/// A bug in the store fails one job and not the thread: somebody waits for each.
+fn guarded<T>(job: impl FnOnce() -> Result<T, StoreError>) -> Result<T, Failed> {
+    match catch_unwind(AssertUnwindSafe(job)) {
+        Ok(result) => result.map_err(Failed::Store),
+        Err(_) => Err(Failed::Panicked),
+    }
+}

@@ -1,0 +1,108 @@
+//! Brings blocks of agents back from the disk while other agents go on.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::io::{Failed, Io, Read};
+use crate::engine::scheduler::{Restore, RestoreId, Scheduler};
+use crate::model::Model;
+use crate::store::KvBytes;
+
+/// Bytes that are being read or wait to be put into the pool. One block at least is.
+const READ_BYTES_MAX: u64 = 32 << 20;
+
+/// What came of one [`Read`].
+pub struct Arrived {
+    pub restore: RestoreId,
+    pub index: usize,
+    pub result: Result<KvBytes, Failed>,
+}
+
+#[derive(Default)]
+pub struct Restorer {
+    active: BTreeMap<RestoreId, Active>,
+    read_bytes: u64,
+    /// Memory of blocks that have been put into the pool, for those to come.
+    spare: Vec<Vec<u8>>,
+}
+
+struct Active {
+    restore: Restore,
+    /// The next block to ask for.
+    next: usize,
+    /// Blocks that have been asked for and have not come.
+    awaited: usize,
+    /// The first block that did not come well; those after it are of no use.
+    end: usize,
+}
+
+impl Restorer {
+    pub fn begin(&mut self, restore: Restore, io: &mut dyn Io) {
+        let end = restore.blocks.len();
+        self.active.insert(restore.id, Active { restore, next: 0, awaited: 0, end });
+        self.ask(io);
+    }
+
+    /// The oldest first, so that one is done before all are.
+    fn ask(&mut self, io: &mut dyn Io) {
+        for active in self.active.values_mut() {
+            while active.next < active.end {
+                let from = &active.restore.blocks[active.next].from;
+                if self.read_bytes > 0 && self.read_bytes + from.file_bytes > READ_BYTES_MAX {
+                    return;
+                }
+                self.read_bytes += from.file_bytes;
+                io.read(Read {
+                    restore: active.restore.id,
+                    index: active.next,
+                    namespace: active.restore.namespace.clone(),
+                    block: from.clone(),
+                    buffer: self.spare.pop().unwrap_or_default(),
+                });
+                active.next += 1;
+                active.awaited += 1;
+            }
+        }
+    }
+
+    /// A block has come, or cannot come.
+    pub fn arrived(
+        &mut self,
+        arrived: Arrived,
+        scheduler: &mut Scheduler,
+        model: &mut dyn Model,
+        io: &mut dyn Io,
+        now: Instant,
+    ) {
+        let Arrived { restore: id, index, result } = arrived;
+        let active = self.active.get_mut(&id).expect("it stays until all it asked for has come");
+        let block = &active.restore.blocks[index];
+        active.awaited -= 1;
+        self.read_bytes -= block.from.file_bytes;
+        // Its request may have gone, and its blocks be another's.
+        let is_awaited = scheduler.awaits(&active.restore);
+        if !is_awaited {
+            active.end = 0;
+        }
+        let result = result.map_err(|error| error.to_string()).and_then(|kv| {
+            let imported = match is_awaited && index < active.end {
+                true => model.import(block.to, block.from.tokens, &kv),
+                false => Ok(()),
+            };
+            self.spare.push(kv.into_buffer());
+            imported.map_err(|error| error.to_string())
+        });
+        if let Err(reason) = result {
+            tracing::warn!(index, reason, "a saved block is of no use; computing from there on");
+            active.end = active.end.min(index);
+        }
+        if active.awaited == 0 && active.next >= active.end {
+            let Active { restore, end, .. } = self.active.remove(&id).expect("it was just there");
+            scheduler.restored(&restore, end, now);
+        }
+        self.ask(io);
+        if self.active.is_empty() {
+            self.spare.clear();
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Brings what agents have said to the disk, a little in every turn of the engine.
+//!
+//! Blocks go as they fill, a turn's last block and its manifest when it ends. The engine's thread
+//! copies a block's bytes out and names them; the writer has them from then on, so that nothing
+//! in the pool waits for the disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::io::{Failed, Io, SaveId, Write};
+use crate::engine::agents::{Forgotten, Head, HeadId};
+use crate::engine::pool::Lease;
+use crate::engine::scheduler::Scheduler;
+use crate::model::Model;
+use crate::store::{BlockName, BlockRef, Committed, Draft, KvModel, Store, StoreError, StoredLine};
+use crate::types::{BLOCK_TOKENS, Generation, Line, Namespace, TokenId};
+
+/// A head that could not be saved is tried again after this.
+const SAVE_RETRY: Duration = Duration::from_secs(10);
+/// Blocks that went missing are written again at once so many times.
+const RESENDS_MAX: usize = 3;
+/// Bytes that are copied out between two steps, and at least one block: 3 ms of the steps' time.
+const STEP_BYTES: usize = 8 << 20;
+
+pub struct Saver {
+    store: Arc<Store>,
+    model: Arc<KvModel>,
+    pending: BTreeMap<SaveId, Pending>,
+    pending_heads: BTreeSet<HeadId>,
+    retries: HashMap<HeadId, Retry>,
+    /// Lines that are to go when what is under way of them has been written.
+    forgotten: BTreeSet<Line>,
+    next_save: u64,
+    /// Everything is to be saved now: heads that have failed meanwhile.
+    hurry: Option<BTreeSet<HeadId>>,
+}
+
+struct Pending {
+    head: HeadId,
+    stored: StoredLine,
+}
+
+struct Retry {
+    at: Instant,
+    resends: usize,
+}
+
+/// Why a block is not on its way.
+enum NotSent {
+    /// There is no room now.
+    Later,
+    Failed(String),
+}
+
+/// What may still be copied out in this turn.
+struct Allowance {
+    bytes: usize,
+}
+
+impl Saver {
+    pub fn new(store: Arc<Store>, model: Arc<KvModel>) -> Saver {
+        Saver {
+            store,
+            model,
+            pending: BTreeMap::new(),
+            pending_heads: BTreeSet::new(),
+            retries: HashMap::new(),
+            forgotten: BTreeSet::new(),
+            next_save: 0,
+            hurry: None,
+        }
+    }
+
+    /// Sends what is due: as much as fits between two steps if `is_stepping`, else as much as the
+    /// writer takes. Returns whether anything went.
+    pub fn turn(
+        &mut self,
+        scheduler: &mut Scheduler,
+        model: &mut dyn Model,
+        io: &mut dyn Io,
+        now: Instant,
+        is_stepping: bool,
+    ) -> bool {
+        let bytes = if is_stepping { STEP_BYTES } else { usize::MAX };
+        let mut allowance = Allowance { bytes };
+        let mut is_busy = false;
+        let due: Vec<HeadId> = scheduler.unsaved().filter(|head| self.is_due(*head, now)).collect();
+        for head in due {
+            match self.save(head, scheduler, model, io, &mut allowance) {
+                Ok(()) => is_busy = true,
+                Err(NotSent::Later) => return is_busy,
+                Err(NotSent::Failed(reason)) => self.failed(head, &reason, scheduler, now),
+            }
+        }
+        while let Some(filled) = scheduler.filled() {
+            let parent = filled.parent.and_then(Lease::stored).map(|block| block.name);
+            let block = Block { lease: filled.lease, tokens: filled.tokens };
+            match self.send(filled.namespace, parent, block, model, io, &mut allowance) {
+                Ok(_) => is_busy = true,
+                Err(NotSent::Later) => return is_busy,
+                Err(NotSent::Failed(reason)) => {
+                    tracing::warn!(reason, "a block was not saved");
+                    return is_busy;
+                }
+            }
+        }
+        is_busy
+    }
+
+    fn is_due(&self, head: HeadId, now: Instant) -> bool {
+        let may_be_tried = match &self.hurry {
+            Some(failed) => !failed.contains(&head),
+            None => self.retries.get(&head).is_none_or(|retry| retry.at <= now),
+        };
+        may_be_tried && !self.pending_heads.contains(&head)
+    }
+
+    /// When a head that failed is to be tried again.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.retries.values().map(|retry| retry.at).min()
+    }
+
+    /// From here on everything is saved as fast as it goes.
+    pub fn hurry(&mut self) {
+        self.hurry.get_or_insert_default();
+    }
+
+    /// How many heads could not be saved, once all others are. Ends the hurry.
+    pub fn hurried(&mut self, scheduler: &Scheduler) -> Option<usize> {
+        let failed = self.hurry.as_ref()?;
+        let is_done = self.pending.is_empty() && scheduler.unsaved().all(|h| failed.contains(&h));
+        let count = scheduler.unsaved().count();
+        if is_done {
+            self.hurry = None;
+        }
+        is_done.then_some(count)
+    }
+
+    /// Sends what the store does not have of a head, and last the manifest.
+    fn save(
+        &mut self,
+        id: HeadId,
+        scheduler: &mut Scheduler,
+        model: &mut dyn Model,
+        io: &mut dyn Io,
+        allowance: &mut Allowance,
+    ) -> Result<(), NotSent> {
+        let head = scheduler.head(id).expect("it was just listed").clone();
+        let mut blocks: Vec<BlockRef> = Vec::new();
+        for (lease, tokens) in head.blocks().iter().zip(head.tokens.chunks(BLOCK_TOKENS)) {
+            let parent = blocks.last().map(|block| block.name);
+            let block = Block { lease, tokens };
+            blocks.push(self.send(&head.namespace, parent, block, model, io, allowance)?);
+        }
+        if !io.has_room() {
+            return Err(NotSent::Later);
+        }
+        let line = head.line().unwrap_or_else(|| {
+            let line = self.store.new_line();
+            scheduler.set_line(id, line);
+            line
+        });
+        self.commit(id, &head, line, blocks, io);
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        id: HeadId,
+        head: &Head,
+        line: Line,
+        blocks: Vec<BlockRef>,
+        io: &mut dyn Io,
+    ) {
+        let tokens: Arc<[TokenId]> = match head.rest.is_empty() {
+            true => Arc::clone(&head.tokens),
+            false => head.tokens.iter().chain(&head.rest).copied().collect(),
+        };
+        let draft = Draft {
+            namespace: head.namespace.clone(),
+            agent: head.agent.clone(),
+            line,
+            model: Arc::clone(&self.model),
+            tokens,
+            replies: head.replies.clone(),
+            blocks,
+        };
+        self.next_save += 1;
+        let save = SaveId(self.next_save);
+        // Its generation is the store's to say.
+        let stored = StoredLine {
+            namespace: draft.namespace.clone(),
+            agent: draft.agent.clone(),
+            line,
+            generation: Generation(0),
+            tokens: Arc::clone(&draft.tokens),
+            replies: draft.replies.clone(),
+            blocks: draft.blocks.clone(),
+        };
+        self.pending.insert(save, Pending { head: id, stored });
+        self.pending_heads.insert(id);
+        io.write(Write::Commit { save, draft: Box::new(draft) });
+    }
+
+    /// Puts a block on its way to the disk, unless it is there.
+    fn send(
+        &self,
+        namespace: &Namespace,
+        parent: Option<BlockName>,
+        block: Block<'_>,
+        model: &mut dyn Model,
+        io: &mut dyn Io,
+        allowance: &mut Allowance,
+    ) -> Result<BlockRef, NotSent> {
+        let Block { lease, tokens } = block;
+        if let Some(stored) = lease.stored() {
+            assert_eq!(stored.tokens, tokens.len());
+            return Ok(stored);
+        }
+        if allowance.bytes == 0 || !io.has_room() {
+            return Err(NotSent::Later);
+        }
+        let kv = model
+            .export(lease.id(), tokens.len())
+            .map_err(|error| NotSent::Failed(error.to_string()))?;
+        allowance.bytes = allowance.bytes.saturating_sub(kv.len());
+        let sealed = self.store.seal(namespace, &self.model, parent.as_ref(), tokens, kv);
+        let stored = sealed.block.clone();
+        if !self.store.is_stored(namespace, &stored.name) {
+            io.write(Write::Block(Box::new(sealed)));
+        }
+        lease.set_stored(Some(stored.clone()));
+        Ok(stored)
+    }
+
+    /// What became of a save.
+    pub fn committed(
+        &mut self,
+        save: SaveId,
+        result: Result<Committed, Failed>,
+        scheduler: &mut Scheduler,
+        now: Instant,
+    ) {
+        let Some(Pending { head, mut stored }) = self.pending.remove(&save) else { return };
+        self.pending_heads.remove(&head);
+        let line = stored.line;
+        match result {
+            Ok(Committed { generation, removed }) => {
+                self.retries.remove(&head);
+                stored.generation = generation;
+                match self.forgotten.contains(&line) {
+                    // It is removed next.
+                    true => scheduler.not_saved(head),
+                    false => scheduler.saved(head, stored),
+                }
+                for (_, agent, line) in removed {
+                    tracing::info!(%agent, "an agent's memory went to make room for another's");
+                    scheduler.dropped(line);
+                }
+            }
+            Err(Failed::Store(StoreError::Missing(names))) => {
+                self.resend(head, &names, scheduler, now)
+            }
+            Err(error) => self.failed(head, &error.to_string(), scheduler, now),
+        }
+        if !self.pending.values().any(|pending| pending.stored.line == line) {
+            self.forgotten.remove(&line);
+        }
+    }
+
+    /// Blocks that were to be in the store are not: they are written again.
+    fn resend(&mut self, id: HeadId, names: &[BlockName], scheduler: &mut Scheduler, now: Instant) {
+        let resends = self.retries.get(&id).map_or(0, |retry| retry.resends);
+        if let Some(head) = scheduler.head(id) {
+            for lease in head.blocks() {
+                if lease.stored().is_some_and(|block| names.contains(&block.name)) {
+                    lease.set_stored(None);
+                }
+            }
+        }
+        if resends >= RESENDS_MAX {
+            return self.failed(id, "blocks of it do not reach the disk", scheduler, now);
+        }
+        self.retries.insert(id, Retry { at: now, resends: resends + 1 });
+    }
+
+    fn failed(&mut self, head: HeadId, reason: &str, scheduler: &mut Scheduler, now: Instant) {
+        tracing::warn!(head = head.0, reason, "agent not saved");
+        scheduler.not_saved(head);
+        // Of those that have gone unsaved, nothing else tells.
+        self.retries.retain(|head, _| scheduler.head(*head).is_some());
+        self.retries.insert(head, Retry { at: now + SAVE_RETRY, resends: 0 });
+        if let Some(hurry) = &mut self.hurry {
+            hurry.insert(head);
+        }
+    }
+
+    /// The store need not keep these any longer.
+    pub fn forget(&mut self, forgotten: Vec<Forgotten>, io: &mut dyn Io) {
+        for Forgotten { namespace, agent, line } in forgotten {
+            if self.pending.values().any(|pending| pending.stored.line == line) {
+                self.forgotten.insert(line);
+            }
+            io.write(Write::Remove { namespace, agent, line });
+        }
+    }
+}
+
+/// A block of the pool and what it holds.
+struct Block<'a> {
+    lease: &'a Lease,
+    tokens: &'a [TokenId],
+}

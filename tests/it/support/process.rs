@@ -1,0 +1,102 @@
+//! `semantic serve` as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::cli::{Machine, Ran, wait};
+use super::http::{Client, Request, wait_until};
+
+/// A server that has said where it listens.
+pub struct Process {
+    child: Option<Child>,
+    /// What it has said so far, and who listens.
+    said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
+    pub address: SocketAddr,
+}
+
+impl Process {
+    pub fn start(mut command: Command) -> Process {
+        let mut child = command.spawn().expect("the program starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let said = Arc::new(Mutex::new(String::new()));
+        let hears = Arc::clone(&said);
+        let listener = std::thread::spawn(move || {
+            let mut line = String::new();
+            while stderr.read_line(&mut line).expect("text") > 0 {
+                hears.lock().expect("the text").push_str(&line);
+                line.clear();
+            }
+        });
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let listener = Some(listener);
+        let mut process = Process { child: Some(child), said, listener, address };
+        let line = process.wait_for("listening on http://");
+        let address = line.rsplit('/').next().expect("an address");
+        process.address = address.parse().expect("an address");
+        process
+    }
+
+    /// With a model that is ready.
+    pub fn serving(machine: &Machine, model: &str, flags: &[&str]) -> Process {
+        let arguments =
+            [&["serve", "--no-auth", "--port=0", "--threads=1", "-m", model], flags].concat();
+        let process = Process::start(machine.command(&arguments));
+        process.wait_for(&format!("{model} is ready after "));
+        process
+    }
+
+    /// The line with this text.
+    pub fn wait_for(&self, text: &str) -> String {
+        let mut found = None;
+        wait_until(text, || {
+            let said = self.said.lock().expect("the text");
+            found = said.lines().find(|line| line.contains(text)).map(str::to_owned);
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it has not ended").id()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    pub fn status(&self, path: &str) -> u16 {
+        self.client().send(&Request::get(path)).status
+    }
+
+    pub fn kill(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it has not ended");
+        kill_process(Pid::from_child(child), signal).expect("it runs");
+    }
+
+    /// Waits for its end. What it said while it started is left out.
+    pub fn end(&mut self) -> Ran {
+        let mut ran = Ran::of(wait(self.child.take().expect("it has not ended")));
+        self.listener.take().expect("a thread").join().expect("it hears all");
+        let said = self.said.lock().expect("the text");
+        let is_start =
+            |line: &&str| line.starts_with("listening on") || line.contains("is ready after");
+        ran.stderr =
+            said.lines().filter(|line| !is_start(line)).map(|line| format!("{line}\n")).collect();
+        ran
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
