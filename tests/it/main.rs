@@ -21,5 +21,6 @@ mod remembering;
 mod serve;
 mod simulation;
 mod source;
+mod store;
 mod support;
 mod tidy;

@@ -134,6 +134,10 @@ impl Agents {
         (held, None)
     }
 
+    pub fn collect(&self) {
+        self.store.collect().unwrap();
+    }
+
     /// Every live line, read to its end or its first damage.
     pub fn kept(&self) -> BTreeMap<Whose, Vec<Kept>> {
         let mut kept: BTreeMap<Whose, Vec<Kept>> = BTreeMap::new();

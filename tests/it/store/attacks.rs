@@ -28,15 +28,25 @@ fn headers() -> Vec<(&'static str, Vec<u8>)> {
         ("depth", of(&deep)),
         ("no tensors", of("{}")),
         ("an offset before the data", tensor(r#""dtype":"U8","shape":[4],"data_offsets":[-4,0]"#)),
-        ("an offset past the end", tensor(r#""dtype":"U8","shape":[4],"data_offsets":[0,4000000]"#)),
+        (
+            "an offset past the end",
+            tensor(r#""dtype":"U8","shape":[4],"data_offsets":[0,4000000]"#),
+        ),
         ("offsets the wrong way", tensor(r#""dtype":"U8","shape":[4],"data_offsets":[8,4]"#)),
-        ("offsets of 2^64", tensor(r#""dtype":"U8","shape":[4],"data_offsets":[0,18446744073709551615]"#)),
-        ("a shape that overflows", tensor(
-            r#""dtype":"F32","shape":[4194305,4194305,211106198978564],"data_offsets":[0,44]"#,
-        )),
-        ("a shape of zeros and more", tensor(
-            r#""dtype":"F32","shape":[0,18446744073709551615],"data_offsets":[0,0]"#,
-        )),
+        (
+            "offsets of 2^64",
+            tensor(r#""dtype":"U8","shape":[4],"data_offsets":[0,18446744073709551615]"#),
+        ),
+        (
+            "a shape that overflows",
+            tensor(
+                r#""dtype":"F32","shape":[4194305,4194305,211106198978564],"data_offsets":[0,44]"#,
+            ),
+        ),
+        (
+            "a shape of zeros and more",
+            tensor(r#""dtype":"F32","shape":[0,18446744073709551615],"data_offsets":[0,0]"#),
+        ),
         ("a negative shape", tensor(r#""dtype":"U8","shape":[-44],"data_offsets":[0,44]"#)),
         ("a fraction", tensor(r#""dtype":"U8","shape":[4.5],"data_offsets":[0,44]"#)),
         ("1e309", tensor(r#""dtype":"U8","shape":[1e309],"data_offsets":[0,44]"#)),
@@ -44,9 +54,12 @@ fn headers() -> Vec<(&'static str, Vec<u8>)> {
         ("a shape of another size", tensor(r#""dtype":"U8","shape":[45],"data_offsets":[0,44]"#)),
         ("two tensors in one place", of(&format!(r#"{{"a":{{{U8}}},"b":{{{U8}}}}}"#))),
         ("the same name twice", of(&format!(r#"{{"a":{{{U8}}},"a":{{{U8}}}}}"#))),
-        ("a hole", of(&format!(
-            r#"{{"a":{{{U8}}},"b":{{"dtype":"U8","shape":[1],"data_offsets":[60,61]}}}}"#,
-        ))),
+        (
+            "a hole",
+            of(&format!(
+                r#"{{"a":{{{U8}}},"b":{{"dtype":"U8","shape":[1],"data_offsets":[60,61]}}}}"#,
+            )),
+        ),
         ("metadata that is no text", of(&format!(r#"{{"__metadata__":{{"a":1}},"a":{{{U8}}}}}"#))),
         ("metadata twice", of(r#"{"__metadata__":{},"__metadata__":{}}"#)),
         ("a name with a path", of(&format!(r#"{{"../../etc/passwd":{{{U8}}}}}"#))),

@@ -154,8 +154,9 @@ fn of_two_agents_per_namespace_the_last_two_stay() {
 #[test]
 fn a_namespace_that_is_full_takes_nothing_of_another() {
     let disk = MemoryDisk::of(&empty_volume());
-    let namespace_bytes = Some(bytes_of(&["a", "b", "c"]));
-    let agents = open(&disk, Settings { namespace_bytes, ..Settings::default() });
+    let quota = bytes_of(&["a", "b", "c"]);
+    let settings = Settings { namespace_bytes: Some(quota), ..Settings::default() };
+    let agents = open(&disk, settings);
     let others: Vec<Whose> = (0..5)
         .map(|number| {
             let name = AgentId::new(&format!("quiet {number}")).unwrap();
@@ -169,7 +170,7 @@ fn a_namespace_that_is_full_takes_nothing_of_another() {
         save_new(&agents, &format!("loud {number}"), 100).unwrap();
         let usage = agents.store.usage().unwrap();
         let loud = usage.namespaces.iter().find(|of| of.namespace == Namespace::local()).unwrap();
-        assert!(loud.disk_bytes <= namespace_bytes.unwrap());
+        assert!(loud.disk_bytes <= quota);
     }
     let kept = agents.conversations();
     assert!(others.iter().all(|other| kept.contains_key(other)));
@@ -195,6 +196,26 @@ fn a_full_disk_keeps_what_is_there_and_takes_more_when_it_has_room() {
     agents.save(&whose("a"), line, &conversation(1, 530)).unwrap();
     let kept = after_restart(&Moment::of(&disk).safe());
     assert_eq!(kept[&whose("a")], [conversation(1, 530)]);
+}
+
+/// A fork on a full disk once took the lines of its own source to make room, and of a fork that failed
+/// half way nobody heard what had gone for the first half.
+#[test]
+fn a_fork_without_room_leaves_its_source_and_tells_what_went_for_it() {
+    let disk = MemoryDisk::of(&empty_volume());
+    let agents = open(&disk, Settings::default());
+    let (planner, cold) = (whose("planner"), whose("cold"));
+    agents.begin(&cold, &conversation(9, 20));
+    agents.begin(&planner, &conversation(1, 1));
+    agents.begin(&planner, &conversation(2, 300));
+    disk.set_total_bytes(disk.used_bytes());
+    let forked = agents.store.fork(&planner.0, &planner.1, &whose("copy").1);
+    assert!(matches!(forked, Err(StoreError::Full { .. })), "{forked:?}");
+    let mut gone = agents.store.take_removed();
+    gone.retain(|(_, agent, _)| *agent == cold.1);
+    let left = agents.conversations();
+    assert_eq!(left.get(&planner).map(Vec::len), Some(2), "{:?}", left.keys());
+    assert_eq!(left.len() + gone.len(), 2, "{:?} went, {:?} are left", gone, left.keys());
 }
 
 #[test]

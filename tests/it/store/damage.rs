@@ -75,7 +75,9 @@ impl Small {
             (whose("critic"), TRUNK + 5),
             (whose("reader"), 30),
         ]);
-        let mut lose = |agent: &str, to: usize| drop(left.insert(whose(agent), to));
+        let mut lose = |agent: &str, to: usize| {
+            left.insert(whose(agent), to);
+        };
         match bad {
             _ if bad == self.trunk => {
                 lose("planner", 0);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use semantic::store::{OpenError, StoreError, StoredLine};
 use semantic::types::{Generation, Line};
 
-use super::agents::{Agents, Conversations, after_restart, branch, conversation, empty_volume, whose};
+use super::agents::{
+    Agents, Conversations, after_restart, branch, conversation, empty_volume, whose,
+};
 use super::story::{assert_allowed, assert_same, opens_as};
 use crate::support::disk::{CrashDisk, Fault, FaultDisk, MemoryDisk, Moment, Volume};
 use crate::support::random::Random;
@@ -29,9 +31,7 @@ struct Act {
 const ACTS: &[Act] = &[
     Act {
         title: "save the next turn",
-        run: |agents, line| {
-            agents.save(&whose("planner"), line, &conversation(1, 530)).map(drop)
-        },
+        run: |agents, line| agents.save(&whose("planner"), line, &conversation(1, 530)).map(drop),
         change: |all| drop(all.insert(whose("planner"), vec![conversation(1, 530)])),
     },
     Act {
@@ -42,11 +42,7 @@ const ACTS: &[Act] = &[
         },
         change: |all| drop(all.insert(whose("writer"), vec![branch(1, 256, 5, 270)])),
     },
-    Act {
-        title: "collect",
-        run: |agents, _| agents.store.collect().map(drop),
-        change: |_| (),
-    },
+    Act { title: "collect", run: |agents, _| agents.store.collect().map(drop), change: |_| () },
     Act {
         title: "remove a line",
         run: |agents, line| {
@@ -140,13 +136,7 @@ fn no_fault_at_any_operation_loses_or_changes_anything() {
 }
 
 /// Fails operation 1, 2, … until the act ends before its turn comes.
-fn sweep(
-    before: &Volume,
-    act: &Act,
-    fault: Fault,
-    is_sticky: bool,
-    random: &mut Random,
-) -> usize {
+fn sweep(before: &Volume, act: &Act, fault: Fault, is_sticky: bool, random: &mut Random) -> usize {
     let old = after_restart(before);
     let mut new = old.clone();
     (act.change)(&mut new);
@@ -237,9 +227,9 @@ fn no_fault_at_the_first_use_leaves_a_store_that_does_not_open() {
             let disk = FaultDisk::on(Arc::new(memory.clone()));
             disk.fail_from(at, *fault);
             let opened = Agents::try_open(disk.clone());
-            let saved = opened.and_then(|agents| {
+            let saved = opened.map(|agents| {
                 let line = agents.store.new_line();
-                Ok(agents.save(&whose("planner"), line, &conversation(1, 300)).is_ok())
+                agents.save(&whose("planner"), line, &conversation(1, 300)).is_ok()
             });
             if disk.heal().0 < at {
                 assert!(saved.unwrap());
@@ -307,7 +297,8 @@ fn a_file_that_shrinks_while_it_is_read_is_damage_and_shows_no_other_bytes() {
             let (held, error) = agents.read(&line);
             if held < line.tokens.len() {
                 // It went to the quarantine when another line read it.
-                let is_known = matches!(error, Some(StoreError::Damaged { .. } | StoreError::Missing(_)));
+                let is_known =
+                    matches!(error, Some(StoreError::Damaged { .. } | StoreError::Missing(_)));
                 assert!(is_known || held == block_tokens(&line), "{error:?}");
             }
         }

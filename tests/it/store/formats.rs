@@ -38,7 +38,7 @@ fn the_first_format_is_read_for_ever() {
     let saves: Vec<_> =
         info.saves.iter().map(|save| (save.generation.0, save.tokens, save.is_live)).collect();
     assert_eq!(saves, [(3, 7, true), (2, 530, true), (1, 300, false)]);
-    assert_eq!(info.saves[0].replies, [3..7]);
+    assert_eq!(info.saves[0].replies, vec![3..7]);
     assert_eq!((&*info.saves[0].model, &*info.saves[0].producer), ("tests/tiny", "portable 0.1.0"));
     let verified = agents.store.verify().unwrap();
     assert_eq!((verified.damage, verified.manifests, verified.blocks), (vec![], 4, 6));
@@ -109,7 +109,8 @@ fn caches_of_the_old_program_are_refused_and_untouched() {
 #[test]
 fn what_is_not_understood_is_never_removed() {
     let mut volume = fixture();
-    let folders: Vec<String> = volume.0.keys().filter(|path| is_folder(&volume, path)).cloned().collect();
+    let folders: Vec<String> =
+        volume.0.keys().filter(|path| is_folder(&volume, path)).cloned().collect();
     let mut strangers = Vec::new();
     for folder in folders.iter().filter(|folder| *folder != "tmp") {
         strangers.push(format!("{folder}/notes.txt"));
@@ -202,10 +203,11 @@ fn whatever_a_block_depends_on_is_in_its_name() {
     let other_key = empty_volume().with("KEY", other_key());
     let strangers = Agents::open(MemoryDisk::of(&other_key));
     let tokens = conversation(1, 20);
-    let name = |agents: &Agents, namespace: &str, model: &KvModel, parent, tokens: &[TokenId], kv| {
-        let namespace = Namespace::new(namespace);
-        agents.store.seal(&namespace, model, parent, tokens, kv).block.name
-    };
+    let name =
+        |agents: &Agents, namespace: &str, model: &KvModel, parent, tokens: &[TokenId], kv| {
+            let namespace = Namespace::new(namespace);
+            agents.store.seal(&namespace, model, parent, tokens, kv).block.name
+        };
     let plain = model();
     let bytes = kv(&plain, &tokens, 0);
     let mut flipped = bytes.clone();

@@ -64,7 +64,8 @@ fn a_process_that_is_killed_loses_nothing_that_it_acknowledged() {
         for act in told.done {
             act.apply(&mut expected);
         }
-        let was_writing = fs::read_dir(root.join("tmp")).is_ok_and(|mut left| left.next().is_some());
+        let was_writing =
+            fs::read_dir(root.join("tmp")).is_ok_and(|mut left| left.next().is_some());
         let agents = open(&root);
         let found: BTreeMap<Whose, Vec<TokenId>> = agents
             .conversations()
@@ -96,11 +97,9 @@ impl Act {
             1 => Act::Repair,
             2 => Act::Remove { agent },
             _ if tokens + 300 > TOKENS_MAX => Act::Remove { agent },
-            _ => Act::Save {
-                agent,
-                seed: 100 + agent as u64,
-                tokens: tokens + random.range(1..300),
-            },
+            _ => {
+                Act::Save { agent, seed: 100 + agent as u64, tokens: tokens + random.range(1..300) }
+            }
         }
     }
 
@@ -126,7 +125,7 @@ impl Act {
                 lines.remove(&whose);
                 agents.store.remove_agent(&whose.0, &whose.1).unwrap();
             }
-            Act::Collect => drop(agents.store.collect().unwrap()),
+            Act::Collect => agents.collect(),
             Act::Repair => drop(agents.store.repair().unwrap()),
         }
     }
@@ -284,7 +283,10 @@ fn a_second_process_is_told_who_has_the_store_and_gets_it_when_that_is_killed() 
     child.wait().unwrap();
     let agents = open(&root);
     agents.conversations();
-    assert!(matches!(Agents::try_open(Folder::make(&root).unwrap()), Err(OpenError::Locked { .. })));
+    assert!(matches!(
+        Agents::try_open(Folder::make(&root).unwrap()),
+        Err(OpenError::Locked { .. })
+    ));
     drop(agents);
     open(&root);
 }

@@ -1,15 +1,16 @@
 //! Random lives of a store, beside a map that does the same: they never differ, whatever was saved,
 //! forked, rolled back, removed or collected, through restarts, power cuts, kills and full disks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
-use semantic::store::{Committed, ROLLBACK_GENERATIONS, Settings, StoreError};
+use semantic::store::{ROLLBACK_GENERATIONS, Settings, StoreError};
 use semantic::types::{AgentId, Generation, Line, Namespace, TokenId};
 
 use super::agents::{Agents, Conversations, Whose, branch, empty_volume};
+use super::map::{Map, Save};
 use super::story::assert_same;
 use crate::support::disk::{Fault, FaultDisk, MemoryDisk, Moment, Volume};
 use crate::support::random::Random;
@@ -21,20 +22,44 @@ const ACTS_MAX: usize = 24;
 #[derive(Clone, Debug)]
 enum Act {
     /// A turn more for a line, which may be new, of this agent.
-    Save { who: usize, line: usize, more: usize },
+    Save {
+        who: usize,
+        line: usize,
+        more: usize,
+    },
     /// Another conversation on a line that is there: shorter, with a prefix in common.
-    Edit { who: usize, line: usize, shared: usize },
-    RemoveLine { who: usize, line: usize },
-    RemoveAgent { who: usize },
-    Fork { from: usize, to: usize },
+    Edit {
+        who: usize,
+        line: usize,
+        shared: usize,
+    },
+    RemoveLine {
+        who: usize,
+        line: usize,
+    },
+    RemoveAgent {
+        who: usize,
+    },
+    Fork {
+        from: usize,
+        to: usize,
+    },
     /// To so many saves before the newest of the same line; 0 names none.
-    RollBack { who: usize, back: usize },
+    RollBack {
+        who: usize,
+        back: usize,
+    },
     Collect,
     Repair,
     Restart,
-    PowerCut { seed: u64 },
+    PowerCut {
+        seed: u64,
+    },
     /// The next act is cut short after so many operations of the disk, by death or by power.
-    Interrupted { after: usize, seed: Option<u64> },
+    Interrupted {
+        after: usize,
+        seed: Option<u64>,
+    },
     /// The disk has no room for more until the next time.
     Full,
 }
@@ -63,18 +88,6 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Full),
     ]
 }
-
-/// A save as the map has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Save {
-    line: Line,
-    generation: Generation,
-    tokens: Vec<TokenId>,
-}
-
-/// Every agent's saves, oldest first.
-#[derive(Clone, Debug, Default)]
-struct Map(BTreeMap<Whose, Vec<Save>>);
 
 struct World {
     memory: MemoryDisk,
@@ -166,7 +179,8 @@ impl World {
         self.compare("a restart");
         let stored = self.stored_saves();
         for (whose, saves) in &self.map.0 {
-            for save in saves.iter().filter(|save| self.map.newer(whose, save) <= ROLLBACK_GENERATIONS)
+            for save in
+                saves.iter().filter(|save| self.map.newer(whose, save) <= ROLLBACK_GENERATIONS)
             {
                 let is_there = stored.0.get(whose).is_some_and(|stored| stored.contains(save));
                 assert!(is_there, "{} {:?} {:?} is gone", whose.1, save.line, save.generation);
@@ -200,6 +214,7 @@ impl World {
         let mut after = self.map.clone();
         let before = self.map.live();
         let done = self.apply(act, &mut after);
+        let whole = after.live();
         let (_, struck) = self.disk.heal();
         let removed = self.store().store.take_removed();
         self.map.remove(&removed);
@@ -235,7 +250,7 @@ impl World {
                 assert_same(&found, &after.live(), format_args!("acknowledged {act:?}"));
                 self.map = after.clone();
             }
-            Err(_) => self.check_cut_short(act, &found, [&before, &after.live()]),
+            Err(_) => self.check_cut_short(act, &found, [&before, &whole]),
         }
         let stored = self.stored_saves();
         for (whose, saves) in stored.0.iter().filter(|(whose, _)| Some(*whose) != forked.as_ref()) {
@@ -265,8 +280,13 @@ impl World {
                 // Lines that went to make room.
                 _ => self.may_be_full(),
             };
-            let is_right = found == old || found == new || (may_be_part && (is_part(&old) || is_part(&new)));
-            assert!(is_right, "{act:?} cut short: {}", whose.1);
+            let is_right =
+                found == old || found == new || (may_be_part && (is_part(&old) || is_part(&new)));
+            let brief = |all: &[Vec<TokenId>]| {
+                all.iter().map(|tokens| (tokens.len(), tokens.last().copied())).collect::<Vec<_>>()
+            };
+            let [found, old, new] = [&found, &old, &new].map(|all| brief(all));
+            assert!(is_right, "{act:?} cut short: {whose:?} {found:?}, was {old:?}, to be {new:?}");
         }
     }
 
@@ -276,7 +296,8 @@ impl World {
             Act::Save { who, line, more } => {
                 let whose = agent(*who);
                 let line = map.line(&whose, *line);
-                let mut tokens = line.map_or(Vec::new(), |line| map.newest(&whose, line).tokens.clone());
+                let mut tokens =
+                    line.map_or(Vec::new(), |line| map.newest(&whose, line).tokens.clone());
                 if tokens.len() + more > 600 {
                     tokens.truncate(3);
                 }
@@ -348,11 +369,14 @@ impl World {
         let newest = map.0.get(whose).and_then(|saves| saves.last().cloned());
         let target = newest.and_then(|newest| {
             let saves = map.0[whose].iter().rev().filter(|save| save.line == newest.line);
-            saves.cloned().nth(back.max(1))
+            saves.into_iter().nth(back.max(1)).cloned()
         });
         let Some(target) = target else {
             if back == 0 {
-                assert!(matches!(store.rollback(&whose.0, &whose.1, None), Err(StoreError::NotFound(_))));
+                assert!(matches!(
+                    store.rollback(&whose.0, &whose.1, None),
+                    Err(StoreError::NotFound(_))
+                ));
             }
             return Ok(());
         };
@@ -383,68 +407,6 @@ impl World {
             map.0.insert((info.namespace.clone(), info.agent.clone()), saves);
         }
         map
-    }
-}
-
-impl Map {
-    /// Every agent's conversations as they count.
-    fn live(&self) -> Conversations {
-        let tokens = |whose: &Whose| {
-            let mut all: Vec<_> = self.live_saves(whose).into_iter().map(|save| save.tokens).collect();
-            all.sort();
-            all
-        };
-        self.0.keys().map(|whose| (whose.clone(), tokens(whose))).collect()
-    }
-
-    fn live_saves(&self, whose: &Whose) -> Vec<Save> {
-        let all = self.0.get(whose).into_iter().flatten();
-        all.filter(|save| self.newer(whose, save) == 0).cloned().collect()
-    }
-
-    /// How many saves of the same line are newer.
-    fn newer(&self, whose: &Whose, save: &Save) -> usize {
-        let is_newer = |other: &&Save| other.line == save.line && other.generation > save.generation;
-        self.0[whose].iter().filter(is_newer).count()
-    }
-
-    /// The line with this index, if the agent has so many.
-    fn line(&self, whose: &Whose, index: usize) -> Option<Line> {
-        let lines: BTreeSet<Line> = self.0.get(whose)?.iter().map(|save| save.line).collect();
-        lines.into_iter().nth(index)
-    }
-
-    fn newest(&self, whose: &Whose, line: Line) -> &Save {
-        let saves = self.0[whose].iter().filter(|save| save.line == line);
-        saves.last().expect("the line is there")
-    }
-
-    fn next_generation(&self, whose: &Whose) -> u64 {
-        self.0.get(whose).and_then(|saves| saves.last()).map_or(1, |save| save.generation.0 + 1)
-    }
-
-    /// The newest save got this generation, and these lines went for it.
-    fn acknowledge(&mut self, whose: &Whose, committed: &Committed) {
-        let saves = self.0.get_mut(whose).expect("it has a save");
-        let mut save = saves.pop().expect("the one that was attempted");
-        // Other lines of the agent may go as well, as long as only its blocks are written.
-        self.remove(&committed.removed);
-        let saves = self.0.entry(whose.clone()).or_default();
-        let is_new = saves.iter().all(|other| other.generation < committed.generation);
-        assert!(is_new, "{committed:?} is not new");
-        save.generation = committed.generation;
-        saves.push(save);
-    }
-
-    fn remove(&mut self, lines: &[(Namespace, AgentId, Line)]) {
-        for (namespace, agent, line) in lines {
-            let whose = (namespace.clone(), agent.clone());
-            let Some(saves) = self.0.get_mut(&whose) else { continue };
-            saves.retain(|save| save.line != *line);
-            if saves.is_empty() {
-                self.0.remove(&whose);
-            }
-        }
     }
 }
 

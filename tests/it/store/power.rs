@@ -26,7 +26,8 @@ struct Outcome {
 
 fn after_acknowledgement(care: Care) -> Outcome {
     let volume = Volume::default().with("old", OLD.to_vec());
-    let volume = Volume([volume.0, [folder("tmp"), folder("kept")].into()].into_iter().flatten().collect());
+    let volume =
+        Volume([volume.0, [folder("tmp"), folder("kept")].into()].into_iter().flatten().collect());
     let disk = CrashDisk::on(&MemoryDisk::of(&volume));
     let mut file = disk.create("tmp/1").unwrap();
     let (first, second) = NEW.split_at(5);
@@ -57,9 +58,8 @@ fn folder(name: &str) -> (String, Node) {
 
 #[test]
 fn only_who_syncs_the_file_and_the_folder_keeps_what_was_acknowledged() {
-    let outcome = |syncs_file, syncs_folder| {
-        after_acknowledgement(Care { syncs_file, syncs_folder })
-    };
+    let outcome =
+        |syncs_file, syncs_folder| after_acknowledgement(Care { syncs_file, syncs_folder });
     assert_eq!(outcome(true, true), Outcome { new: 1, none: 0, torn: 0 });
     let forgot_folder = outcome(true, false);
     assert!(forgot_folder.none > 0, "{forgot_folder:?}");

@@ -79,7 +79,7 @@ fn write(agents: &Agents) {
         let line = lines.iter().find(|line| line.agent == who.1).map(|line| line.line);
         match random.range(0..8) {
             0 => drop(agents.store.remove_agent(&who.0, &who.1).unwrap()),
-            1 => drop(agents.store.collect().unwrap()),
+            1 => agents.collect(),
             _ => {
                 let line = line.unwrap_or_else(|| agents.store.new_line());
                 agents.save(&who, line, &tokens).unwrap();

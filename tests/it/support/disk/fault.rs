@@ -30,18 +30,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: &[Fault] = &[
-        Fault::Full,
-        Fault::Broken,
-        Fault::OverQuota,
-        Fault::ReadOnly,
-        Fault::TooManyFiles,
-        Fault::Interrupted,
-        Fault::ShortWrite,
-        Fault::LyingSync,
-        Fault::Shrunk,
-    ];
-
     fn error(self) -> io::Error {
         let code = match self {
             Fault::Full | Fault::ShortWrite => Errno::NOSPC,
