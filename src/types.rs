@@ -25,6 +25,9 @@ pub struct Namespace(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentId(Arc<str>);
 
+/// What ids of automatic agents begin with. Who names an agent so says as much of it.
+const AUTOMATIC: &str = "auto-";
+
 /// The longest agent id, in bytes: enough for any name with a path or a UUID in it.
 pub const AGENT_ID_BYTES_MAX: usize = 256;
 
@@ -101,6 +104,16 @@ impl AgentId {
             bytes if bytes > AGENT_ID_BYTES_MAX => Err(AgentIdError::TooLong { bytes }),
             _ => Ok(AgentId(id.into())),
         }
+    }
+
+    /// One for a request that names nobody; `instance` tells this process from others.
+    pub fn automatic(instance: u64, request: u64) -> AgentId {
+        AgentId(format!("{AUTOMATIC}{instance:x}-{request}").into())
+    }
+
+    /// Whether nobody has asked for this agent by name: it is the first to go.
+    pub fn is_automatic(&self) -> bool {
+        self.0.starts_with(AUTOMATIC)
     }
 
     pub fn as_str(&self) -> &str {

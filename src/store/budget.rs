@@ -76,7 +76,7 @@ pub fn can_help(index: &Index, need: &Need, shortage: Shortage) -> bool {
     there.saturating_sub(kept) >= shortage.bytes
 }
 
-/// The line to go: the least recently used of those that may.
+/// The line to go: the least recently used of those that may, first of agents that nobody named.
 pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
     let mut others = Vec::new();
     let mut family = Vec::new();
@@ -88,9 +88,10 @@ pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
             }
             for save in state.live() {
                 let place = Place { namespace: *namespace, agent: *agent, line: save.head.line };
+                let warmth = (!save.head.agent.is_automatic(), last_use(shelf, save));
                 match need.is_family(save) {
-                    true => family.push((last_use(shelf, save), place)),
-                    false => others.push((last_use(shelf, save), place)),
+                    true => family.push((warmth, place)),
+                    false => others.push((warmth, place)),
                 }
             }
         }
@@ -101,15 +102,20 @@ pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
     others.into_iter().min().or_else(|| cousins.min()).map(|(_, place)| place)
 }
 
-/// The agent of a namespace to go: the one whose lines were all used least recently.
+/// The agent of a namespace to go: the one whose lines were all used least recently, first of those
+/// that nobody named.
 pub fn coldest_agent(index: &Index, need: &Need) -> Option<FolderName> {
     let shelf = index.shelves.get(&need.namespace)?;
     let others = shelf
         .agents
         .iter()
         .filter(|(agent, state)| !need.agents.contains(agent) && !state.saves.is_empty());
-    let last_use = |agent: &Agent| agent.live().iter().map(|save| last_use(shelf, save)).max();
-    others.min_by_key(|(agent, state)| (last_use(state), **agent)).map(|(agent, _)| *agent)
+    let warmth = |agent: &Agent| {
+        let live = agent.live();
+        let saves = live.iter();
+        saves.map(|save| (!save.head.agent.is_automatic(), last_use(shelf, save))).max()
+    };
+    others.min_by_key(|(agent, state)| (warmth(state), **agent)).map(|(agent, _)| *agent)
 }
 
 /// When a line was last saved or read, by the store's serial. Its last block tells of the reading:

@@ -221,7 +221,8 @@ impl Scheduler {
         let (sequence, choices) = self.check(&request)?;
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        let agent = request.agent.unwrap_or_else(|| self.automatic_agent(id));
+        let automatic = || AgentId::automatic(self.limits.instance, id.0);
+        let agent = request.agent.unwrap_or_else(automatic);
         let cost = sequence.budget_tokens() * choices;
         let mut ticket =
             Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
@@ -291,11 +292,6 @@ impl Scheduler {
             })),
             _ => Ok(wanted),
         }
-    }
-
-    fn automatic_agent(&self, request: RequestId) -> AgentId {
-        AgentId::new(&format!("auto-{:x}-{}", self.limits.instance, request.0))
-            .expect("it is short and not empty")
     }
 
     /// What the caller has is all it gets; what was computed is kept.

@@ -133,3 +133,17 @@ fn damaged_files_go_before_agents_do() {
     assert_eq!(bench.quarantined(), [""; 0]);
     assert_eq!(names(&store), ["a", "b", "c"]);
 }
+
+#[test]
+fn agents_that_nobody_named_go_first() {
+    // Their names are longer than "a", by a few bytes of a manifest.
+    let budget_bytes = 3 * bytes_of_a_save() + 64;
+    let bench = Bench::with(Settings { budget_bytes, ..Settings::default() });
+    let store = bench.open();
+    let nameless = AgentId::automatic(7, 1);
+    for (index, name) in ["a", "b", nameless.as_str()].into_iter().enumerate() {
+        bench.save(&store, name, store.new_line(), &tokens(1000 * index as u32, 300));
+    }
+    bench.save(&store, "c", store.new_line(), &tokens(9000, 300));
+    assert_eq!(names(&store), ["a", "b", "c"]);
+}
