@@ -71,6 +71,8 @@ pub struct Head {
     saved: Option<Saved>,
     /// The store gave it up to make room: it is not saved again as it is.
     is_dropped: bool,
+    /// The last try to save it as it is has failed.
+    has_failed: bool,
     last_use: u64,
 }
 
@@ -109,6 +111,11 @@ impl Head {
     /// Whether the store has all of it.
     pub fn is_saved(&self) -> bool {
         self.saved.as_ref().is_some_and(|saved| saved.tokens == self.tokens.len())
+    }
+
+    /// Whether it is about to be saved, so that it is worth waiting for.
+    pub fn will_be_saved(&self) -> bool {
+        !self.is_saved() && !self.is_dropped && !self.has_failed
     }
 
     fn is_hot(&self) -> bool {
@@ -231,7 +238,7 @@ impl Agents {
         }
         self.limit();
         let Kept { namespace, agent, tokens, rest, replies, blocks } = kept;
-        let (is_dropped, last_use) = (false, 0);
+        let (is_dropped, has_failed, last_use) = (false, false, 0);
         self.insert(Head {
             namespace,
             agent,
@@ -242,6 +249,7 @@ impl Agents {
             line,
             saved,
             is_dropped,
+            has_failed,
             last_use,
         })
     }
@@ -260,6 +268,7 @@ impl Agents {
                 // It may have gone on since, or have been cut and gone on otherwise.
                 head.saved = head.tokens.starts_with(with_kv).then_some(saved);
                 head.is_dropped = false;
+                head.has_failed = false;
             }),
             Some(id) => self.alter(id, |head| {
                 head.tokens = with_kv.into();
@@ -283,9 +292,17 @@ impl Agents {
                     line: Some(line),
                     saved: Some(saved),
                     is_dropped: false,
+                    has_failed: false,
                     last_use: 0,
                 });
             }
+        }
+    }
+
+    /// A try to save it has failed.
+    pub fn not_saved(&mut self, id: HeadId) {
+        if let Some(head) = self.heads.get_mut(&id) {
+            head.has_failed = true;
         }
     }
 
@@ -303,11 +320,15 @@ impl Agents {
 
     /// The store has no more of a warm head than its first tokens.
     pub fn shorten(&mut self, id: HeadId, tokens: usize) {
+        // Another restore of it may have found less, and it may have been evicted or be hot again.
+        let is_less = |head: &Head| !head.is_hot() && tokens < head.tokens.len();
+        if !self.heads.get(&id).is_some_and(is_less) {
+            return;
+        }
         if tokens == 0 {
             return self.leave(id);
         }
         self.alter(id, |head| {
-            assert!(!head.is_hot());
             head.cut_to(tokens);
             if let Some(saved) = &mut head.saved {
                 saved.blocks = saved.blocks[..tokens.div_ceil(BLOCK_TOKENS)].into();
@@ -334,12 +355,13 @@ impl Agents {
         sets.into_iter().filter_map(BTreeSet::first).min().map(|(_, head)| *head)
     }
 
-    /// Makes room for one more.
+    /// Makes room for one more. What the store has of whom it takes stays there: how much that may
+    /// be is the store's to say.
     fn limit(&mut self) {
         if self.heads.len() >= HEADS_MAX
             && let Some(oldest) = self.least_recently_used()
         {
-            self.remove(oldest);
+            self.leave(oldest);
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Memory {
     store: Arc<Store>,
     pub namespace: Namespace,
     pub agent: AgentId,
+    /// Whose copy it is to begin as.
+    source: Option<AgentId>,
     pub is_ephemeral: bool,
 }
 
@@ -70,10 +72,16 @@ impl Memory {
         };
         let access = if is_ephemeral { Access::Read } else { Access::Write };
         let store = store::open(context, access)?;
-        if let (Some(source), false) = (source, is_ephemeral) {
-            store.fork(&namespace, &source, &agent)?;
+        let source = source.filter(|_| !is_ephemeral);
+        Ok(Some(Memory { store, namespace, agent, source, is_ephemeral }))
+    }
+
+    /// Makes the copy, once everything else has turned out well.
+    pub fn fork(&self) -> Result<(), Failure> {
+        if let Some(source) = &self.source {
+            self.store.fork(&self.namespace, source, &self.agent)?;
         }
-        Ok(Some(Memory { store, namespace, agent, is_ephemeral }))
+        Ok(())
     }
 
     pub fn keeping(
@@ -92,16 +100,16 @@ impl Memory {
 
     /// The conversation that the agent had last with this model.
     pub fn past(&self, keeping: &Keeping) -> Result<Option<Past>, Failure> {
-        let is_own =
-            |line: &StoredLine| line.namespace == self.namespace && line.agent == self.agent;
+        let agent = self.source.as_ref().unwrap_or(&self.agent);
+        let is_own = |line: &StoredLine| line.namespace == self.namespace && line.agent == *agent;
         let past = self.store.lines(&keeping.fingerprint).into_iter().rfind(is_own);
         if past.is_none()
-            && let Some(other) = self.store.agent(&self.namespace, &self.agent)?
+            && let Some(other) = self.store.agent(&self.namespace, agent)?
         {
             output::talk(&format!(
                 "agent {:?} has its memory of another model or of other KV settings ({}); it \
                  begins anew with this one",
-                self.agent.as_str(),
+                agent.as_str(),
                 other.saves[0].model
             ));
         }

@@ -186,6 +186,9 @@ pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure>
     let budget = budget_tokens(prompt_tokens, max_tokens, files.summary().context_tokens)?;
     let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
     let options = LoadOptions { kv, pool_blocks, device, threads };
+    if let Some(memory) = &memory {
+        memory.fork()?;
+    }
     let load = move || files.load(options).map_err(|error| error.to_string());
     // Nobody else waits, so that a step may be as long as serves the prompt best.
     let config = engine::Config { step: Duration::MAX, ..engine::Config::default() };

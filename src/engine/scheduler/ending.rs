@@ -43,17 +43,17 @@ impl Scheduler {
         let mut outcome = ticket.outcome(now);
         let kept = head.and_then(|head| Some((head, self.agents.head(head)?)));
         match kept.filter(|_| self.store_keeps) {
-            Some((head, kept)) if !kept.is_saved() => {
+            Some((head, kept)) if kept.will_be_saved() => {
                 let ending = Ending { outcome, head, until: now + DURABLE_WAIT_MAX };
                 self.endings.insert(request, ending);
             }
             // Nothing of it is new.
-            Some((_, kept)) => {
+            Some((_, kept)) if kept.is_saved() => {
                 let saved = kept.saved().map(|saved| saved.generation);
                 outcome.durability = saved.map_or(Durability::NotDurable, Durability::Durable);
                 self.finished(request, outcome);
             }
-            None => self.finished(request, outcome),
+            Some(_) | None => self.finished(request, outcome),
         }
     }
 
@@ -77,6 +77,7 @@ impl Scheduler {
 
     /// A head could not be saved; nobody waits for it any longer.
     pub fn not_saved(&mut self, head: HeadId) {
+        self.agents.not_saved(head);
         self.settle(|ending| ending.head == head, Durability::NotDurable);
     }
 

@@ -352,3 +352,40 @@ fn who_generates_is_in_every_step_and_prompts_share_the_rest() {
         assert!(rows.contains(&2), "the oldest prompt proceeds");
     }
 }
+
+#[test]
+fn others_go_on_while_one_waits_for_its_memory() {
+    let mut world = World::new(16, 4, true);
+    world.submit(1, 600, 5);
+    world.step_until(Scheduler::is_idle);
+    let head = world.scheduler.unsaved().next().expect("it was kept");
+    world.save(head);
+    world.scheduler.evict_idle();
+    let other = world.submit(2, 5, 500);
+    world.step();
+    let returning = world.submit(1, 600, 5);
+    let work = world.scheduler.admit(world.now);
+    let [Work::Restore(restore)] = &work[..] else { panic!("{work:?}") };
+    assert_eq!(restore.blocks.len(), 3);
+    for _ in 0..3 {
+        assert_eq!(world.step(), [other.0]);
+    }
+    // Somebody with the same prompt does not count on what is not there yet.
+    let same = world.submit(1, 600, 5);
+    let more = world.scheduler.admit(world.now);
+    assert!(matches!(&more[..], [Work::Restore(restore)] if restore.blocks.len() == 3));
+    world.scheduler.restored(restore, 2, world.now);
+    assert_eq!(world.step(), [other.0, returning.0]);
+    let items = world.scheduler.take_items();
+    let admitted = items.iter().find_map(|(id, item)| match item {
+        Ok(Event::Admitted(admitted)) if *id == returning => Some(admitted.clone()),
+        _ => None,
+    });
+    // The third block did not come.
+    assert_eq!(admitted.map(|admitted| admitted.cached_tokens), Some(512));
+    world.scheduler.cancel(same, world.now);
+    assert!(!world.scheduler.awaits(match &more[0] {
+        Work::Restore(restore) => restore,
+        Work::Copy(_) => unreachable!("it is a restore"),
+    }));
+}

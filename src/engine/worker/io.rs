@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::scheduler::RestoreId;
-use crate::store::{BlockRef, Committed, Draft, KvBytes, KvModel, SealedBlock, Store, StoreError};
+use crate::store::{
+    BlockName, BlockRef, Committed, Draft, KvBytes, KvModel, SealedBlock, Store, StoreError,
+};
 use crate::types::{AgentId, Line, Namespace};
 
 /// Bytes on their way to the disk. Whoever has more waits: nothing is dropped.
@@ -20,8 +22,11 @@ const WRITE_BYTES_MAX: u64 = 64 << 20;
 const WRITE_JOBS_MAX: u64 = 256;
 /// One reads while the other hashes.
 const READERS: usize = 2;
-/// The writer clears away what nothing names any more when it has had nothing to do for so long.
-const COLLECT_AFTER: Duration = Duration::from_millis(500);
+/// The writer clears away what nothing names any more so often at most. A block that no save names
+/// yet outlives one clearing: its turn may still go on.
+const COLLECT_PERIOD: Duration = Duration::from_secs(60);
+/// Clearings after the last job, until nothing is left of what it made superfluous.
+const COLLECTS: usize = 2;
 
 /// A number that no other save of this process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,8 +63,19 @@ pub struct Read {
 
 /// What has been done.
 pub enum Done {
-    Committed { save: SaveId, result: Result<Committed, Failed> },
-    Read { restore: RestoreId, index: usize, result: Result<KvBytes, Failed> },
+    Committed {
+        save: SaveId,
+        result: Result<Committed, Failed>,
+    },
+    /// A commit that names it will find it missing.
+    NotWritten {
+        block: BlockName,
+    },
+    Read {
+        restore: RestoreId,
+        index: usize,
+        result: Result<KvBytes, Failed>,
+    },
 }
 
 /// Why it has not been done.
@@ -104,7 +120,8 @@ struct Queued {
 }
 
 impl Threads {
-    /// `wake` is called when there is something to [take](Io::take_done).
+    /// `wake` is called when there is something to [take](Io::take_done), and when there may be room
+    /// again.
     pub fn start(
         store: &Arc<Store>,
         model: &Arc<KvModel>,
@@ -118,9 +135,9 @@ impl Threads {
         let mut threads = Vec::new();
         let tell = {
             let done = done_sender.clone();
-            move |what| {
+            move |what: Option<Done>| {
                 // Nobody listens any more when the engine has ended.
-                if done.send(what).is_ok() {
+                if what.is_none_or(|what| done.send(what).is_ok()) {
                     wake();
                 }
             }
@@ -193,14 +210,13 @@ impl Write {
     }
 }
 
-fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Done)) {
-    // A block that no commit has named yet outlives one.
-    const COLLECTS: usize = 2;
+fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Option<Done>)) {
     let mut collects_left = 0;
+    let mut collect_at = Instant::now() + COLLECT_PERIOD;
     loop {
         let job = match collects_left {
             0 => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            _ => jobs.recv_timeout(COLLECT_AFTER),
+            _ => jobs.recv_timeout(collect_at.saturating_duration_since(Instant::now())),
         };
         match job {
             Ok(job) => {
@@ -209,19 +225,20 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
                 let done = do_write(store, job);
                 queued.jobs.fetch_sub(1, Ordering::AcqRel);
                 queued.bytes.fetch_sub(bytes, Ordering::AcqRel);
-                if let Some(done) = done {
-                    tell(done);
-                }
+                tell(done);
             }
-            Err(why) => {
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => {
                 if collects_left > 0 {
                     collect(store);
-                    collects_left -= 1;
                 }
-                if why == RecvTimeoutError::Disconnected {
-                    return;
-                }
+                return;
             }
+        }
+        if collect_at <= Instant::now() {
+            collect(store);
+            collects_left = collects_left.saturating_sub(1);
+            collect_at = Instant::now() + COLLECT_PERIOD;
         }
     }
 }
@@ -230,11 +247,9 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
 pub fn do_write(store: &Store, job: Write) -> Option<Done> {
     match job {
         Write::Block { agent, block } => {
-            // A commit that needs it finds it missing.
-            if let Err(error) = guarded(|| store.write_block(&agent, &block)) {
-                tracing::warn!(%error, "a block was not saved");
-            }
-            None
+            let error = guarded(|| store.write_block(&agent, &block)).err()?;
+            tracing::warn!(%error, "a block was not saved");
+            Some(Done::NotWritten { block: block.block.name })
         }
         Write::Commit { save, draft } => {
             let result = guarded(|| store.commit(&draft));
@@ -259,12 +274,12 @@ fn read_all(
     store: &Store,
     model: &KvModel,
     jobs: &Mutex<Receiver<Box<Read>>>,
-    tell: &impl Fn(Done),
+    tell: &impl Fn(Option<Done>),
 ) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => tell(do_read(store, model, *job)),
+            Ok(job) => tell(Some(do_read(store, model, *job))),
             Err(_) => return,
         }
     }

@@ -120,6 +120,11 @@ impl Worker {
                         saver.committed(save, result, &mut self.scheduler, now);
                     }
                 }
+                Done::NotWritten { block } => {
+                    if let Some(saver) = saver {
+                        saver.not_written(block);
+                    }
+                }
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
                     restorer.arrived(read, &mut self.scheduler, &mut *self.model, &mut **io, now);
@@ -137,8 +142,8 @@ impl Worker {
     }
 
     /// When there is something to do again though nobody asks for it.
-    pub fn next_retry(&self) -> Option<Instant> {
-        self.keeper.as_ref()?.saver.as_ref()?.next_retry()
+    pub fn next_retry(&self, now: Instant) -> Option<Instant> {
+        self.keeper.as_ref()?.saver.as_ref()?.next_retry(&self.scheduler, now)
     }
 
     fn copy(&mut self, copy: &Copy, broken: &mut Vec<BlockId>) {

@@ -4,7 +4,7 @@
 //! copies a block's bytes out and names them; the writer has them from then on, so that nothing
 //! in the pool waits for the disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ const SAVE_RETRY: Duration = Duration::from_secs(10);
 const RESENDS_MAX: usize = 3;
 /// Bytes that are copied out between two steps, and at least one block: 3 ms of the steps' time.
 const STEP_BYTES: usize = 8 << 20;
+/// The same while nothing is computed: a request that comes waits no longer than for these.
+const IDLE_BYTES: usize = 16 << 20;
 
 pub struct Saver {
     store: Arc<Store>,
@@ -31,6 +33,8 @@ pub struct Saver {
     retries: HashMap<HeadId, Retry>,
     /// Lines that are to go when what is under way of them has been written.
     forgotten: BTreeSet<Line>,
+    /// Blocks whose writing has failed since they were sent.
+    unwritten: HashSet<BlockName>,
     next_save: u64,
     /// Everything is to be saved now: heads that have failed meanwhile.
     hurry: Option<BTreeSet<HeadId>>,
@@ -67,13 +71,14 @@ impl Saver {
             pending_heads: BTreeSet::new(),
             retries: HashMap::new(),
             forgotten: BTreeSet::new(),
+            unwritten: HashSet::new(),
             next_save: 0,
             hurry: None,
         }
     }
 
-    /// Sends what is due: as much as fits between two steps if `is_stepping`, else as much as the
-    /// writer takes. Returns whether anything went.
+    /// Sends of what is due as much as the writer takes, and as the time allows: less between two
+    /// steps (`is_stepping`). Returns whether anything went.
     pub fn turn(
         &mut self,
         scheduler: &mut Scheduler,
@@ -82,7 +87,7 @@ impl Saver {
         now: Instant,
         is_stepping: bool,
     ) -> bool {
-        let bytes = if is_stepping { STEP_BYTES } else { usize::MAX };
+        let bytes = if is_stepping { STEP_BYTES } else { IDLE_BYTES };
         let mut allowance = Allowance { bytes };
         let mut is_busy = false;
         let due: Vec<HeadId> = scheduler.unsaved().filter(|head| self.is_due(*head, now)).collect();
@@ -117,9 +122,11 @@ impl Saver {
         may_be_tried && !self.pending_heads.contains(&head)
     }
 
-    /// When a head that failed is to be tried again.
-    pub fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().map(|retry| retry.at).min()
+    /// When the next head that failed is to be tried again. What is due and was not sent waits for
+    /// the writer, which wakes the engine.
+    pub fn next_retry(&self, scheduler: &Scheduler, now: Instant) -> Option<Instant> {
+        let waiting = self.retries.iter().filter(|(head, _)| scheduler.head(**head).is_some());
+        waiting.map(|(_, retry)| retry.at).filter(|at| *at > now).min()
     }
 
     /// From here on everything is saved as fast as it goes.
@@ -251,14 +258,14 @@ impl Saver {
             Ok(Committed { generation, removed }) => {
                 self.retries.remove(&head);
                 stored.generation = generation;
+                for (_, agent, line) in removed {
+                    tracing::info!(%agent, "an agent's memory went to make room for another's");
+                    scheduler.dropped(line);
+                }
                 match self.forgotten.contains(&line) {
                     // It is removed next.
                     true => scheduler.not_saved(head),
                     false => scheduler.saved(head, stored),
-                }
-                for (_, agent, line) in removed {
-                    tracing::info!(%agent, "an agent's memory went to make room for another's");
-                    scheduler.dropped(line);
                 }
             }
             Err(Failed::Store(StoreError::Missing(names))) => {
@@ -271,6 +278,11 @@ impl Saver {
         }
     }
 
+    /// A block that was sent is not there.
+    pub fn not_written(&mut self, block: BlockName) {
+        self.unwritten.insert(block);
+    }
+
     /// Blocks that were to be in the store are not: they are written again.
     fn resend(&mut self, id: HeadId, names: &[BlockName], scheduler: &mut Scheduler, now: Instant) {
         let resends = self.retries.get(&id).map_or(0, |retry| retry.resends);
@@ -281,7 +293,9 @@ impl Saver {
                 }
             }
         }
-        if resends >= RESENDS_MAX {
+        // What the disk has just refused it refuses again, and each try costs all of the copying.
+        let refused = names.iter().filter(|name| self.unwritten.remove(name)).count();
+        if refused > 0 || resends >= RESENDS_MAX {
             return self.failed(id, "blocks of it do not reach the disk", scheduler, now);
         }
         self.retries.insert(id, Retry { at: now, resends: resends + 1 });

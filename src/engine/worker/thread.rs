@@ -297,8 +297,9 @@ impl Thread {
         match is_watching {
             true => Some(IDLE_PERIOD),
             false => {
-                let retry = self.worker.next_retry()?;
-                Some(retry.saturating_duration_since(Instant::now()))
+                let now = Instant::now();
+                let retry = self.worker.next_retry(now)?;
+                Some(retry.saturating_duration_since(now))
             }
         }
     }

@@ -247,9 +247,8 @@ fn what_is_ephemeral_is_answered_from_memory_and_leaves_none() {
 /// A save that was not finished must not cost what was saved before.
 #[test]
 fn an_agent_that_leaves_the_pool_unsaved_falls_back_to_its_last_save() {
-    let disk = Some(ShakyDisk::default());
-    let served = serve(Setup { pool_blocks: 6, disk: disk.clone(), ..Setup::default() });
-    let disk = disk.unwrap();
+    let disk = ShakyDisk::default();
+    let served = serve(Setup { pool_blocks: 6, disk: Some(disk.clone()), ..Setup::default() });
     let history = said(&served, "a", 1, 300);
     disk.set_failing(Failing::Writes);
     let tokens = [history.as_slice(), &prompt(40, 300)].concat();
