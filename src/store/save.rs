@@ -102,8 +102,8 @@ impl Store {
     }
 
     /// Writes a block, unless it is there. It is kept for the [`commit`](Store::commit) to come,
-    /// through one [`collect`](Store::collect).
-    pub fn write_block(&self, sealed: &SealedBlock) -> Result<(), StoreError> {
+    /// through one [`collect`](Store::collect). Nothing of the agent it is for goes to make room.
+    pub fn write_block(&self, agent: &AgentId, sealed: &SealedBlock) -> Result<(), StoreError> {
         self.may_write()?;
         let namespace = self.secrets.namespace_folder(&sealed.namespace);
         let block = &sealed.block;
@@ -113,8 +113,8 @@ impl Store {
                 self.keep_for_a_commit(namespace, &block.name);
                 Ok(())
             }
-            Trust::Absent => self.write_new(namespace, sealed, false),
-            Trust::Doubted => self.write_new(namespace, sealed, true),
+            Trust::Absent => self.write_new(agent, sealed, false),
+            Trust::Doubted => self.write_new(agent, sealed, true),
         }
     }
 
@@ -254,14 +254,16 @@ impl Store {
 
     fn write_new(
         &self,
-        namespace: FolderName,
+        agent: &AgentId,
         sealed: &SealedBlock,
         replaces: bool,
     ) -> Result<(), StoreError> {
+        let namespace = self.secrets.namespace_folder(&sealed.namespace);
         let block = &sealed.block;
         let bytes = block.file_bytes;
         let family = self.family(namespace, sealed.parent);
-        let need = Need { bytes, namespace, agents: Vec::new(), family };
+        let agents = vec![self.secrets.agent_folder(&sealed.namespace, agent)];
+        let need = Need { bytes, namespace, agents, family };
         self.make_room(&need, &sealed.namespace)?;
         let folder = layout::block_folder(namespace, block.name.0[0]);
         self.files.make_folder(&folder)?;

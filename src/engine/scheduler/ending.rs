@@ -8,7 +8,7 @@ use super::super::request::{Durability, Event, Outcome};
 use super::ticket::Ticket;
 use super::{RequestId, Scheduler};
 use crate::store::StoredLine;
-use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
+use crate::types::{AgentId, BLOCK_TOKENS, Namespace, TokenId};
 
 /// A reply that is complete is held back for so long at most until it is safe: the disk may be
 /// slow, and the text has gone out already.
@@ -24,6 +24,7 @@ pub struct Ending {
 /// A block of a running sequence that will not change any more and that the store does not have.
 pub struct Filled<'a> {
     pub namespace: &'a Namespace,
+    pub agent: &'a AgentId,
     pub lease: &'a Lease,
     /// The block before it.
     pub parent: Option<&'a Lease>,
@@ -131,6 +132,7 @@ impl Scheduler {
         let index = active.stored;
         Some(Filled {
             namespace: &self.tickets[&order.request].namespace,
+            agent: &self.tickets[&order.request].agent,
             lease: &active.table[index],
             parent: index.checked_sub(1).map(|before| &active.table[before]),
             tokens: &active.sequence.tokens()[index * BLOCK_TOKENS..(index + 1) * BLOCK_TOKENS],

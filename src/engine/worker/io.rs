@@ -29,7 +29,10 @@ pub struct SaveId(pub u64);
 
 /// What is to be written. Jobs are done in order.
 pub enum Write {
-    Block(Box<SealedBlock>),
+    Block {
+        agent: AgentId,
+        block: Box<SealedBlock>,
+    },
     /// All blocks of it have been written before.
     Commit {
         save: SaveId,
@@ -183,7 +186,7 @@ impl Drop for Threads {
 impl Write {
     fn bytes(&self) -> u64 {
         match self {
-            Write::Block(block) => block.block.file_bytes,
+            Write::Block { block, .. } => block.block.file_bytes,
             Write::Commit { draft, .. } => size_of_val(&*draft.tokens) as u64,
             Write::Remove { .. } => 0,
         }
@@ -226,9 +229,9 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
 /// Carries a job out, on whichever thread.
 pub fn do_write(store: &Store, job: Write) -> Option<Done> {
     match job {
-        Write::Block(block) => {
+        Write::Block { agent, block } => {
             // A commit that needs it finds it missing.
-            if let Err(error) = guarded(|| store.write_block(&block)) {
+            if let Err(error) = guarded(|| store.write_block(&agent, &block)) {
                 tracing::warn!(%error, "a block was not saved");
             }
             None

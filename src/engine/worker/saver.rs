@@ -14,7 +14,7 @@ use crate::engine::pool::Lease;
 use crate::engine::scheduler::Scheduler;
 use crate::model::Model;
 use crate::store::{BlockName, BlockRef, Committed, Draft, KvModel, Store, StoreError, StoredLine};
-use crate::types::{BLOCK_TOKENS, Generation, Line, Namespace, TokenId};
+use crate::types::{AgentId, BLOCK_TOKENS, Generation, Line, Namespace, TokenId};
 
 /// A head that could not be saved is tried again after this.
 const SAVE_RETRY: Duration = Duration::from_secs(10);
@@ -96,7 +96,8 @@ impl Saver {
         while let Some(filled) = scheduler.filled() {
             let parent = filled.parent.and_then(Lease::stored).map(|block| block.name);
             let block = Block { lease: filled.lease, tokens: filled.tokens };
-            match self.send(filled.namespace, parent, block, model, io, &mut allowance) {
+            let whose = (filled.namespace, filled.agent);
+            match self.send(whose, parent, block, model, io, &mut allowance) {
                 Ok(_) => is_busy = true,
                 Err(NotSent::Later) => return is_busy,
                 Err(NotSent::Failed(reason)) => {
@@ -151,7 +152,8 @@ impl Saver {
         for (lease, tokens) in head.blocks().iter().zip(head.tokens.chunks(BLOCK_TOKENS)) {
             let parent = blocks.last().map(|block| block.name);
             let block = Block { lease, tokens };
-            blocks.push(self.send(&head.namespace, parent, block, model, io, allowance)?);
+            let whose = (&head.namespace, &head.agent);
+            blocks.push(self.send(whose, parent, block, model, io, allowance)?);
         }
         if !io.has_room() {
             return Err(NotSent::Later);
@@ -206,7 +208,7 @@ impl Saver {
     /// Puts a block on its way to the disk, unless it is there.
     fn send(
         &self,
-        namespace: &Namespace,
+        (namespace, agent): (&Namespace, &AgentId),
         parent: Option<BlockName>,
         block: Block<'_>,
         model: &mut dyn Model,
@@ -228,7 +230,7 @@ impl Saver {
         let sealed = self.store.seal(namespace, &self.model, parent.as_ref(), tokens, kv);
         let stored = sealed.block.clone();
         if !self.store.is_stored(namespace, &stored.name) {
-            io.write(Write::Block(Box::new(sealed)));
+            io.write(Write::Block { agent: agent.clone(), block: Box::new(sealed) });
         }
         lease.set_stored(Some(stored.clone()));
         Ok(stored)

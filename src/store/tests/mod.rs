@@ -107,14 +107,14 @@ impl Bench {
     fn try_save(
         &self,
         store: &Store,
-        agent: &str,
+        name: &str,
         line: Line,
         tokens: &[TokenId],
     ) -> Result<Committed, StoreError> {
         for sealed in self.sealed(store, &Namespace::local(), tokens) {
-            store.write_block(&sealed)?;
+            store.write_block(&agent(name), &sealed)?;
         }
-        store.commit(&self.draft(store, agent, line, tokens))
+        store.commit(&self.draft(store, name, line, tokens))
     }
 
     fn save(&self, store: &Store, agent: &str, line: Line, tokens: &[TokenId]) -> Generation {

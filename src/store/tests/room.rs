@@ -26,7 +26,7 @@ fn who_was_used_least_recently_goes_first() {
     bench.restored(&store, "a");
     let line = store.new_line();
     for sealed in bench.sealed(&store, &Namespace::local(), &tokens(9000, 300)) {
-        store.write_block(&sealed).unwrap();
+        store.write_block(&agent("d"), &sealed).unwrap();
         assert!(bench.bytes() <= budget_bytes);
     }
     let draft = bench.draft(&store, "d", line, &tokens(9000, 300));
@@ -80,7 +80,7 @@ fn a_namespace_makes_room_in_itself() {
     let other = Namespace::new("local2");
     let write = |name: &str, first: u32| {
         let blocks = bench.sealed(&store, &other, &tokens(first, 300));
-        blocks.iter().for_each(|sealed| store.write_block(sealed).unwrap());
+        blocks.iter().for_each(|sealed| store.write_block(&agent(name), sealed).unwrap());
         let draft = bench.draft(&store, name, store.new_line(), &tokens(first, 300));
         let blocks = blocks.into_iter().map(|sealed| sealed.block).collect();
         store.commit(&Draft { namespace: other.clone(), blocks, ..draft })

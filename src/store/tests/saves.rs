@@ -49,7 +49,7 @@ fn agents_with_one_beginning_share_its_blocks_and_namespaces_share_nothing() {
     let other = Namespace::new("other");
     for sealed in bench.sealed(&store, &other, &tokens(1, 512)) {
         assert!(!store.is_stored(&other, &sealed.block.name));
-        store.write_block(&sealed).unwrap();
+        store.write_block(&agent("a"), &sealed).unwrap();
         assert!(store.is_stored(&other, &sealed.block.name));
         assert!(!store.is_stored(&Namespace::local(), &sealed.block.name));
     }
@@ -148,12 +148,12 @@ fn blocks_wait_for_their_save_through_one_collection() {
     let store = bench.open();
     let line = store.new_line();
     for sealed in bench.sealed(&store, &Namespace::local(), &tokens(1, 600)) {
-        store.write_block(&sealed).unwrap();
+        store.write_block(&agent("a"), &sealed).unwrap();
     }
     assert_eq!(store.collect().unwrap(), Collected::default());
     store.commit(&bench.draft(&store, "a", line, &tokens(1, 600))).unwrap();
     for sealed in bench.sealed(&store, &Namespace::local(), &tokens(7000, 600)) {
-        store.write_block(&sealed).unwrap();
+        store.write_block(&agent("a"), &sealed).unwrap();
     }
     store.collect().unwrap();
     assert_eq!(store.collect().unwrap().blocks, 3);

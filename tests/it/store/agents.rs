@@ -89,7 +89,7 @@ impl Agents {
         tokens: &[TokenId],
     ) -> Result<Draft, StoreError> {
         let (namespace, agent) = whose.clone();
-        let blocks = self.write_blocks(&namespace, tokens)?;
+        let blocks = self.write_blocks(&namespace, &agent, tokens)?;
         let (model, tokens) = (Arc::clone(&self.model), tokens.into());
         Ok(Draft { namespace, agent, line, model, tokens, replies: Vec::new(), blocks })
     }
@@ -97,6 +97,7 @@ impl Agents {
     fn write_blocks(
         &self,
         namespace: &Namespace,
+        agent: &AgentId,
         tokens: &[TokenId],
     ) -> Result<Vec<BlockRef>, StoreError> {
         let mut blocks: Vec<BlockRef> = Vec::new();
@@ -107,7 +108,7 @@ impl Agents {
             let sealed =
                 self.store.seal(namespace, &self.model, parent.as_ref(), &tokens[start..end], kv);
             if !self.store.is_stored(namespace, &sealed.block.name) {
-                self.store.write_block(&sealed)?;
+                self.store.write_block(agent, &sealed)?;
             }
             blocks.push(sealed.block);
         }

@@ -101,7 +101,7 @@ fn every_bit_pattern_of_every_type_of_tensor_comes_back() {
         let namespace = Namespace::local();
         let sealed = agents.store.seal(&namespace, &model, None, &tokens, kv.clone());
         let block = sealed.block.clone();
-        agents.store.write_block(&sealed).unwrap();
+        agents.store.write_block(&AgentId::new("a").unwrap(), &sealed).unwrap();
         assert_eq!(sealed.into_kv(), kv);
         let draft = Draft {
             namespace: namespace.clone(),

@@ -84,19 +84,20 @@ impl Agents {
     pub fn save(&self, namespace: &str, agent: &str, line: Line, tokens: &[TokenId]) {
         let reply = tokens.len() - tokens.len() / 4..tokens.len();
         let namespace = Namespace::new(namespace);
+        let agent = AgentId::new(agent).unwrap();
         let mut parent = None;
         let mut blocks = Vec::new();
         for (index, tokens) in tokens.chunks(BLOCK_TOKENS).enumerate() {
             let kv = tokens.iter().flat_map(|token| [(token.0 as usize + index) as u8; 16]);
             let sealed =
                 self.store.seal(&namespace, &self.model, parent.as_ref(), tokens, kv.collect());
-            self.store.write_block(&sealed).unwrap();
+            self.store.write_block(&agent, &sealed).unwrap();
             parent = Some(sealed.block.name);
             blocks.push(sealed.block.clone());
         }
         let draft = Draft {
             namespace,
-            agent: AgentId::new(agent).unwrap(),
+            agent,
             line,
             model: Arc::clone(&self.model),
             tokens: tokens.into(),
