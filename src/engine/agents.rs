@@ -268,7 +268,6 @@ impl Agents {
                 // It may have gone on since, or have been cut and gone on otherwise.
                 head.saved = head.tokens.starts_with(with_kv).then_some(saved);
                 head.is_dropped = false;
-                head.has_failed = false;
             }),
             Some(id) => self.alter(id, |head| {
                 head.tokens = with_kv.into();

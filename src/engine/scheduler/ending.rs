@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::agents::HeadId;
+use super::super::agents::{Head, HeadId};
 use super::super::pool::Lease;
 use super::super::request::{Durability, Event, Outcome};
 use super::ticket::Ticket;
@@ -67,7 +67,14 @@ impl Scheduler {
     pub fn saved(&mut self, head: HeadId, stored: StoredLine) {
         let generation = stored.generation;
         self.agents.stored(stored);
-        self.settle(|ending| ending.head == head, Durability::Durable(generation));
+        // One that has taken the place of another may have no more than that.
+        let safe: Vec<HeadId> = self
+            .endings
+            .values()
+            .map(|ending| ending.head)
+            .filter(|id| *id == head || self.agents.head(*id).is_some_and(Head::is_saved))
+            .collect();
+        self.settle(|ending| safe.contains(&ending.head), Durability::Durable(generation));
     }
 
     /// What the store has from before.

@@ -218,6 +218,20 @@ fn a_fork_without_room_leaves_its_source_and_tells_what_went_for_it() {
     assert_eq!(left.len() + gone.len(), 2, "{:?} went, {:?} are left", gone, left.keys());
 }
 
+/// Its first full block has no block before it that tells whose it is, and once the agent's own save
+/// went to make room for it.
+#[test]
+fn a_short_conversation_that_outgrows_its_block_does_not_go_to_make_room_for_itself() {
+    let disk = MemoryDisk::of(&empty_volume());
+    let agents = open(&disk, Settings::default());
+    let line = agents.begin(&whose("a"), &conversation(1, 100));
+    disk.set_total_bytes(disk.used_bytes() + 100);
+    let saved = agents.save(&whose("a"), line, &conversation(1, 300));
+    assert!(matches!(saved, Err(StoreError::Full { .. })), "{saved:?}");
+    assert_eq!(agents.conversation_of(&whose("a")), Some(conversation(1, 100)));
+    assert_eq!(agents.store.take_removed(), []);
+}
+
 #[test]
 fn a_twentieth_of_the_disk_stays_free() {
     let disk = MemoryDisk::of(&empty_volume());

@@ -64,8 +64,7 @@ fn a_process_that_is_killed_loses_nothing_that_it_acknowledged() {
         for act in told.done {
             act.apply(&mut expected);
         }
-        let was_writing =
-            fs::read_dir(root.join("tmp")).is_ok_and(|mut left| left.next().is_some());
+        let was_writing = is_writing(&root);
         let agents = open(&root);
         let found: BTreeMap<Whose, Vec<TokenId>> = agents
             .conversations()
@@ -173,27 +172,22 @@ impl Act {
     }
 }
 
-/// Lets a child do a random number of things, and then a part of one more, mostly of a save; then
-/// kills it.
+/// Lets a child do a random number of things; then waits until a file is being written, three times
+/// of four, and a moment longer; then kills it.
 fn run_and_kill(root: &Path, random: &mut Random) -> Told {
     let mut child = start(root, random.next());
     let mut told = Told { done: Vec::new(), in_flight: None };
     let mut lines = lines(&mut child);
     let wanted = random.range(1..20);
-    let aims_at_save = random.range(0..4) > 0;
-    let mut saving = Duration::from_millis(2);
-    let mut began = Instant::now();
-    let is_aim = |told: &Told| !aims_at_save || matches!(told.in_flight, Some(Act::Save { .. }));
-    while told.done.len() < wanted || !is_aim(&told) {
+    let began = Instant::now();
+    while told.done.len() < wanted {
         told.hear(&lines.next().unwrap().unwrap());
-        match told.in_flight {
-            Some(Act::Save { .. }) => began = Instant::now(),
-            None if matches!(told.done.last(), Some(Act::Save { .. })) => saving = began.elapsed(),
-            _ => (),
-        }
     }
-    // At most as long as the last save took.
-    let longer = saving * random.range(0..1000) as u32 / 1000;
+    let longest = began.elapsed() / wanted as u32;
+    if random.range(0..4) > 0 {
+        wait_for_write(root);
+    }
+    let longer = longest * random.range(0..250) as u32 / 1000;
     let now = Instant::now();
     while now.elapsed() < longer {
         std::hint::spin_loop();
@@ -204,6 +198,19 @@ fn run_and_kill(root: &Path, random: &mut Random) -> Told {
         told.hear(&line);
     }
     told
+}
+
+/// Or until it seems that none will be.
+fn wait_for_write(root: &Path) {
+    let now = Instant::now();
+    while !is_writing(root) && now.elapsed() < Duration::from_secs(1) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Whether there is a file that has no name of its own yet.
+fn is_writing(root: &Path) -> bool {
+    fs::read_dir(root.join("tmp")).is_ok_and(|mut left| left.next().is_some())
 }
 
 impl Told {
