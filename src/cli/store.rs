@@ -83,6 +83,7 @@ fn failure(path: &Path, error: OpenError) -> Failure {
         | OpenError::UnknownFormat { .. }
         | OpenError::KeyMissing
         | OpenError::KeyDamaged
+        | OpenError::KeyForeign
         | OpenError::Ancestor { .. } => {
             Failure::Misconfigured { hint: or("use another --data-dir"), message }
         }

@@ -82,6 +82,8 @@ pub struct Saved {
     pub generation: Generation,
     /// The first so many tokens of the head.
     pub tokens: usize,
+    /// What follows these without KV.
+    rest: Vec<TokenId>,
     pub blocks: Arc<[BlockRef]>,
 }
 
@@ -110,7 +112,8 @@ impl Head {
 
     /// Whether the store has all of it.
     pub fn is_saved(&self) -> bool {
-        self.saved.as_ref().is_some_and(|saved| saved.tokens == self.tokens.len())
+        let is_all = |saved: &Saved| saved.tokens == self.tokens.len() && saved.rest == self.rest;
+        self.saved.as_ref().is_some_and(is_all)
     }
 
     /// Whether it is about to be saved, so that it is worth waiting for.
@@ -217,7 +220,10 @@ impl Agents {
         let siblings = self.siblings(&kept.namespace, &kept.agent);
         if let Some(head) = siblings.iter().copied().find(|head| {
             let head = &self.heads[head];
-            head.is_hot() && head.tokens.starts_with(&kept.tokens)
+            let is_same = head.tokens.len() == kept.tokens.len();
+            head.is_hot()
+                && head.tokens.starts_with(&kept.tokens)
+                && (!is_same || head.rest == kept.rest)
         }) {
             self.touch(head);
             return head;
@@ -262,7 +268,8 @@ impl Agents {
         if with_kv.is_empty() {
             return;
         }
-        let saved = Saved { generation, tokens: with_kv.len(), blocks: blocks.into() };
+        let saved =
+            Saved { generation, tokens: with_kv.len(), rest: rest.to_vec(), blocks: blocks.into() };
         match self.lines.get(&line).copied() {
             Some(id) if self.heads[&id].is_hot() => self.change(id, |head| {
                 // It may have gone on since, or have been cut and gone on otherwise.
@@ -332,6 +339,7 @@ impl Agents {
             if let Some(saved) = &mut head.saved {
                 saved.blocks = saved.blocks[..tokens.div_ceil(BLOCK_TOKENS)].into();
                 saved.tokens = tokens;
+                saved.rest.clear();
             }
         });
     }
@@ -416,12 +424,13 @@ impl Agents {
     /// Gives the head's blocks back. What the store has of it stays as a warm head.
     pub fn evict(&mut self, id: HeadId) {
         let saved = self.heads.get(&id).and_then(|head| head.saved.as_ref());
-        match saved.map(|saved| saved.tokens) {
+        match saved.map(|saved| (saved.tokens, saved.rest.clone())) {
             // A save on its way makes it known again when it arrives.
             None => self.leave(id),
-            Some(tokens) => self.alter(id, |head| {
+            Some((tokens, rest)) => self.alter(id, |head| {
                 head.blocks.clear();
                 head.cut_to(tokens);
+                head.rest = rest;
             }),
         }
     }

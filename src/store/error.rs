@@ -36,6 +36,12 @@ pub enum OpenError {
     KeyDamaged,
 
     #[error(
+        "the file KEY is not the one that this cache was made with\n\
+         hint: bring its own KEY back from a backup, or move the folder away to begin anew"
+    )]
+    KeyForeign,
+
+    #[error(
         "{file} is a cache of the old program, which says neither what model it is of nor whether \
          it is whole, so it cannot be used\n\
          hint: move such files away, or use another data folder"

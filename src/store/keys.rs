@@ -47,6 +47,15 @@ pub fn secret_in(file: &[u8]) -> Option<[u8; SECRET_BYTES]> {
     (check == check_of(secret)).then_some(*secret)
 }
 
+/// Hexadecimal digits of [`id`].
+pub const ID_DIGITS: usize = 16;
+
+/// Tells one KEY from another, and nothing else of it.
+pub fn id(secret: &[u8; SECRET_BYTES]) -> String {
+    let id = blake3::derive_key("semantic-cache 1: id of KEY", secret);
+    id[..ID_DIGITS / 2].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn check_of(secret: &[u8]) -> [u8; CHECK_BYTES] {
     blake3::derive_key("semantic-cache 1: check of KEY", secret)
 }

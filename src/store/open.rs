@@ -11,8 +11,10 @@ use super::header::Headers;
 use super::keys::{self, KEY_FILE_BYTES, SECRET_BYTES, Secrets};
 use super::{OpenError, Settings, Store, StoreError, layout, load};
 
-/// What the file FORMAT says. Another first word is no store of ours, another number a newer one.
-const FORMAT: &str = "semantic-cache 1\n";
+/// What the first line of the file FORMAT says. Another first word is no store of ours, another
+/// number a newer one. The second line says which KEY belongs to the store: with another one, every
+/// agent would look damaged.
+const FORMAT: &str = "semantic-cache 1";
 const FORMAT_WORD: &str = "semantic-cache ";
 const FORMAT_BYTES_MAX: usize = 64;
 
@@ -96,9 +98,13 @@ fn inspect(disk: &dyn Disk) -> Result<Found, OpenError> {
     }
     let is_there = |name: &str| entries.iter().any(|entry| entry.name == name);
     let has_format = is_there(layout::FORMAT);
+    let format = match has_format {
+        true => read_short(disk, layout::FORMAT, FORMAT_BYTES_MAX)?,
+        false => Vec::new(),
+    };
+    let format = String::from_utf8_lossy(&format);
     if has_format {
-        let found = read_short(disk, layout::FORMAT, FORMAT_BYTES_MAX)?;
-        check_format(&String::from_utf8_lossy(&found))?;
+        check_format(&format)?;
     }
     // FORMAT is written before the first agent.
     let has_agents = is_there(layout::NAMESPACES)
@@ -117,15 +123,25 @@ fn inspect(disk: &dyn Disk) -> Result<Found, OpenError> {
     }
     let file = read_short(disk, layout::KEY, KEY_FILE_BYTES + 1)?;
     let secret = keys::secret_in(&file).ok_or(OpenError::KeyDamaged)?;
+    if has_format && format != format_file(&secret) {
+        return Err(OpenError::KeyForeign);
+    }
     Ok(Found::Whole { has_format, secret })
 }
 
+fn format_file(secret: &[u8; SECRET_BYTES]) -> String {
+    format!("{FORMAT}\nkey {}\n", keys::id(secret))
+}
+
 fn check_format(found: &str) -> Result<(), OpenError> {
-    if found == FORMAT {
+    let (first, rest) = found.split_once('\n').unwrap_or((found, ""));
+    let id = rest.strip_prefix("key ").and_then(|rest| rest.strip_suffix('\n'));
+    let is_id = |id: &str| id.len() == keys::ID_DIGITS && id.bytes().all(|c| c.is_ascii_hexdigit());
+    if first == FORMAT && id.is_some_and(is_id) {
         return Ok(());
     }
-    let number = found.strip_prefix(FORMAT_WORD).and_then(|rest| rest.lines().next());
-    let found = found.trim_end().to_owned();
+    let number = first.strip_prefix(FORMAT_WORD);
+    let found = first.trim_end().to_owned();
     match number.map(str::parse::<u64>) {
         Some(Ok(number)) if number > 1 => Err(OpenError::NewerFormat { found }),
         _ => Err(OpenError::UnknownFormat { found }),
@@ -147,7 +163,7 @@ fn make_missing(files: &Files, found: Found) -> Result<[u8; SECRET_BYTES], OpenE
     files.changed(layout::ROOT, None);
     files.sync_path(layout::ROOT, |_| ()).map_err(open_error)?;
     if !has_format {
-        write_named(files, layout::FORMAT, FORMAT.as_bytes())?;
+        write_named(files, layout::FORMAT, format_file(&secret).as_bytes())?;
     }
     files.make_folder(layout::NAMESPACES).map_err(open_error)?;
     files.make_folder(layout::QUARANTINE).map_err(open_error)?;

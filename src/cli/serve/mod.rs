@@ -108,6 +108,9 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
     if end != End::LeftAtOnce {
         drop(stop);
         server.await.map_err(anyhow::Error::new)?;
+    }
+    // A disk that has not taken everything in its time may never take it.
+    if end == End::Saved {
         // It waits for the engine's last step, as there is nothing else left to wait for.
         tokio::task::block_in_place(|| engine.shutdown());
     }

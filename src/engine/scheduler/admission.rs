@@ -350,9 +350,11 @@ impl Scheduler {
     /// Blocks in use that could be had at once and nothing lost.
     pub(super) fn evictable_blocks(&self) -> usize {
         match self.store_keeps {
-            true => self.blocks_of_heads_only(
-                self.agents.hot_saved().filter_map(|id| self.agents.head(id)),
-            ),
+            true => {
+                let heads = self.agents.hot().filter_map(|id| self.agents.head(id));
+                // What the disk does not take is given up when somebody needs the room.
+                self.blocks_of_heads_only(heads.filter(|head| !head.will_be_saved()))
+            }
             false => self.idle_blocks(),
         }
     }

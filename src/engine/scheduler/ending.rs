@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::agents::{Head, HeadId};
+use super::super::agents::HeadId;
 use super::super::pool::Lease;
 use super::super::request::{Durability, Event, Outcome};
 use super::ticket::Ticket;
 use super::{RequestId, Scheduler};
 use crate::store::StoredLine;
-use crate::types::{AgentId, BLOCK_TOKENS, Namespace, TokenId};
+use crate::types::{AgentId, BLOCK_TOKENS, Generation, Namespace, TokenId};
 
 /// A reply that is complete is held back for so long at most until it is safe: the disk may be
 /// slow, and the text has gone out already.
@@ -18,6 +18,8 @@ pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(5);
 pub struct Ending {
     outcome: Outcome,
     head: HeadId,
+    /// Tokens of the head that are to be safe.
+    tokens: usize,
     until: Instant,
 }
 
@@ -37,24 +39,31 @@ impl Scheduler {
         &mut self,
         request: RequestId,
         ticket: Ticket,
-        head: Option<HeadId>,
+        head: Option<(HeadId, usize)>,
         now: Instant,
     ) {
         let mut outcome = ticket.outcome(now);
-        let kept = head.and_then(|head| Some((head, self.agents.head(head)?)));
-        match kept.filter(|_| self.store_keeps) {
-            Some((head, kept)) if kept.will_be_saved() => {
-                let ending = Ending { outcome, head, until: now + DURABLE_WAIT_MAX };
+        let kept = head.filter(|_| self.store_keeps);
+        let kept = kept.and_then(|(id, tokens)| Some((id, tokens, self.agents.head(id)?)));
+        match kept {
+            Some((head, tokens, kept)) if kept.will_be_saved() => {
+                let ending = Ending { outcome, head, tokens, until: now + DURABLE_WAIT_MAX };
                 self.endings.insert(request, ending);
             }
-            // Nothing of it is new.
-            Some((_, kept)) if kept.is_saved() => {
-                let saved = kept.saved().map(|saved| saved.generation);
-                outcome.durability = saved.map_or(Durability::NotDurable, Durability::Durable);
+            // Nothing of it is new, or nothing more of it will be saved.
+            Some((head, tokens, _)) => {
+                let safe = self.safe(head, tokens);
+                outcome.durability = safe.map_or(Durability::NotDurable, Durability::Durable);
                 self.finished(request, outcome);
             }
-            Some(_) | None => self.finished(request, outcome),
+            None => self.finished(request, outcome),
         }
+    }
+
+    /// The save that has so many tokens of a head, if there is one.
+    fn safe(&self, head: HeadId, tokens: usize) -> Option<Generation> {
+        let head = self.agents.head(head).filter(|head| head.is_saved())?;
+        head.saved().filter(|saved| saved.tokens >= tokens).map(|saved| saved.generation)
     }
 
     fn finished(&mut self, request: RequestId, outcome: Outcome) {
@@ -67,14 +76,20 @@ impl Scheduler {
     pub fn saved(&mut self, head: HeadId, stored: StoredLine) {
         let generation = stored.generation;
         self.agents.stored(stored);
-        // One that has taken the place of another may have no more than that.
-        let safe: Vec<HeadId> = self
+        self.settle(|ending| ending.head == head, Durability::Durable(generation));
+        // A head that has taken the place of another may have no more than that.
+        let safe: Vec<(RequestId, Generation)> = self
             .endings
-            .values()
-            .map(|ending| ending.head)
-            .filter(|id| *id == head || self.agents.head(*id).is_some_and(Head::is_saved))
+            .iter()
+            .filter_map(|(request, ending)| {
+                Some((*request, self.safe(ending.head, ending.tokens)?))
+            })
             .collect();
-        self.settle(|ending| safe.contains(&ending.head), Durability::Durable(generation));
+        for (request, generation) in safe {
+            let ending = self.endings.remove(&request).expect("it was just there");
+            let durability = Durability::Durable(generation);
+            self.finished(request, Outcome { durability, ..ending.outcome });
+        }
     }
 
     /// What the store has from before.

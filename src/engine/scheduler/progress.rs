@@ -124,7 +124,7 @@ impl Scheduler {
     /// Keeps what a sequence has computed as a head of its agent. Of several choices only the
     /// prompt becomes one: which of them the client goes on with is not known, and the last block
     /// of one that has just begun may not be copied yet.
-    pub(super) fn keep(&mut self, order: Order, active: Active) -> Option<HeadId> {
+    pub(super) fn keep(&mut self, order: Order, active: Active) -> Option<(HeadId, usize)> {
         let Active { sequence, computed, mut table, choices, .. } = active;
         let ticket = self.tickets.get_mut(&order.request)?;
         let has_begun_as_one_of_several = ticket.choices.len() > choices;
@@ -142,7 +142,7 @@ impl Scheduler {
             replies: sequence.replies(),
             blocks: table,
         });
-        ticket.head = Some(head);
-        Some(head)
+        ticket.head = Some((head, computed));
+        ticket.head
     }
 }

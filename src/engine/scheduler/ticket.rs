@@ -15,8 +15,8 @@ pub struct Ticket {
     /// Of the cached tokens, those that came from the store.
     pub restored_tokens: usize,
     pub restore: Duration,
-    /// What was kept of it.
-    pub head: Option<HeadId>,
+    /// What was kept of it, and how many tokens have to be safe for it to be.
+    pub head: Option<(HeadId, usize)>,
     /// Nothing of it is kept.
     pub is_ephemeral: bool,
     /// The client knows that it was admitted: who was parked comes back unseen.

@@ -4,7 +4,7 @@
 //! thread, and the disk's time here. Reading them back is a millisecond of reading and hashing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -22,9 +22,10 @@ const WRITE_BYTES_MAX: u64 = 64 << 20;
 const WRITE_JOBS_MAX: u64 = 256;
 /// One reads while the other hashes.
 const READERS: usize = 2;
-/// The writer clears away what nothing names any more so often at most. A block that no save names
-/// yet outlives one clearing: its turn may still go on.
+/// The writer clears away what nothing names any more so often at most.
 const COLLECT_PERIOD: Duration = Duration::from_secs(60);
+/// The same while a turn is under way. Its blocks have no name yet, and outlive one clearing only.
+const BUSY_COLLECT_PERIOD: Duration = Duration::from_secs(600);
 /// Clearings after the last job, until nothing is left of what it made superfluous.
 const COLLECTS: usize = 2;
 
@@ -94,6 +95,9 @@ pub trait Io {
     /// Whether another block may be written now.
     fn has_room(&self) -> bool;
 
+    /// Whether a turn is under way, whose blocks are of use though no save names them.
+    fn set_busy(&mut self, is_busy: bool);
+
     fn write(&mut self, job: Write);
 
     fn read(&mut self, job: Read);
@@ -117,6 +121,7 @@ pub struct Threads {
 struct Queued {
     jobs: AtomicU64,
     bytes: AtomicU64,
+    is_busy: AtomicBool,
 }
 
 impl Threads {
@@ -162,6 +167,10 @@ impl Io for Threads {
     fn has_room(&self) -> bool {
         self.queued.jobs.load(Ordering::Acquire) < WRITE_JOBS_MAX
             && self.queued.bytes.load(Ordering::Acquire) < WRITE_BYTES_MAX
+    }
+
+    fn set_busy(&mut self, is_busy: bool) {
+        self.queued.is_busy.store(is_busy, Ordering::Relaxed);
     }
 
     fn write(&mut self, job: Write) {
@@ -212,11 +221,11 @@ impl Write {
 
 fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Option<Done>)) {
     let mut collects_left = 0;
-    let mut collect_at = Instant::now() + COLLECT_PERIOD;
+    let mut collected = Instant::now();
     loop {
         let job = match collects_left {
             0 => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            _ => jobs.recv_timeout(collect_at.saturating_duration_since(Instant::now())),
+            _ => jobs.recv_timeout(COLLECT_PERIOD),
         };
         match job {
             Ok(job) => {
@@ -235,10 +244,14 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
                 return;
             }
         }
-        if collect_at <= Instant::now() {
+        let period = match queued.is_busy.load(Ordering::Relaxed) {
+            true => BUSY_COLLECT_PERIOD,
+            false => COLLECT_PERIOD,
+        };
+        if collected.elapsed() >= period {
             collect(store);
             collects_left = collects_left.saturating_sub(1);
-            collect_at = Instant::now() + COLLECT_PERIOD;
+            collected = Instant::now();
         }
     }
 }

@@ -87,12 +87,26 @@ impl Saver {
         now: Instant,
         is_stepping: bool,
     ) -> bool {
+        io.set_busy(!scheduler.is_idle());
         let bytes = if is_stepping { STEP_BYTES } else { IDLE_BYTES };
         let mut allowance = Allowance { bytes };
+        let is_busy = self.send_all(scheduler, model, io, now, &mut allowance);
+        // Where all of it was used up there may be more to send, and nobody else to say so.
+        is_busy || allowance.bytes < bytes
+    }
+
+    fn send_all(
+        &mut self,
+        scheduler: &mut Scheduler,
+        model: &mut dyn Model,
+        io: &mut dyn Io,
+        now: Instant,
+        allowance: &mut Allowance,
+    ) -> bool {
         let mut is_busy = false;
         let due: Vec<HeadId> = scheduler.unsaved().filter(|head| self.is_due(*head, now)).collect();
         for head in due {
-            match self.save(head, scheduler, model, io, &mut allowance) {
+            match self.save(head, scheduler, model, io, allowance) {
                 Ok(()) => is_busy = true,
                 Err(NotSent::Later) => return is_busy,
                 Err(NotSent::Failed(reason)) => self.failed(head, &reason, scheduler, now),
@@ -102,7 +116,7 @@ impl Saver {
             let parent = filled.parent.and_then(Lease::stored).map(|block| block.name);
             let block = Block { lease: filled.lease, tokens: filled.tokens };
             let whose = (filled.namespace, filled.agent);
-            match self.send(whose, parent, block, model, io, &mut allowance) {
+            match self.send(whose, parent, block, model, io, allowance) {
                 Ok(_) => is_busy = true,
                 Err(NotSent::Later) => return is_busy,
                 Err(NotSent::Failed(reason)) => {

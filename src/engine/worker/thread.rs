@@ -130,13 +130,26 @@ pub fn run(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) 
     let shared = Arc::clone(&setup.shared);
     let result = catch_unwind(AssertUnwindSafe(|| serve(setup, load)));
     match result {
-        Ok(Ok(())) => shared.set_status(Status::Stopped),
+        Ok(Ok(Ended::Stopped)) => shared.set_status(Status::Stopped),
+        Ok(Ok(Ended::Failed)) => (),
         Ok(Err(Fatal(reason))) => shared.fail(&reason),
-        Err(_) => shared.fail("its thread panicked"),
+        Err(_) => shared.fail(PANICKED),
     }
 }
 
-fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) -> Result<(), Fatal> {
+const PANICKED: &str = "its thread panicked";
+
+/// How serving ended.
+enum Ended {
+    Stopped,
+    /// It has been told.
+    Failed,
+}
+
+fn serve(
+    setup: Setup,
+    load: impl FnOnce() -> Result<Box<dyn Model>, String>,
+) -> Result<Ended, Fatal> {
     let Setup { config, tokenizer, keeping, sender, commands, shared } = setup;
     let model = load().map_err(Fatal)?;
     let spec = shared.spec.get_or_init(|| model.spec().clone());
@@ -178,9 +191,15 @@ fn serve(setup: Setup, load: impl FnOnce() -> Result<Box<dyn Model>, String>) ->
         drains: Vec::new(),
         evictions: Vec::new(),
     };
-    let result = thread.serve();
+    let result = catch_unwind(AssertUnwindSafe(|| thread.serve()));
     watchdog.stop();
-    result
+    // Told before the thread's things are dropped, as that waits for the disk.
+    match result {
+        Ok(Ok(())) => return Ok(Ended::Stopped),
+        Ok(Err(Fatal(reason))) => thread.shared.fail(&reason),
+        Err(_) => thread.shared.fail(PANICKED),
+    }
+    Ok(Ended::Failed)
 }
 
 fn cannot_start_a_thread(error: std::io::Error) -> Fatal {

@@ -182,9 +182,10 @@ pub fn after_restart(volume: &Volume) -> Conversations {
 /// A store with nothing in it whose secret is always the same, so that a test's files have the same
 /// names in each run.
 pub fn empty_volume() -> Volume {
-    let disk = MemoryDisk::default();
+    let key = include_bytes!("../../data/store/KEY").to_vec();
+    let disk = MemoryDisk::of(&Volume::default().with("KEY", key));
     drop(Agents::open(disk.clone()));
-    disk.volume().with("KEY", include_bytes!("../../data/store/KEY").to_vec())
+    disk.volume()
 }
 
 pub fn whose(agent: &str) -> Whose {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use semantic::store::{BlockName, KvModel, OpenError, StoreError};
+use semantic::store::{BlockName, KvModel, OpenError, Settings, Store, StoreError};
 use semantic::types::{
     BLOCK_TOKENS, Fingerprint, KvAxis, KvElement, KvTensor, Line, Namespace, TokenId,
 };
@@ -70,6 +70,8 @@ fn a_newer_or_unknown_format_is_refused_and_untouched() {
         ("semantic-cache 0\n", false),
         ("semantic-cache -1\n", false),
         ("semantic-cache 1", false),
+        ("semantic-cache 1\n", false),
+        ("semantic-cache 1\nkey 123\n", false),
         ("semantic-cache 1 \n", false),
         ("semantic-cache 01\n", false),
         ("semantic-cache\n", false),
@@ -86,6 +88,16 @@ fn a_newer_or_unknown_format_is_refused_and_untouched() {
         }
     }
     refuses(&volume.with("FORMAT", vec![0xff; 100_000]));
+}
+
+/// Every agent would look damaged, and be cleared away.
+#[test]
+fn the_key_of_another_cache_is_refused_and_everything_untouched() {
+    let other = MemoryDisk::default();
+    drop(Store::open(Arc::new(other.clone()), Settings::default()).unwrap());
+    let key = other.volume().bytes("KEY").to_vec();
+    let error = refuses(&fixture().with("KEY", key));
+    assert!(matches!(error, OpenError::KeyForeign), "{error}");
 }
 
 #[test]

@@ -56,6 +56,8 @@ impl Io for SlowIo {
         state.writes.len() < state.writes_max
     }
 
+    fn set_busy(&mut self, _: bool) {}
+
     fn write(&mut self, job: Write) {
         self.0.borrow_mut().writes.push_back(job);
     }
