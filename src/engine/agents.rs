@@ -226,6 +226,8 @@ impl Agents {
                 && (!is_same || head.rest == kept.rest)
         }) {
             self.touch(head);
+            // There may be room for it by now.
+            self.change(head, |head| head.is_dropped = false);
             return head;
         }
         // The longest, so that what is left over is the most different.
@@ -270,7 +272,17 @@ impl Agents {
         }
         let saved =
             Saved { generation, tokens: with_kv.len(), rest: rest.to_vec(), blocks: blocks.into() };
-        match self.lines.get(&line).copied() {
+        let known = self.lines.get(&line).copied();
+        let is_own = |id: HeadId| {
+            let head = &self.heads[&id];
+            (&head.namespace, &head.agent) == (&namespace, &agent)
+        };
+        // Numbers of lines are the store's, and a file that could not be read when it was opened
+        // may come back with one that was given out again.
+        if known.is_some_and(|id| !is_own(id)) {
+            return;
+        }
+        match known {
             Some(id) if self.heads[&id].is_hot() => self.change(id, |head| {
                 // It may have gone on since, or have been cut and gone on otherwise.
                 head.saved = head.tokens.starts_with(with_kv).then_some(saved);
@@ -357,9 +369,13 @@ impl Agents {
         space.and_then(|space| space.agents.get(agent)).cloned().unwrap_or_default()
     }
 
+    /// The first to go: of agents that nobody named, if there are any.
     fn least_recently_used(&self) -> Option<HeadId> {
+        let is_automatic = |(_, head): &&(u64, HeadId)| self.heads[head].agent.is_automatic();
         let sets = [&self.warm, &self.hot_saved, &self.hot_unsaved];
-        sets.into_iter().filter_map(BTreeSet::first).min().map(|(_, head)| *head)
+        let oldest = sets.into_iter().filter_map(BTreeSet::first).min();
+        let automatic = sets.into_iter().filter_map(|set| set.iter().find(is_automatic)).min();
+        automatic.or(oldest).map(|(_, head)| *head)
     }
 
     /// Makes room for one more. What the store has of whom it takes stays there: how much that may
@@ -398,7 +414,10 @@ impl Agents {
     /// The hot head to give up first: the least recently used of those that nothing is to be saved
     /// of, or else of all.
     pub fn victim(&self) -> Option<HeadId> {
-        self.saved_victim().or_else(|| self.hot_unsaved.first().map(|(_, head)| *head))
+        // What the disk does not take before what it is about to.
+        let failed = || self.hot_unsaved.iter().find(|(_, head)| self.heads[head].has_failed);
+        let unsaved = || failed().or_else(|| self.hot_unsaved.first()).map(|(_, head)| *head);
+        self.saved_victim().or_else(unsaved)
     }
 
     /// The least recently used hot head that nothing is to be saved of.

@@ -39,7 +39,7 @@ pub(in crate::engine) fn stored(head: &Head, line: Line) -> StoredLine {
         agent: head.agent.clone(),
         line,
         generation: Generation(1),
-        tokens: head.tokens.clone(),
+        tokens: head.tokens.iter().chain(&head.rest).copied().collect(),
         replies: Vec::new(),
         blocks: head.tokens.chunks(BLOCK_TOKENS).map(block).collect(),
     }
@@ -132,6 +132,28 @@ fn a_head_that_leaves_unsaved_is_what_the_store_has_of_it() {
     // Its save was on the way.
     world.agents.stored(unsaved);
     assert_eq!((warm(&world), world.agents.heads()), (Some(3), 1));
+}
+
+/// The last token of a reply has no KV, and is a part of the agent's memory all the same.
+#[test]
+fn a_head_that_ends_in_another_token_is_saved_anew() {
+    let mut world = World::new();
+    let mut keep = |world: &mut World, last: u32| {
+        let blocks = world.pool.allocate(1).expect("it is large");
+        let agent = AgentId::new("a").expect("a short name");
+        let (tokens, rest, replies) = (ids(&[1, 2]).into(), ids(&[last]), Vec::new());
+        world.agents.keep(Kept { namespace: namespace(0), agent, tokens, rest, replies, blocks })
+    };
+    let first = keep(&mut world, 3);
+    world.save(first);
+    assert_eq!(keep(&mut world, 3), first);
+    assert!(world.agents.head(first).is_some_and(Head::is_saved));
+    let second = keep(&mut world, 4);
+    assert_ne!(second, first);
+    assert!(!world.agents.head(second).is_some_and(Head::is_saved));
+    // Until then the other is what would be left of it.
+    world.agents.evict(second);
+    assert_eq!(world.agents.head(second).map(|head| head.rest.clone()), Some(ids(&[3])));
 }
 
 #[test]

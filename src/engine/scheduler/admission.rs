@@ -232,12 +232,14 @@ impl Scheduler {
         if let Some((from, tokens)) = start.copy {
             work.push(Work::Copy(Copy { order, from, to: own[0].id(), tokens }));
         }
-        let restore = start.restore.and_then(|head| {
-            let saved = self.agents.head(head)?.saved()?;
+        let restore = start.restore.map(|head| {
+            // Making room evicts hot heads only.
+            let saved = self.agents.head(head).and_then(Head::saved);
+            let saved = saved.expect("a warm head stays until it is restored from");
             let from = saved.blocks.iter().skip(first).cloned();
             let to = own[..blocks(start.reused) - first].iter().map(Lease::id);
             self.next_restore += 1;
-            Some(Restore {
+            Restore {
                 id: RestoreId(self.next_restore),
                 order,
                 namespace: self.tickets[&order.request].namespace.clone(),
@@ -246,7 +248,7 @@ impl Scheduler {
                 blocks: from.zip(to).map(|(from, to)| RestoredBlock { from, to }).collect(),
                 reused: start.reused,
                 started: now,
-            })
+            }
         });
         active.set_table(start.shared.into_iter().chain(own).collect());
         active.computed = if restore.is_some() { 0 } else { start.reused };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::agents::HeadId;
+use super::super::agents::{Head, HeadId};
 use super::super::pool::Lease;
 use super::super::request::{Durability, Event, Outcome};
 use super::ticket::Ticket;
@@ -103,17 +103,17 @@ impl Scheduler {
         self.settle(|ending| ending.head == head, Durability::NotDurable);
     }
 
-    /// Ends what has waited for long enough.
-    pub fn end_late(&mut self, now: Instant) {
-        // A head that is gone is saved no more.
-        let gone: Vec<HeadId> = self
-            .endings
-            .values()
-            .map(|ending| ending.head)
-            .filter(|head| self.agents.head(*head).is_none())
-            .collect();
+    /// Ends what has waited for long enough, and what nobody saves any more: `is_pending` says of
+    /// which heads a save is on its way.
+    pub fn end_late(&mut self, now: Instant, is_pending: impl Fn(HeadId) -> bool) {
+        let is_lost = |ending: &Ending| {
+            let head = self.agents.head(ending.head);
+            !is_pending(ending.head) && !head.is_some_and(Head::will_be_saved)
+        };
+        let lost: Vec<HeadId> =
+            self.endings.values().filter(|e| is_lost(e)).map(|ending| ending.head).collect();
         self.settle(
-            |ending| ending.until <= now || gone.contains(&ending.head),
+            |ending| ending.until <= now || lost.contains(&ending.head),
             Durability::NotDurable,
         );
     }

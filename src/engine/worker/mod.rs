@@ -105,7 +105,8 @@ impl Worker {
         }
         let now = clock.now();
         is_busy |= self.save(now, !rows.is_empty());
-        self.scheduler.end_late(now);
+        let saver = self.keeper.as_ref().and_then(|keeper| keeper.saver.as_ref());
+        self.scheduler.end_late(now, |head| saver.is_some_and(|saver| saver.is_pending(head)));
         Ok(is_busy)
     }
 
@@ -218,7 +219,7 @@ impl Worker {
     /// From here on every idle head is saved, each on its own, as fast as it goes.
     pub fn evict_all(&mut self) {
         if let Some(Keeper { saver: Some(saver), .. }) = &mut self.keeper {
-            saver.hurry();
+            saver.hurry(&self.scheduler);
         }
     }
 

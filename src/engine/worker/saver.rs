@@ -36,8 +36,16 @@ pub struct Saver {
     /// Blocks whose writing has failed since they were sent.
     unwritten: HashSet<BlockName>,
     next_save: u64,
-    /// Everything is to be saved now: heads that have failed meanwhile.
-    hurry: Option<BTreeSet<HeadId>>,
+    /// Everything is to be saved now.
+    hurry: Option<Hurry>,
+}
+
+#[derive(Default)]
+struct Hurry {
+    /// What there was when it began.
+    wanted: BTreeSet<HeadId>,
+    /// Heads that have failed since.
+    failed: BTreeSet<HeadId>,
 }
 
 struct Pending {
@@ -105,7 +113,8 @@ impl Saver {
     ) -> bool {
         let mut is_busy = false;
         let due: Vec<HeadId> = scheduler.unsaved().filter(|head| self.is_due(*head, now)).collect();
-        for head in due {
+        // The latest first: somebody waits for it, and what is left of an old one may be much.
+        for head in due.into_iter().rev() {
             match self.save(head, scheduler, model, io, allowance) {
                 Ok(()) => is_busy = true,
                 Err(NotSent::Later) => return is_busy,
@@ -128,9 +137,14 @@ impl Saver {
         is_busy
     }
 
+    /// Whether a save of it is on its way.
+    pub fn is_pending(&self, head: HeadId) -> bool {
+        self.pending_heads.contains(&head)
+    }
+
     fn is_due(&self, head: HeadId, now: Instant) -> bool {
         let may_be_tried = match &self.hurry {
-            Some(failed) => !failed.contains(&head),
+            Some(hurry) => !hurry.failed.contains(&head),
             None => self.retries.get(&head).is_none_or(|retry| retry.at <= now),
         };
         may_be_tried && !self.pending_heads.contains(&head)
@@ -143,20 +157,28 @@ impl Saver {
         waiting.map(|(_, retry)| retry.at).filter(|at| *at > now).min()
     }
 
-    /// From here on everything is saved as fast as it goes.
-    pub fn hurry(&mut self) {
-        self.hurry.get_or_insert_default();
+    /// From here on everything that there is now is saved as fast as it goes.
+    pub fn hurry(&mut self, scheduler: &Scheduler) {
+        let hurry = self.hurry.get_or_insert_default();
+        hurry.wanted.extend(scheduler.unsaved());
+        hurry.wanted.extend(&self.pending_heads);
+        // Who asks anew wants another try.
+        hurry.failed.clear();
     }
 
     /// How many heads could not be saved, once all others are. Ends the hurry.
     pub fn hurried(&mut self, scheduler: &Scheduler) -> Option<usize> {
-        let failed = self.hurry.as_ref()?;
-        let is_done = self.pending.is_empty() && scheduler.unsaved().all(|h| failed.contains(&h));
-        let count = scheduler.unsaved().count();
-        if is_done {
-            self.hurry = None;
+        let Hurry { wanted, failed } = self.hurry.as_ref()?;
+        let unsaved: BTreeSet<HeadId> = scheduler.unsaved().collect();
+        let is_left = |head: &HeadId| {
+            self.is_pending(*head) || (unsaved.contains(head) && !failed.contains(head))
+        };
+        if wanted.iter().any(is_left) {
+            return None;
         }
-        is_done.then_some(count)
+        let count = wanted.intersection(&unsaved).count();
+        self.hurry = None;
+        Some(count)
     }
 
     /// Sends what the store does not have of a head, and last the manifest.
@@ -271,6 +293,7 @@ impl Saver {
         match result {
             Ok(Committed { generation, removed }) => {
                 self.retries.remove(&head);
+                self.unwritten.clear();
                 stored.generation = generation;
                 for (_, agent, line) in removed {
                     tracing::info!(%agent, "an agent's memory went to make room for another's");
@@ -322,13 +345,14 @@ impl Saver {
         self.retries.retain(|head, _| scheduler.head(*head).is_some());
         self.retries.insert(head, Retry { at: now + SAVE_RETRY, resends: 0 });
         if let Some(hurry) = &mut self.hurry {
-            hurry.insert(head);
+            hurry.failed.insert(head);
         }
     }
 
     /// The store need not keep these any longer.
     pub fn forget(&mut self, forgotten: Vec<Forgotten>, io: &mut dyn Io) {
         for Forgotten { namespace, agent, line } in forgotten {
+            tracing::info!(%namespace, %agent, line = line.0, "an agent's oldest conversation goes");
             if self.pending.values().any(|pending| pending.stored.line == line) {
                 self.forgotten.insert(line);
             }
