@@ -25,6 +25,8 @@ fn bench(machine: &Machine, arguments: &[&str]) -> Ran {
         "--decode-tokens=3",
         "--sequences=1,3",
         "--batch-context=5",
+        "--restore-tokens=8,40",
+        "--agents=20",
         "--tokens=24",
     ];
     machine.run(&[&["bench", "--model", &model], &sizes[..], arguments].concat())
@@ -107,13 +109,14 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let report = report(&bench(&machine, &["--json"]));
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
-    let measured = ["load", "prefill", "decode", "batch", "staggered", "queue"];
+    let measured = ["load", "prefill", "decode", "batch", "staggered", "queue", "restore", "store"];
     assert_eq!(names, [&measured[..], &["kv-quality", "kv-speed", "fidelity"]].concat());
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
     // The context is too short for a prompt that takes a while.
-    assert_eq!(rows[..8], [1, 2, 2, 2, 0, 1, 7, 24], "{report}");
-    let kv = &suites[6]["rows"];
+    assert_eq!(rows[..6], [1, 2, 2, 2, 0, 1], "{report}");
+    assert_eq!(rows[8..10], [7, 24], "{report}");
+    let kv = &suites[8]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
@@ -124,7 +127,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let expected = works
         .iter()
         .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
-    let speeds = suites[7]["rows"].as_array().expect("rows");
+    let speeds = suites[9]["rows"].as_array().expect("rows");
     for (row, name) in speeds.iter().zip(expected) {
         assert_eq!(row["name"], name);
         assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
@@ -134,7 +137,87 @@ fn every_suite_runs_in_the_order_of_the_table() {
         // Reading JSON may cost the last bit.
         assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
     }
-    assert_eq!(suites[8]["rows"][0]["name"], "kernels");
+    assert_eq!(suites[10]["rows"][0]["name"], "kernels");
+}
+
+/// The names of a suite's rows, and the row of one.
+fn names(suite: &Json) -> Vec<&str> {
+    let rows = suite["rows"].as_array().expect("rows");
+    rows.iter().filter_map(|row| row["name"].as_str()).collect()
+}
+
+fn row<'a>(suite: &'a Json, name: &str) -> &'a Json {
+    let rows = suite["rows"].as_array().expect("rows");
+    rows.iter().find(|row| row["name"] == name).expect(name)
+}
+
+#[test]
+fn restore_has_a_row_for_each_place_and_leaves_nothing_behind() {
+    let machine = Machine::new();
+    std::fs::create_dir_all(machine.path("data")).expect("a folder");
+    std::fs::write(machine.path("data/mine"), "mine").expect("a file");
+    let flags = ["--suite=restore", "--restore-tokens=500", "--json", "-q"];
+    let report = report(&bench(&machine, &flags));
+    let suite = &report["suites"][0];
+    let mut expected = Vec::new();
+    for tokens in ["8 tokens", "40 tokens"] {
+        let ways = ["cold", "hot", "warm", "restart", "restart, dropped"];
+        // Only Linux can be asked to forget files.
+        let ways = if cfg!(target_os = "linux") { &ways[..] } else { &ways[..4] };
+        expected.extend(ways.iter().map(|way| format!("{tokens}, {way}")));
+    }
+    expected.extend(["8 tokens", "40 tokens", "process start to ready"].map(str::to_owned));
+    assert_eq!(names(suite), expected);
+    for (name, restored) in [("cold", 0), ("hot", 0), ("warm", 40), ("restart", 40)] {
+        let row = row(suite, &format!("40 tokens, {name}"));
+        assert_eq!(keys(row), ["name", "ttft_ms", "restored_tokens", "restore_ms"]);
+        assert_eq!(row["restored_tokens"], restored, "{row}");
+        assert!(row["ttft_ms"]["min"].as_f64() > Some(0.0), "{row}");
+    }
+    let promise = row(suite, "40 tokens");
+    let expected = [
+        "name",
+        "stored_bytes",
+        "gb_per_s",
+        "restart_ms",
+        "at_most_ms",
+        "promise",
+        "cold_per_restart",
+    ];
+    assert_eq!(keys(promise), expected);
+    assert!(promise["stored_bytes"].as_u64() > Some(40), "{promise}");
+    let left_out = suite["notes"][0].as_str().expect("a note");
+    assert!(left_out.starts_with("500 tokens: left out, the model's context is 512"), "{report}");
+    assert_eq!(machine.stored(), ["data/mine"]);
+}
+
+#[test]
+fn store_weighs_saves_forks_and_lists_and_leaves_nothing_behind() {
+    let machine = Machine::new();
+    let report = report(&bench(&machine, &["--suite=store", "--json", "-q"]));
+    let suite = &report["suites"][0];
+    let mut expected = vec![
+        "an agent of 480 tokens",
+        "20 agents, 240 shared tokens, 2 own",
+        "a turn of 12 tokens after 240",
+        "decode beside others' turns, one each 20 tokens",
+        "fork of 480 tokens, store just opened",
+        "fork of 480 tokens, the next",
+        "20 agents, files in the page cache",
+        "20 agents, files dropped",
+    ];
+    if !cfg!(target_os = "linux") {
+        expected.pop();
+    }
+    assert_eq!(names(suite), expected);
+    let figure = |name: &str, field: &str| row(suite, name)[field].clone();
+    let weight = figure(expected[0], "bytes_per_token").as_f64().expect("a number");
+    assert!(weight > figure(expected[0], "kv_bytes_per_token").as_f64().expect("a number"));
+    assert!(figure(expected[2], "written_mb")["min"].as_f64() > Some(0.0), "{report}");
+    assert!(figure(expected[6], "open_ms")["min"].as_f64() > Some(0.0), "{report}");
+    // There was no data folder, and there is none.
+    assert_eq!(machine.stored(), [""; 0]);
+    assert!(!machine.path("data").exists());
 }
 
 /// The promise that the suite judges; quantised weights, whose activations the kernels round.
@@ -311,6 +394,32 @@ fn a_peer_that_fails_is_named_with_what_it_said() {
         error: cannot run ./text: Permission denied (os error 13)
     "#]],
     );
+}
+
+#[test]
+fn a_peer_server_that_does_not_start_is_named_with_what_it_said() {
+    let machine = Machine::new();
+    script(&machine.path("server"), "echo 'failed to load model' >&2; exit 3");
+    std::fs::write(machine.path("peer.gguf"), "").expect("a file");
+    let check = |server: &str, message: expect_test::Expect| {
+        let peer = ["--peer-model=peer.gguf", "--peer-server", server, "--json", "-q"];
+        let ran = bench(&machine, &[&["--suite=restore"], &peer[..]].concat());
+        message.assert_eq(&ran.stderr);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    };
+    check(
+        "absent",
+        expect![[r#"
+        error: --peer-server: absent is not a file
+    "#]],
+    );
+    check(
+        "server",
+        expect![[r#"
+        error: ./server: exit status: 3: failed to load model
+    "#]],
+    );
+    assert_eq!(machine.stored(), [""; 0]);
 }
 
 #[test]

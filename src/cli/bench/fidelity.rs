@@ -3,7 +3,7 @@
 //! With fewer bits a rounding difference of 1e-5 flips codes, which says nothing about the kernels.
 //! How near they are is a promise, [`PROMISE`]; each figure comes with whether it holds.
 
-use super::report::{Cell, Row, Section};
+use super::report::{Cell, Row, Section, verdict};
 use super::score::{Perplexity, divergence};
 use super::setup::{Setup, blocks};
 use super::text::{self, Reader};
@@ -188,13 +188,6 @@ impl Promise {
                 figures.change_percent.abs() <= self.change_percent,
             ),
         ]
-    }
-}
-
-fn verdict(holds: bool) -> &'static str {
-    match holds {
-        true => "holds",
-        false => "does not hold",
     }
 }
 

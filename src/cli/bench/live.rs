@@ -1,8 +1,10 @@
 //! An engine under measurement: requests of random tokens, and when their answers came.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use tokio::runtime::Runtime;
 
 use super::driver::random_tokens;
@@ -10,7 +12,9 @@ use super::rounds::Work;
 use super::setup::Setup;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
-use crate::engine::{Config, Engine, Error, Event, Outcome, Reply, Request, Stats, Stream};
+use crate::engine::{
+    Config, Engine, Error, Event, Keeping, Outcome, Reply, Request, Stats, Stream,
+};
 use crate::model::sample::Sampling;
 use crate::model::{LoadOptions, ModelFiles, Spec};
 use crate::text::Tokenizer;
@@ -43,27 +47,37 @@ impl Timeline {
     }
 }
 
+/// What an engine is started with.
+pub struct Start {
+    pub model: PathBuf,
+    pub options: LoadOptions,
+    /// Sequences that can run.
+    pub running_max: usize,
+    pub keeping: Option<Keeping>,
+}
+
 impl Live<'_> {
-    /// An engine in which so many sequences can run.
+    /// An engine in which so many sequences can run, and that keeps nothing.
     pub fn start<'a>(
         setup: &'a Setup<'_>,
         pool_blocks: usize,
         running_max: usize,
     ) -> Result<Live<'a>, Failure> {
-        let tokenizer = Tokenizer::new(&setup.files.text()?)?;
-        let options = LoadOptions {
-            kv: setup.kv,
-            pool_blocks,
-            device: setup.compute.device,
-            threads: setup.compute.threads,
-        };
-        let files = ModelFiles::open(&setup.model_path)?;
+        let (model, options) = (setup.model_path.clone(), setup.options(pool_blocks));
+        let start = Start { model, options, running_max, keeping: None };
+        Live::begin(start, &setup.interrupt)
+    }
+
+    pub fn begin(start: Start, interrupt: &Interrupt) -> Result<Live<'_>, Failure> {
+        let Start { model, options, running_max, keeping } = start;
+        let files = ModelFiles::open(&model)?;
+        let tokenizer = Tokenizer::new(&files.text()?)?;
         let load = move || files.load(options).map_err(|error| error.to_string());
         let config = Config { running_max, ..Config::default() };
-        let engine = Engine::start(config, Arc::new(tokenizer), None, load);
+        let engine = Engine::start(config, Arc::new(tokenizer), keeping, load);
         engine.wait_started().map_err(anyhow::Error::msg)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        Ok(Live { engine, runtime, interrupt: &setup.interrupt })
+        Ok(Live { engine, runtime, interrupt })
     }
 
     pub fn spec(&self) -> Spec {
@@ -80,20 +94,27 @@ impl Live<'_> {
     }
 
     pub fn submit(&self, prompt: Vec<TokenId>, reply_tokens: usize) -> (Instant, Stream) {
-        let request = Request {
-            namespace: Namespace::local(),
-            agent: None,
-            prompt: prompt.into(),
-            max_tokens: Some(reply_tokens),
-            sampling: Sampling::GREEDY,
-            stops: Vec::new(),
-            reply: Reply::Turn,
-            choices: 1,
-            logprobs: None,
-            is_end_ignored: true,
-            is_ephemeral: false,
-        };
+        self.ask(request(prompt, reply_tokens))
+    }
+
+    pub fn ask(&self, request: Request) -> (Instant, Stream) {
         (Instant::now(), self.engine.submit(request))
+    }
+
+    /// Reads the stream of one request to its end.
+    pub fn answer(&self, request: Request) -> Result<Timeline, Failure> {
+        self.interrupt.check()?;
+        let (submitted, stream) = self.ask(request);
+        Ok(self.block_on(follow(submitted, stream, |_| ()))?)
+    }
+
+    /// Empties the pool; what is kept is in the store then, and nowhere else.
+    pub fn evict_all(&self) -> Result<(), Failure> {
+        let evicted = self.block_on(self.engine.evict_all_to_disk())?;
+        match evicted.failed {
+            0 => Ok(()),
+            failed => Err(anyhow!("{failed} conversations could not be saved").into()),
+        }
     }
 
     /// Runs what reads streams.
@@ -147,6 +168,23 @@ impl Live<'_> {
 impl Drop for Live<'_> {
     fn drop(&mut self) {
         self.engine.shutdown();
+    }
+}
+
+/// A request whose reply has exactly so many tokens.
+pub fn request(prompt: Vec<TokenId>, reply_tokens: usize) -> Request {
+    Request {
+        namespace: Namespace::local(),
+        agent: None,
+        prompt: prompt.into(),
+        max_tokens: Some(reply_tokens),
+        sampling: Sampling::GREEDY,
+        stops: Vec::new(),
+        reply: Reply::Turn,
+        choices: 1,
+        logprobs: None,
+        is_end_ignored: true,
+        is_ephemeral: false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! `semantic bench`: measures a model on this machine, alone or beside llama.cpp.
 //!
 //! A suite is one file here and one line in [`SUITES`]. Figures are medians of interleaved rounds
-//! with their extremes, because machines are shared and drift. Nothing is stored.
+//! with their extremes, because machines are shared and drift. Nothing is stored but in folders that
+//! are gone at the end.
 
 mod setup;
 
@@ -13,20 +14,28 @@ mod kv_speed;
 mod load;
 mod prefill;
 mod queue;
+mod restore;
 mod staggered;
+mod store;
 
+mod child;
+mod crowd;
 mod driver;
 mod figure;
 mod live;
 mod machine;
 mod make_model;
 mod peer;
+mod peer_server;
+mod process;
 mod progress;
 mod report;
 mod rounds;
 mod score;
+mod scratch;
 mod text;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
@@ -59,6 +68,8 @@ const SUITES: &[Suite] = &[
         run: staggered::run,
     },
     Suite { name: "queue", about: "many more requests than run at a time", run: queue::run },
+    Suite { name: "restore", about: "the first token of an agent that is back", run: restore::run },
+    Suite { name: "store", about: "what saving agents costs, and many of them", run: store::run },
     Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
     Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
     Suite { name: "fidelity", about: "the kernels against plain MLX", run: fidelity::run },
@@ -87,6 +98,9 @@ pub struct Arguments {
     peer: peer::PeerFlags,
     #[command(flatten)]
     make_model: make_model::MakeModelFlags,
+    /// Do the part of a suite that this file describes, in a process of its own
+    #[arg(long, value_name = "FILE", hide = true)]
+    child: Option<PathBuf>,
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
@@ -108,6 +122,10 @@ fn up_to(most: u64) -> RangedU64ValueParser<usize> {
 
 pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::catch()?;
+    if let Some(task) = &arguments.child {
+        child::run(task, &interrupt)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(shape) = arguments.make_model.shape() {
         make_model::run(shape, &arguments.make_model, &interrupt, arguments.quiet)?;
         return Ok(ExitCode::SUCCESS);

@@ -3,15 +3,13 @@
 //! A process per work and round, which loads the model, warms up and times itself.
 
 use std::cell::OnceCell;
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
+use clap::ArgGroup;
 use serde_json::{Value as Json, json};
 
+use super::process::{output_of, runnable};
 use super::rounds::Work;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
@@ -19,22 +17,20 @@ use crate::cli::output::Failure;
 /// Lies beside `llama-bench` where both were built.
 const BATCHED_BENCH: &str = "llama-batched-bench";
 /// llama.cpp rounds the context of each sequence up to this.
-const CONTEXT_MULTIPLE: usize = 256;
-/// Longer than any work that one would repeat.
-const TIME_MAX: Duration = Duration::from_secs(3600);
-/// Between two looks whether the process has ended or the user has had enough.
-const POLL: Duration = Duration::from_millis(20);
-/// A few results; more is something else.
-const OUTPUT_BYTES_MAX: u64 = 1 << 20;
+pub const CONTEXT_MULTIPLE: usize = 256;
 
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("peer_program").multiple(true)))]
 pub struct PeerFlags {
     /// Also run this llama-bench of llama.cpp in every round, and a llama-batched-bench beside it
-    #[arg(long, value_name = "PATH", requires = "peer_model")]
+    #[arg(long, value_name = "PATH", requires = "peer_model", group = "peer_program")]
     peer_llama_bench: Option<PathBuf>,
+    /// Let this llama-server of llama.cpp restore its slot in every round of `restore`
+    #[arg(long, value_name = "PATH", requires = "peer_model", group = "peer_program")]
+    pub peer_server: Option<PathBuf>,
     /// The GGUF file that the peer runs
-    #[arg(long, value_name = "FILE", requires = "peer_llama_bench")]
-    peer_model: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "peer_program")]
+    pub peer_model: Option<PathBuf>,
 }
 
 pub struct Peer {
@@ -52,11 +48,7 @@ impl Peer {
         let (Some(bench), Some(model)) = (&flags.peer_llama_bench, &flags.peer_model) else {
             return Ok(None);
         };
-        for (flag, path) in [("--peer-llama-bench", bench), ("--peer-model", model)] {
-            if !path.is_file() {
-                return Err(anyhow!("{flag}: {} is not a file", path.display()).into());
-            }
-        }
+        check_files([("--peer-llama-bench", bench), ("--peer-model", model)])?;
         let batched_bench = bench.with_file_name(BATCHED_BENCH);
         Ok(Some(Peer {
             bench: runnable(bench),
@@ -133,12 +125,16 @@ impl Peer {
     }
 }
 
-/// A bare name would be looked for in `PATH`, though the user meant the file here.
-fn runnable(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if parent == Path::new("") => Path::new(".").join(path),
-        _ => path.to_owned(),
+/// What flags name is there.
+pub fn check_files<'a>(
+    flags: impl IntoIterator<Item = (&'static str, &'a PathBuf)>,
+) -> Result<(), Failure> {
+    for (flag, path) in flags {
+        if !path.is_file() {
+            return Err(anyhow!("{flag}: {} is not a file", path.display()).into());
+        }
     }
+    Ok(())
 }
 
 /// A figure of the peer's, and what it says about itself with it.
@@ -187,64 +183,6 @@ fn shown(output: &str) -> String {
         "" => "it printed nothing".to_owned(),
         text => format!("it printed {:?}", text.chars().take(CHARACTERS).collect::<String>()),
     }
-}
-
-/// What a program prints, once it has ended well.
-fn output_of(
-    program: &Path,
-    arguments: &[String],
-    interrupt: &Interrupt,
-) -> Result<String, Failure> {
-    // Files, because a pipe that is not read while the program runs fills up.
-    let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(stdout.try_clone()?)
-        .stderr(stderr.try_clone()?)
-        .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    let status = wait(child, interrupt)
-        .map_err(|failure| failure.context(&program.display().to_string()))?;
-    if !status.success() {
-        // A Ctrl-C on the terminal reaches the peer, too.
-        interrupt.check()?;
-        let said = text_in(stderr)?;
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        let said = last.unwrap_or("it said nothing").to_owned();
-        return Err(anyhow!("{} failed ({status}): {said}", program.display()).into());
-    }
-    Ok(text_in(stdout)?)
-}
-
-/// Waits for the process, which ends with us if it has not ended before.
-fn wait(mut child: Child, interrupt: &Interrupt) -> Result<ExitStatus, Failure> {
-    let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        let failure = match interrupt.is_set() {
-            true => Some(Failure::Interrupted),
-            false if started.elapsed() > TIME_MAX => {
-                Some(anyhow!("it still runs after {} s", TIME_MAX.as_secs()).into())
-            }
-            false => None,
-        };
-        if let Some(failure) = failure {
-            child.kill()?;
-            child.wait()?;
-            return Err(failure);
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-fn text_in(mut file: File) -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -87,6 +87,14 @@ impl Cell {
     }
 }
 
+/// What became of a promise.
+pub fn verdict(holds: bool) -> &'static str {
+    match holds {
+        true => "holds",
+        false => "does not hold",
+    }
+}
+
 impl Section {
     pub fn json(&self, suite: &str) -> Json {
         let rows: Vec<Json> = self.rows.iter().map(Row::json).collect();

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::machine::cpu_name;
 use super::peer::Peer;
+use super::peer_server::PeerProgram;
 use super::progress::Progress;
 use super::{Arguments, up_to};
 use crate::cli::Context;
@@ -23,6 +24,8 @@ use crate::types::BLOCK_TOKENS;
 /// Above any context there is; more is a mistake.
 const TOKENS_MAX: u64 = 1 << 24;
 const SEQUENCES_MAX: u64 = 4096;
+/// Three files each.
+const AGENTS_MAX: u64 = 1_000_000;
 
 /// How large the timed work is.
 #[derive(Debug, clap::Args)]
@@ -45,6 +48,13 @@ pub struct SizeFlags {
     /// Tokens in the context of each sequence before `batch` begins
     #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = up_to(TOKENS_MAX))]
     pub batch_context: usize,
+    /// Tokens of the conversations that `restore` brings back
+    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',',
+          default_value = "64,512,1024,2048,4096,8000", value_parser = up_to(TOKENS_MAX))]
+    pub restore_tokens: Vec<usize>,
+    /// Agents that `store` opens and lists
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = up_to(AGENTS_MAX))]
+    pub agents: usize,
 }
 
 pub struct Setup<'a> {
@@ -55,10 +65,13 @@ pub struct Setup<'a> {
     pub files: ModelFiles,
     pub summary: ModelSummary,
     pub peer: Option<Peer>,
+    pub peer_server: Option<PeerProgram>,
     /// As the user named it.
     pub model_name: String,
     pub model_path: PathBuf,
     pub file_bytes: u64,
+    /// Where the user's agents are: nothing there is touched, but disks differ.
+    pub data_dir: PathBuf,
     /// Measured when first asked for.
     read_bytes_per_s: OnceCell<f64>,
 }
@@ -73,6 +86,7 @@ impl Setup<'_> {
         // Before the model, which may have to be fetched.
         let threads = compute.threads.unwrap_or_else(machine::default_threads);
         let peer = Peer::new(&arguments.peer, threads)?;
+        let peer_server = PeerProgram::new(&arguments.peer)?;
         let name = arguments.model.name(context);
         let resolved = model::resolve(name, context, arguments.quiet)?;
         let files = model::open(&resolved)?;
@@ -84,6 +98,8 @@ impl Setup<'_> {
             summary: files.summary(),
             files,
             peer,
+            peer_server,
+            data_dir: context.data_dir.clone(),
             model_name: resolved.name,
             file_bytes: file_bytes(&resolved.path)?,
             model_path: resolved.path,
@@ -103,8 +119,13 @@ impl Setup<'_> {
         kv: KvConfig,
         pool_blocks: usize,
     ) -> Result<Box<dyn Model>, Error> {
-        let options = LoadOptions { kv, pool_blocks, device, threads: self.compute.threads };
-        self.files.load(options)
+        self.files.load(LoadOptions { kv, device, ..self.options(pool_blocks) })
+    }
+
+    /// How the flags want the model run.
+    pub fn options(&self, pool_blocks: usize) -> LoadOptions {
+        let Compute { device, threads, .. } = self.compute;
+        LoadOptions { kv: self.kv, pool_blocks, device, threads }
     }
 
     pub fn threads(&self) -> usize {

@@ -24,7 +24,7 @@ const TOKENS_MIN: usize = 2;
 
 #[derive(Debug, clap::Args)]
 pub struct TextFlags {
-    /// The text of `kv-quality` and `fidelity` [default: this project's own documents]
+    /// The text of `kv-quality`, `fidelity`, `restore` and `store` [default: this project's own documents]
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Tokens of the text that are used; what `fidelity` promises is about 2048 and more
@@ -33,19 +33,27 @@ pub struct TextFlags {
     tokens: Option<usize>,
 }
 
+/// The text itself.
+pub fn text(setup: &Setup<'_>) -> Result<String, Failure> {
+    match &setup.arguments.text.text {
+        None => Ok(TEXT.to_owned()),
+        Some(path) => std::fs::read_to_string(path).map_err(|error| {
+            anyhow::Error::new(error).context(format!("cannot read {}", path.display())).into()
+        }),
+    }
+}
+
+/// All of its tokens, however long the model's context is.
+pub fn all_tokens(setup: &Setup<'_>) -> Result<Vec<TokenId>, Failure> {
+    Ok(Tokenizer::new(&setup.files.text()?)?.encode_raw(&text(setup)?)?)
+}
+
 /// The beginning of the text: as many tokens as the user wants, else `default` if there are.
 pub fn tokens(setup: &Setup<'_>, default: usize) -> Result<Vec<TokenId>, Failure> {
-    let flags = &setup.arguments.text;
-    let text = match &flags.text {
-        None => TEXT.to_owned(),
-        Some(path) => std::fs::read_to_string(path).map_err(|error| {
-            anyhow::Error::new(error).context(format!("cannot read {}", path.display()))
-        })?,
-    };
-    let mut tokens = Tokenizer::new(&setup.files.text()?)?.encode_raw(&text)?;
+    let mut tokens = all_tokens(setup)?;
     let context = setup.summary.context_tokens;
     let available = tokens.len().min(context);
-    let wanted = flags.tokens.unwrap_or(default.min(available));
+    let wanted = setup.arguments.text.tokens.unwrap_or(default.min(available));
     if wanted > available || wanted < TOKENS_MIN {
         return Err(Failure::Usage(format!(
             "cannot use {wanted} tokens of text: it has {}, the model's context is {context}, \
