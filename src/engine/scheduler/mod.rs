@@ -393,6 +393,11 @@ impl Scheduler {
         }
     }
 
+    /// Positions that a sequence may have.
+    pub fn context_tokens(&self) -> usize {
+        self.spec.context_tokens
+    }
+
     /// What these rows cost a step, for [`Scheduler::predict`] and [`Scheduler::observe`].
     pub fn shape(&self, rows: &[PlannedRow]) -> Shape {
         let mut shape = Shape::default();

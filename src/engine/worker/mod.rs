@@ -20,11 +20,13 @@ use super::pace::Shape;
 use super::scheduler::{Copy, PlannedRow, Scheduler, Work};
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
 use crate::store::{KvModel, Store};
-use crate::types::{BlockId, TokenId};
+use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 use io::{Done, Io};
 use restorer::Restorer;
 use saver::Saver;
 
+/// Tokens of the first chunk that is computed: so many as the next turn of a conversation may have.
+const WARM_UP_TOKENS: usize = 16;
 /// So many panics of the model within [`PANIC_WINDOW`] are no accident: the engine gives up.
 const PANICS_MAX: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
@@ -58,8 +60,9 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn new(store: Arc<Store>, model: Arc<KvModel>, io: Box<dyn Io>) -> Keeper {
+        let restorer = Restorer::new(model.kv_bytes(BLOCK_TOKENS));
         let saver = (!store.is_read_only()).then(|| Saver::new(store, model));
-        Keeper { saver, restorer: Restorer::default(), io }
+        Keeper { saver, restorer, io }
     }
 }
 
@@ -239,15 +242,16 @@ impl Worker {
         }
     }
 
-    /// The first tokens. What a step touches has been touched once after the first of them; the
-    /// second tells the scheduler how fast this machine is, so that the first prompt's chunks are
-    /// not cut for another.
+    /// The first tokens: a few together, as of a prompt, and two alone. What a step touches has been
+    /// touched once after the first of a kind; the last tells the scheduler how fast this machine
+    /// is, so that the first prompt's chunks are not cut for another.
     pub fn warm_up(&mut self, clock: &dyn Clock) -> Result<(), String> {
-        let (tokens, blocks) = ([TokenId(0)], [BlockId(0)]);
-        let row = Row { tokens: &tokens, start: 0, blocks: &blocks, logits: Wanted::Last };
         let mut shape = Shape::default();
         shape.add_decode(0);
-        for is_timed in [false, true] {
+        let count = WARM_UP_TOKENS.min(self.scheduler.context_tokens());
+        for (count, is_timed) in [(count, false), (1, false), (1, true)] {
+            let (tokens, blocks) = (vec![TokenId(0); count], [BlockId(0)]);
+            let row = Row { tokens: &tokens, start: 0, blocks: &blocks, logits: Wanted::Last };
             let started = clock.now();
             let result = run(&mut *self.model, &Batch { rows: vec![row] });
             let took = clock.now().saturating_duration_since(started);

@@ -8,8 +8,13 @@ use crate::engine::scheduler::{Restore, RestoreId, Scheduler};
 use crate::model::Model;
 use crate::store::KvBytes;
 
-/// Bytes that are being read or wait to be put into the pool. One block at least is.
-const READ_BYTES_MAX: u64 = 32 << 20;
+/// Bytes that are being read or wait to be put into the pool. One block at least is. Few, so that
+/// what was read is still in a cache when it is hashed and copied.
+const READ_BYTES_MAX: u64 = 16 << 20;
+/// Of these, what is kept ready: memory that nobody has touched costs as much as reading into it.
+const SPARE_BYTES: usize = 13 << 20;
+/// A block's file is so much longer than its KV at most.
+const HEADER_BYTES: usize = 256 << 10;
 
 /// What came of one [`Read`].
 pub struct Arrived {
@@ -18,12 +23,12 @@ pub struct Arrived {
     pub result: Result<KvBytes, Failed>,
 }
 
-#[derive(Default)]
 pub struct Restorer {
     active: BTreeMap<RestoreId, Active>,
     read_bytes: u64,
-    /// Memory of blocks that have been put into the pool, for those to come.
+    /// Memory for blocks to come.
     spare: Vec<Vec<u8>>,
+    spare_max: usize,
 }
 
 struct Active {
@@ -37,6 +42,14 @@ struct Active {
 }
 
 impl Restorer {
+    /// For blocks of so many bytes.
+    pub fn new(block_bytes: usize) -> Restorer {
+        let bytes = block_bytes + HEADER_BYTES;
+        // Written to, so that it is there.
+        let spare: Vec<Vec<u8>> = (0..SPARE_BYTES / bytes).map(|_| vec![1; bytes]).collect();
+        Restorer { active: BTreeMap::new(), read_bytes: 0, spare_max: spare.len(), spare }
+    }
+
     pub fn begin(&mut self, restore: Restore, io: &mut dyn Io) {
         let end = restore.blocks.len();
         self.active.insert(restore.id, Active { restore, next: 0, awaited: 0, end });
@@ -102,7 +115,7 @@ impl Restorer {
         }
         self.ask(io);
         if self.active.is_empty() {
-            self.spare.clear();
+            self.spare.truncate(self.spare_max);
         }
     }
 }
