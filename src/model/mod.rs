@@ -56,6 +56,10 @@ pub trait Model {
     /// Puts exported bytes back; the inverse of [`Model::export`], to the bit.
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error>;
 
+    /// Makes the first so many blocks ready to be written to, while nothing is in them: memory that
+    /// nobody has touched costs whoever touches it first.
+    fn prepare(&mut self, _blocks: usize) {}
+
     /// The first `tokens` tokens of a block become those of another, to the bit.
     fn copy(&mut self, from: BlockId, to: BlockId, tokens: usize) -> Result<(), Error> {
         let bytes = self.export(from, tokens)?;

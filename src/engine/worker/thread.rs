@@ -20,9 +20,13 @@ use crate::engine::{DrainError, Error, Item, Request};
 use crate::model::{Model, Spec};
 use crate::store::StoredLine;
 use crate::text::{Replies, Tokenizer};
+use crate::types::BLOCK_TOKENS;
 
 /// How often streams that do not take their items, and drains, are looked at while nothing runs.
 const IDLE_PERIOD: Duration = Duration::from_millis(10);
+
+/// Of the pool, what is made ready for the first conversation to come back to at most: 50 ms.
+const PREPARED_BYTES: usize = 128 << 20;
 
 /// What a handle asks of the thread.
 pub enum Command {
@@ -151,7 +155,7 @@ fn serve(
     load: impl FnOnce() -> Result<Box<dyn Model>, String>,
 ) -> Result<Ended, Fatal> {
     let Setup { config, tokenizer, keeping, sender, commands, shared } = setup;
-    let model = load().map_err(Fatal)?;
+    let mut model = load().map_err(Fatal)?;
     let spec = shared.spec.get_or_init(|| model.spec().clone());
     let saves = keeping.as_ref().is_some_and(|keeping| !keeping.store.is_read_only());
     let mut scheduler =
@@ -159,10 +163,13 @@ fn serve(
     let keeper = match keeping {
         None => None,
         Some(keeping) => {
+            let mut longest_blocks = 0;
             for line in keeping.store.lines(&keeping.fingerprint) {
                 remember_replies(&line, &tokenizer, &mut shared.replies());
+                longest_blocks = longest_blocks.max(line.blocks.len());
                 scheduler.found(line);
             }
+            model.prepare(longest_blocks.min(PREPARED_BYTES / spec.block_bytes(BLOCK_TOKENS)));
             let kv_model = keeping.model(&*model);
             // If the channel is full, its reader is awake.
             let wake = move || drop(sender.try_send(Command::Wake));

@@ -171,6 +171,10 @@ impl Model for Cpu {
         self.shared.state().slab.import(block, tokens, bytes);
         Ok(())
     }
+
+    fn prepare(&mut self, blocks: usize) {
+        self.shared.state().slab.prepare(blocks.min(self.spec.pool_blocks));
+    }
 }
 
 fn mlx_error(error: mlx_custom::Error) -> Error {

@@ -52,6 +52,12 @@ impl Slab {
         self.pages.as_mut_slice()
     }
 
+    /// Touches the first so many blocks, in which nothing is.
+    pub fn prepare(&mut self, blocks: usize) {
+        let bytes = blocks * self.block_bytes();
+        self.pages.as_mut_slice()[..bytes].fill(0);
+    }
+
     /// Where a block begins.
     pub fn offset(&self, block: BlockId) -> usize {
         block.0 as usize * self.block_bytes()
