@@ -25,7 +25,7 @@ pub struct Namespace(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentId(Arc<str>);
 
-/// What ids of automatic agents begin with. Who names an agent so says as much of it.
+/// What ids of automatic agents begin with.
 const AUTOMATIC: &str = "auto-";
 
 /// The longest agent id, in bytes: enough for any name with a path or a UUID in it.
@@ -111,9 +111,15 @@ impl AgentId {
         AgentId(format!("{AUTOMATIC}{instance:x}-{request}").into())
     }
 
-    /// Whether nobody has asked for this agent by name: it is the first to go.
+    /// Whether nobody has asked for this agent by name: it is the first to go. A name that only
+    /// begins like those of [`AgentId::automatic`] is somebody's.
     pub fn is_automatic(&self) -> bool {
-        self.0.starts_with(AUTOMATIC)
+        let numbers = self.0.strip_prefix(AUTOMATIC).and_then(|rest| rest.split_once('-'));
+        let Some((instance, request)) = numbers else { return false };
+        match (u64::from_str_radix(instance, 16), request.parse()) {
+            (Ok(instance), Ok(request)) => *self == AgentId::automatic(instance, request),
+            _ => false,
+        }
     }
 
     pub fn as_str(&self) -> &str {
@@ -233,4 +239,23 @@ pub struct GgufVocabulary {
     pub add_eos: Option<bool>,
     pub add_space_prefix: Option<bool>,
     pub chat_template: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Such a name goes first from a full disk, so nobody may choose one by chance.
+    #[test]
+    fn only_an_id_that_was_given_is_automatic() {
+        let is_automatic = |id: &str| AgentId::new(id).unwrap().is_automatic();
+        assert!(AgentId::automatic(0xabc, 2).is_automatic());
+        assert!(AgentId::automatic(u64::MAX, u64::MAX).is_automatic());
+        for id in ["auto-pilot", "auto-", "auto-abc", "auto-abc-", "auto--2", "auto-abc-2-3"] {
+            assert!(!is_automatic(id), "{id}");
+        }
+        for id in ["auto-ABC-2", "auto-0abc-2", "auto-abc-02", "auto-abc-+2", "auto-xyz-2"] {
+            assert!(!is_automatic(id), "{id}");
+        }
+    }
 }

@@ -88,6 +88,17 @@ pub enum Source {
     Cold,
 }
 
+impl Source {
+    /// As answers say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Source::Hot => "hot",
+            Source::Warm => "warm",
+            Source::Cold => "cold",
+        }
+    }
+}
+
 /// More text of one choice, and the tokens it came from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delta {
@@ -134,6 +145,20 @@ pub enum Durability {
     Durable(Generation),
     /// It is in memory at best: nothing keeps it, the disk fails or takes its time.
     NotDurable,
+}
+
+impl Durability {
+    pub fn is_durable(self) -> bool {
+        self.generation().is_some()
+    }
+
+    /// Of the agent's saves, that which has the turn.
+    pub fn generation(self) -> Option<Generation> {
+        match self {
+            Durability::Durable(generation) => Some(generation),
+            Durability::NotDurable => None,
+        }
+    }
 }
 
 /// One reply.

@@ -31,6 +31,8 @@ pub struct Shelf {
     pub has_unread: bool,
     /// Of its blocks and manifests.
     pub bytes: u64,
+    /// How many files of blocks there ever were.
+    files: u64,
 }
 
 /// A block that is there, or that a save needs, or both.
@@ -43,9 +45,15 @@ pub struct Block {
     pub is_leaving: bool,
 }
 
+/// Tells a block's file from those that had its name before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileNumber(u64);
+
 #[derive(Clone, Debug, Default)]
 pub struct BlockFile {
     pub bytes: u64,
+    /// Given by [`Shelf::put_file`].
+    pub number: FileNumber,
     /// This process wrote or read every byte of it.
     pub is_verified: bool,
     /// Its folder could not be synced after it was written, so a power cut may take it, and a
@@ -116,9 +124,16 @@ impl Index {
 impl Shelf {
     /// A file that is there now.
     pub fn put_file(&mut self, name: BlockName, file: BlockFile) {
+        self.files += 1;
+        let file = BlockFile { number: FileNumber(self.files), ..file };
         self.bytes += file.bytes;
         let before = self.blocks.entry(name).or_default().file.replace(file);
         self.bytes -= before.map_or(0, |before| before.bytes);
+    }
+
+    /// A block's file as it is known now. What reading it shows is true of this one only.
+    pub fn file_number(&self, name: &BlockName) -> Option<FileNumber> {
+        Some(self.blocks.get(name)?.file.as_ref()?.number)
     }
 
     /// A file that is not there any more.

@@ -155,8 +155,14 @@ fn make_missing(files: &Files, found: Found) -> Result<[u8; SECRET_BYTES], OpenE
         Found::Whole { secret, has_format } => (secret, has_format),
         Found::Nothing | Found::NoKey { .. } => {
             let secret = random_secret().map_err(|source| error_at("make", layout::KEY, source))?;
+            // It names a KEY that is gone, and must be gone for sure before there is another.
+            if matches!(found, Found::NoKey { has_format: true }) {
+                files.remove(layout::FORMAT).map_err(open_error)?;
+                files.changed(layout::ROOT, None);
+                files.sync_path(layout::ROOT, |_| ()).map_err(open_error)?;
+            }
             write_named(files, layout::KEY, &keys::key_file(&secret))?;
-            (secret, matches!(found, Found::NoKey { has_format: true }))
+            (secret, false)
         }
     };
     // What is there may be of a process that ended before it was safe.

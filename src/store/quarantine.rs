@@ -3,7 +3,7 @@
 use std::io;
 
 use super::files::Files;
-use super::index::{Index, Quarantined};
+use super::index::{BlockFile, FileNumber, Index, Quarantined};
 use super::layout::{self, FolderName};
 use super::manifest::Head;
 use super::{BlockName, Flaw, Store, StoreError};
@@ -37,22 +37,42 @@ pub fn take_away(
 }
 
 impl Store {
-    /// Takes a bad block away, unless another thread has done so since it was read.
-    pub(super) fn quarantine_block(&self, namespace: FolderName, name: &BlockName, flaw: Flaw) {
-        if self.is_read_only() {
+    /// A block was read and is bad: it goes, unless it is not there any more, or there is another
+    /// by now than the one that was read.
+    pub(super) fn give_up_block(
+        &self,
+        namespace: FolderName,
+        name: &BlockName,
+        read: Option<FileNumber>,
+        flaw: Flaw,
+    ) {
+        let is_file_away = flaw == Flaw::Missing;
+        if self.is_read_only() && !is_file_away {
             return;
         }
         let file = {
             let mut index = self.index();
             let shelf = index.shelf(namespace);
-            let Some(block) = shelf.blocks.get_mut(name).filter(|block| block.file.is_some())
-            else {
+            if read.is_none() || shelf.file_number(name) != read {
                 return;
-            };
+            }
+            let block = shelf.blocks.get_mut(name).expect("its file has a number");
             // Until it is away, nobody may write another under its name.
-            block.is_leaving = true;
-            shelf.take_file(name).expect("it was there")
+            block.is_leaving = !is_file_away;
+            shelf.take_file(name).expect("its file has a number")
         };
+        if !is_file_away {
+            self.quarantine_block(namespace, name, file, flaw);
+        }
+    }
+
+    fn quarantine_block(
+        &self,
+        namespace: FolderName,
+        name: &BlockName,
+        file: BlockFile,
+        flaw: Flaw,
+    ) {
         let is_away = self.move_to_quarantine(&layout::block_file(namespace, name), flaw);
         let mut index = self.index();
         let shelf = index.shelf(namespace);

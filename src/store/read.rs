@@ -6,7 +6,7 @@ use blake3::Hasher;
 
 use super::disk::StoredFile;
 use super::files::read_error;
-use super::index::Save;
+use super::index::{FileNumber, Save};
 use super::layout::{self, FolderName};
 use super::load::{self, HeadError};
 use super::manifest::{Head, LENGTHS_BYTES, Lengths};
@@ -132,6 +132,7 @@ impl Store {
     ) -> Result<KvBytes, StoreError> {
         let header = self.headers.of(model, block.tokens);
         let folder = self.secrets.namespace_folder(namespace);
+        let number = self.index().shelf(folder).file_number(&block.name);
         let read = || {
             // Before a byte is allocated: no file decides how much memory it gets.
             if block.file_bytes != header.file_bytes() as u64 {
@@ -147,7 +148,7 @@ impl Store {
             }
         };
         let read = read().map_err(|error| block_error(folder, block, error));
-        self.note_reading(folder, block, read.as_ref().err());
+        self.note_reading(folder, block, number, read.as_ref().err());
         read
     }
 
@@ -157,8 +158,9 @@ impl Store {
         namespace: FolderName,
         block: &BlockRef,
     ) -> Result<(), StoreError> {
+        let number = self.index().shelf(namespace).file_number(&block.name);
         let read = self.check_block(namespace, block);
-        self.note_reading(namespace, block, read.as_ref().err());
+        self.note_reading(namespace, block, number, read.as_ref().err());
         read
     }
 
@@ -176,25 +178,33 @@ impl Store {
         read().map_err(|error| block_error(namespace, block, error))
     }
 
-    /// The index learns what reading a block has shown.
-    fn note_reading(&self, namespace: FolderName, block: &BlockRef, error: Option<&StoreError>) {
+    /// The index learns what reading a block has shown of the file with this number. A block may
+    /// have been taken away and written again meanwhile; of that one the reading tells nothing.
+    fn note_reading(
+        &self,
+        namespace: FolderName,
+        block: &BlockRef,
+        number: Option<FileNumber>,
+        error: Option<&StoreError>,
+    ) {
+        let bad = |flaw| self.give_up_block(namespace, &block.name, number, flaw);
         match error {
-            None => {
-                let mut index = self.index();
-                let last_serial = index.last_serial;
-                let state = index.shelf(namespace).blocks.get_mut(&block.name);
-                if let Some(file) = state.and_then(|state| state.file.as_mut()) {
-                    file.is_verified = true;
-                    file.read_at = last_serial;
-                }
-            }
-            Some(StoreError::Missing(_)) => {
-                self.index().shelf(namespace).take_file(&block.name);
-            }
-            Some(StoreError::Damaged { flaw, .. }) => {
-                self.quarantine_block(namespace, &block.name, *flaw);
-            }
+            None => self.note_good(namespace, block, number),
+            Some(StoreError::Missing(_)) => bad(Flaw::Missing),
+            Some(StoreError::Damaged { flaw, .. }) => bad(*flaw),
             Some(_) => (),
+        }
+    }
+
+    fn note_good(&self, namespace: FolderName, block: &BlockRef, number: Option<FileNumber>) {
+        let mut index = self.index();
+        let last_serial = index.last_serial;
+        let shelf = index.shelf(namespace);
+        let is_same = shelf.file_number(&block.name) == number;
+        let state = shelf.blocks.get_mut(&block.name).filter(|_| is_same);
+        if let Some(file) = state.and_then(|state| state.file.as_mut()) {
+            file.is_verified = true;
+            file.read_at = last_serial;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::index::Save;
+use super::index::{FileNumber, Save};
 use super::layout::{self, FolderName};
 use super::manifest::Head;
 use super::save::NewSave;
@@ -29,7 +29,15 @@ struct Needed<'a> {
 struct Survey {
     verified: Verified,
     manifests: Vec<(Known, Flaw)>,
-    blocks: Vec<(FolderName, BlockName, Flaw)>,
+    blocks: Vec<BadBlock>,
+}
+
+struct BadBlock {
+    namespace: FolderName,
+    name: BlockName,
+    /// Of the file that was read.
+    number: Option<FileNumber>,
+    flaw: Flaw,
 }
 
 impl Store {
@@ -52,11 +60,8 @@ impl Store {
         for (save, flaw) in survey.manifests {
             self.quarantine_save(save.namespace, save.agent, save.head.generation, flaw);
         }
-        for (namespace, name, flaw) in survey.blocks {
-            match flaw {
-                Flaw::Missing => drop(self.index().shelf(namespace).take_file(&name)),
-                flaw => self.quarantine_block(namespace, &name, flaw),
-            }
+        for BadBlock { namespace, name, number, flaw } in survey.blocks {
+            self.give_up_block(namespace, &name, number, flaw);
         }
         let mut shortened = Vec::new();
         for (namespace, agent) in self.all_agents() {
@@ -93,6 +98,7 @@ impl Store {
         for ((namespace, name), needed) in blocks {
             survey.verified.blocks += 1;
             survey.verified.bytes += needed.block.file_bytes;
+            let number = self.index().shelf(namespace).file_number(&name);
             let Some(flaw) = self.check_needed(namespace, &needed)? else { continue };
             let agents: BTreeSet<_> = needed.saves.iter().map(|save| save.agent_id()).collect();
             survey.verified.damage.push(Damage {
@@ -100,7 +106,7 @@ impl Store {
                 flaw,
                 agents: agents.into_iter().collect(),
             });
-            survey.blocks.push((namespace, name, flaw));
+            survey.blocks.push(BadBlock { namespace, name, number, flaw });
         }
         Ok(survey)
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::request::UsageChunk;
-use crate::engine::{Admitted, Choice, Delta, Durability, Finish, Outcome, Source, TokenLogprob};
+use crate::engine::{Admitted, Choice, Delta, Finish, Outcome, TokenLogprob};
 use crate::http::random;
 use crate::text::Tokenizer;
 use crate::types::TokenId;
@@ -176,19 +176,11 @@ fn usage(outcome: &Outcome) -> Usage {
 
 fn semantic(outcome: &Outcome) -> Semantic {
     let Admitted { agent, source, restored_tokens, restore, .. } = &outcome.admitted;
-    let (durable, generation) = match outcome.durability {
-        Durability::Durable(generation) => (true, Some(generation.0)),
-        Durability::NotDurable => (false, None),
-    };
     Semantic {
         agent: agent.to_string(),
-        generation,
-        durable,
-        source: match source {
-            Source::Hot => "hot",
-            Source::Warm => "warm",
-            Source::Cold => "cold",
-        },
+        generation: outcome.durability.generation().map(|generation| generation.0),
+        durable: outcome.durability.is_durable(),
+        source: source.word(),
         restored_tokens: *restored_tokens,
         restore_ms: restore.as_secs_f64() * 1e3,
     }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use semantic::store::{KvModel, OpenError};
+use semantic::store::{Disk, KvModel, OpenError};
 use semantic::types::{BLOCK_TOKENS, Fingerprint, KvAxis, KvElement, KvTensor, Namespace};
 
 use super::agents::{Agents, Kept, Whose, branch, conversation, empty_volume, whose};
-use crate::support::disk::{MemoryDisk, Volume};
+use crate::support::disk::{FaultDisk, MemoryDisk, Volume};
 use crate::support::random::Random;
 use crate::support::scale::scaled;
 
@@ -233,6 +233,40 @@ fn a_missing_block_costs_its_suffix_and_a_missing_manifest_its_save() {
 
 /// Copies every file over every other of its kind, and puts manifests under names that are not
 /// theirs.
+/// Two readers find the same bad block, and before the second one says so it is written again.
+#[test]
+fn a_read_that_ends_late_takes_away_nothing_that_was_written_since() {
+    let small = Small::new();
+    let reader = whose("reader");
+    let tokens = conversation(3, 30);
+    for is_missing in [false, true] {
+        let length = small.volume.bytes(&small.readers).len();
+        let memory = MemoryDisk::of(&match is_missing {
+            true => small.volume.clone(),
+            false => small.volume.with(&small.readers, vec![7; length]),
+        });
+        let disk = FaultDisk::on(Arc::new(memory.clone()));
+        let agents = Arc::new(Agents::open(disk.clone()));
+        if is_missing {
+            memory.remove_file(&small.readers).unwrap();
+        }
+        let lines = agents.store.lines(&agents.model.fingerprint);
+        let stored = lines.into_iter().find(|line| line.agent == reader.1).unwrap();
+        let (first, line, again) = (Arc::clone(&agents), stored.clone(), tokens.clone());
+        disk.after_next_open(move || {
+            assert!(first.read(&line).1.is_some());
+            first.save(&whose("reader"), line.line, &again).unwrap();
+        });
+        let (held, error) = agents.read(&stored);
+        assert!(held == 0 && error.is_some(), "{held} {error:?}");
+        assert_eq!(agents.read(&stored).0, 30, "it is not there any more: {is_missing}");
+        let quarantined = memory.volume().files("quarantine/").len();
+        assert_eq!(quarantined, usize::from(!is_missing));
+        assert_eq!(agents.store.repair().unwrap().damage, []);
+        assert_eq!(agents.conversation_of(&reader), Some(tokens.clone()));
+    }
+}
+
 #[test]
 fn a_file_in_the_place_of_another_is_never_used() {
     let small = Small::new();

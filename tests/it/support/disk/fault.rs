@@ -11,7 +11,10 @@ use semantic::store::disk::{Disk, Entry, Lock, LockError, NewFile, Space, Stored
 pub struct FaultDisk {
     inner: Arc<dyn Disk>,
     plan: Arc<Mutex<Plan>>,
+    meanwhile: Arc<Mutex<Option<Meanwhile>>>,
 }
+
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -85,7 +88,7 @@ struct Fails {
 
 impl FaultDisk {
     pub fn on(inner: Arc<dyn Disk>) -> FaultDisk {
-        FaultDisk { inner, plan: Arc::default() }
+        FaultDisk { inner, plan: Arc::default(), meanwhile: Arc::default() }
     }
 
     /// Operation `at` from now on, counted from 1, fails if this fault can strike it.
@@ -102,6 +105,11 @@ impl FaultDisk {
         let mut plan = self.plan.lock().unwrap();
         plan.operations = 0;
         plan.fails = Some(Fails { fault, from: at, is_sticky, struck: 0 });
+    }
+
+    /// Does this once, when the next file has been opened to be read, or was not there.
+    pub fn after_next_open(&self, act: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::new(act));
     }
 
     /// All is well again. How many operations there were, and how many of them failed.
@@ -148,7 +156,10 @@ impl Disk for FaultDisk {
 
     fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
         self.check(Kind::Open)?;
-        Ok(Box::new(Opened { disk: self.clone(), inner: self.inner.open(file)? }))
+        let opened = self.inner.open(file);
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|act| act());
+        Ok(Box::new(Opened { disk: self.clone(), inner: opened? }))
     }
 
     fn create(&self, file: &str) -> io::Result<Box<dyn NewFile>> {
