@@ -49,10 +49,7 @@ pub enum OpenError {
     Ancestor { file: String },
 
     /// Everything is there or could be made, but this process may not write.
-    #[error(
-        "cannot write to the cache: {source}\n\
-         hint: --read-only uses it without changing it"
-    )]
+    #[error("cannot write to the cache: {source}")]
     NotWritable { source: io::Error },
 
     #[error("cannot {operation} {path:?} of the cache: {source}")]

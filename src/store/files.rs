@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::disk::{Disk, Entry};
+use super::disk::{Disk, Entry, EntryKind};
 use super::{BlockName, FullReason, StoreError, layout};
 
 pub struct Files {
@@ -14,13 +14,26 @@ pub struct Files {
     folders: Mutex<HashMap<String, Folder>>,
 }
 
-/// A folder that is surely there.
+/// What is known of a folder.
 #[derive(Default)]
 struct Folder {
+    is_there: bool,
+    /// It was new when the folder above could not be synced: a power cut may take its name, and
+    /// another sync would tell nothing. Nobody was told that anything in it is safe.
+    is_doubted: bool,
     /// No name in it changed since it was last synced in this process.
     is_synced: bool,
     /// Blocks that were written since.
     fresh: Vec<BlockName>,
+    /// Folders that were made since, and were not there before.
+    made: Vec<String>,
+}
+
+/// What can never be safe from a power cut, because a sync failed.
+pub struct Lost {
+    pub blocks: Vec<BlockName>,
+    /// With everything below.
+    pub folders: Vec<String>,
 }
 
 /// A file of which every byte is safe, under a name that the next start clears. Removed unless it
@@ -53,21 +66,56 @@ impl Files {
         Ok(temporary)
     }
 
-    /// Makes a folder and those above it, as far as they are missing.
+    /// Makes a folder and those above it, as far as they are missing or have to be made again.
     pub fn make_folder(&self, path: &str) -> Result<(), StoreError> {
-        let mut above = path;
-        let mut missing = Vec::new();
-        while above != layout::ROOT && !self.folders().contains_key(above) {
-            missing.push(above);
-            above = parent(above);
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        for folder in above.chain([path]).filter(|folder| *folder != layout::ROOT) {
+            match self.folders().get(folder) {
+                Some(Folder { is_doubted: true, .. }) => (),
+                Some(Folder { is_there: true, .. }) => continue,
+                Some(_) | None => (),
+            }
+            self.make_one_folder(folder)?;
         }
-        for folder in missing.into_iter().rev() {
-            self.disk
-                .make_folder(folder)
-                .map_err(|source| write_error("make", folder, 0, source))?;
-            self.folders().insert(folder.to_owned(), Folder::default());
-            self.changed(parent(folder), None);
+        Ok(())
+    }
+
+    fn make_one_folder(&self, folder: &str) -> Result<(), StoreError> {
+        let is_doubted = self.folders().get(folder).is_some_and(|state| state.is_doubted);
+        if is_doubted {
+            self.clear(folder)?;
         }
+        // Only what was not there may ever be cleared: in all else there may be agents.
+        let is_new = match self.disk.list(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            other => other.map(|_| false).map_err(|source| read_error("list", folder, source))?,
+        };
+        self.disk.make_folder(folder).map_err(|source| write_error("make", folder, 0, source))?;
+        self.folders().entry(folder.to_owned()).or_default().is_there = true;
+        self.changed(parent(folder), None);
+        if is_new {
+            let mut folders = self.folders();
+            folders.entry(parent(folder).to_owned()).or_default().made.push(folder.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Removes a doubted folder with what this process has put there. Anything else stays, and so
+    /// does the folder, with an error.
+    fn clear(&self, folder: &str) -> Result<(), StoreError> {
+        for entry in self.list(folder)? {
+            let path = format!("{folder}/{}", entry.name);
+            match entry.kind {
+                EntryKind::Folder => self.clear(&path)?,
+                EntryKind::File if layout::is_saved_file(&entry.name) => self.remove(&path)?,
+                EntryKind::File | EntryKind::Other => (),
+            }
+        }
+        match self.disk.remove_folder(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+            other => other.map_err(|source| write_error("remove", folder, 0, source))?,
+        }
+        self.folders().remove(folder);
         Ok(())
     }
 
@@ -75,6 +123,7 @@ impl Files {
     pub fn changed(&self, folder: &str, fresh: Option<BlockName>) {
         let mut folders = self.folders();
         let folder = folders.entry(folder.to_owned()).or_default();
+        folder.is_there = true;
         folder.is_synced = false;
         folder.fresh.extend(fresh);
     }
@@ -85,13 +134,10 @@ impl Files {
         self.changed(parent(folder), None);
     }
 
-    /// Makes the names in a folder, and in those above it, safe from a power cut. Blocks that can
-    /// never be are told to `lose`.
-    pub fn sync_path(
-        &self,
-        folder: &str,
-        mut lose: impl FnMut(Vec<BlockName>),
-    ) -> Result<(), StoreError> {
+    /// Makes the names in a folder, and in those above it, safe from a power cut. What can never be
+    /// is told to `lose`.
+    pub fn sync_path(&self, folder: &str, mut lose: impl FnMut(Lost)) -> Result<(), StoreError> {
+        self.make_folder(folder)?;
         let mut folder = folder;
         loop {
             if let Err((error, lost)) = self.sync_folder(folder) {
@@ -105,18 +151,22 @@ impl Files {
         }
     }
 
-    fn sync_folder(&self, folder: &str) -> Result<(), (StoreError, Vec<BlockName>)> {
-        let fresh = match self.folders().entry(folder.to_owned()).or_default() {
+    fn sync_folder(&self, folder: &str) -> Result<(), (StoreError, Lost)> {
+        let (blocks, made) = match self.folders().entry(folder.to_owned()).or_default() {
             Folder { is_synced: true, .. } => return Ok(()),
-            state => std::mem::take(&mut state.fresh),
+            state => (std::mem::take(&mut state.fresh), std::mem::take(&mut state.made)),
         };
-        if let Err(source) = self.disk.sync_folder(folder) {
-            // Perhaps it is not even there.
-            self.folders().remove(folder);
-            return Err((write_error("sync", folder, 0, source), fresh));
+        let synced = self.disk.sync_folder(folder);
+        let mut folders = self.folders();
+        let state = folders.entry(folder.to_owned()).or_default();
+        state.is_synced = synced.is_ok();
+        let Err(source) = synced else { return Ok(()) };
+        // Perhaps it is not even there.
+        state.is_there = false;
+        for name in &made {
+            folders.entry(name.clone()).or_default().is_doubted = true;
         }
-        self.folders().entry(folder.to_owned()).or_default().is_synced = true;
-        Ok(())
+        Err((write_error("sync", folder, 0, source), Lost { blocks, folders: made }))
     }
 
     pub fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {

@@ -107,6 +107,11 @@ pub fn quarantine_file(path: &str, number: u64, flaw: Flaw) -> String {
     format!("{QUARANTINE}/{}.{number}.{}", path.replace('/', "."), flaw.word())
 }
 
+/// Whether a file in a folder of blocks or of an agent is the store's, as far as its name tells.
+pub fn is_saved_file(name: &str) -> bool {
+    name.ends_with(BLOCK_SUFFIX) || name.ends_with(MANIFEST_SUFFIX)
+}
+
 /// The block that a file in the folder of a first byte is.
 pub fn parse_block_file(first: u8, name: &str) -> Option<BlockName> {
     let name = BlockName(bytes_of_hex(name.strip_suffix(BLOCK_SUFFIX)?)?);

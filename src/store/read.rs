@@ -21,15 +21,26 @@ impl Store {
     pub fn lines(&self, fingerprint: &Fingerprint) -> Vec<StoredLine> {
         let mut lines: Vec<(u64, StoredLine)> = Vec::new();
         for (namespace, agent) in self.all_agents() {
-            lines.extend(self.lines_of(namespace, agent, fingerprint));
+            lines.extend(self.lines_below(namespace, agent, fingerprint));
         }
-        lines.sort_by_key(|(serial, line)| (*serial, line.line));
-        lines.into_iter().map(|(_, line)| line).collect()
+        oldest_first(lines)
+    }
+
+    /// The same of one agent. No other's files are opened.
+    pub fn lines_of(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        fingerprint: &Fingerprint,
+    ) -> Vec<StoredLine> {
+        let agent = self.secrets.agent_folder(namespace, agent);
+        let namespace = self.secrets.namespace_folder(namespace);
+        oldest_first(self.lines_below(namespace, agent, fingerprint))
     }
 
     /// With their serials. A damaged save goes to the quarantine, and the one before it counts; of
     /// one that cannot be read now nothing is known, and its line is left out.
-    fn lines_of(
+    fn lines_below(
         &self,
         namespace: FolderName,
         agent: FolderName,
@@ -216,6 +227,11 @@ impl Store {
         }
         all
     }
+}
+
+fn oldest_first(mut lines: Vec<(u64, StoredLine)>) -> Vec<StoredLine> {
+    lines.sort_by_key(|(serial, line)| (*serial, line.line));
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 enum ReadError {

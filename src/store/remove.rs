@@ -131,7 +131,7 @@ impl Store {
         self.remove_ghosts(namespace, agent)?;
         if self.has_ghosts(namespace, agent) {
             self.files.changed(&folder, None);
-            self.sync_path(namespace, &folder)?;
+            self.sync_path(&folder)?;
             self.index().shelf(namespace).release_ghosts(agent);
         }
         Ok(removed)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::budget::Need;
-use super::files::write_error;
+use super::files::{Lost, write_error};
 use super::index::{BlockFile, Ghost, Save};
 use super::keys::BlockIdentity;
 use super::layout::{self, FolderName};
@@ -200,7 +200,7 @@ impl Store {
         folders.sort_unstable();
         folders.dedup();
         for first in folders {
-            self.sync_path(namespace, &layout::block_folder(namespace, first))?;
+            self.sync_path(&layout::block_folder(namespace, first))?;
         }
         let folder = layout::agent_folder(namespace, agent);
         self.files.make_folder(&folder)?;
@@ -208,7 +208,7 @@ impl Store {
         let path = layout::manifest_file(namespace, agent, head.generation);
         file.rename(&path).map_err(|source| write_error("name", &path, bytes, source))?;
         self.files.changed(&folder, None);
-        let synced = self.sync_path(namespace, &folder);
+        let synced = self.sync_path(&folder);
         if synced.is_err() {
             self.withdraw(namespace, agent, head, &path);
         }
@@ -342,18 +342,29 @@ impl Store {
         family
     }
 
-    /// Blocks whose folder failed to be synced are written again before a save names them.
-    pub(super) fn sync_path(&self, namespace: FolderName, folder: &str) -> Result<(), StoreError> {
+    /// Blocks whose folder failed to be synced, or was new in one that did, are written again
+    /// before a save names them.
+    pub(super) fn sync_path(&self, folder: &str) -> Result<(), StoreError> {
         self.files.sync_path(folder, |lost| {
             let mut index = self.index();
-            let shelf = index.shelf(namespace);
-            for name in lost {
-                let file = shelf.blocks.get_mut(&name).and_then(|state| state.file.as_mut());
-                if let Some(file) = file {
-                    file.is_doubted = true;
+            for (namespace, shelf) in &mut index.shelves {
+                for (name, state) in &mut shelf.blocks {
+                    if let Some(file) = &mut state.file {
+                        file.is_doubted |= lost.has_block(*namespace, name);
+                    }
                 }
             }
         })
+    }
+}
+
+impl Lost {
+    fn has_block(&self, namespace: FolderName, name: &BlockName) -> bool {
+        let path = layout::block_file(namespace, name);
+        let is_below = |folder: &String| {
+            path.strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.blocks.contains(name) || self.folders.iter().any(is_below)
     }
 }
 

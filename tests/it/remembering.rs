@@ -230,6 +230,105 @@ fn flags_that_make_no_sense_are_misuse() {
     assert_eq!(missing.code, Some(1), "{missing:?}");
 }
 
+/// Somebody's environment may name one for all commands.
+#[test]
+fn a_namespace_without_an_agent_is_misuse_unless_it_is_the_environments() {
+    let machine = Machine::new();
+    let model = tiny();
+    let command = ["generate", "-m", &model, "--threads=1", "-n1", "Hello"];
+    let typed = machine.run(&[&command[..], &["--namespace", "team"]].concat());
+    assert_eq!((typed.code, typed.stdout.as_str()), (Some(2), ""), "{typed:?}");
+    assert_eq!(typed.stderr, "error: --namespace goes with --agent or --fork-from\n");
+    let mut of_environment = machine.command(&command);
+    of_environment.env("SEMANTIC_NAMESPACE", "team");
+    let ran = machine.finish(of_environment, b"");
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+}
+
+#[test]
+fn a_slip_in_a_name_is_no_answer_without_memory() {
+    let machine = Machine::new();
+    turn(&machine, "planner", QUESTIONS[0]);
+    for flags in [
+        &["--agent", "plannr", "--ephemeral"][..],
+        &["--agent", "plannr", "--read-only"],
+        &["--fork-from", "plannr", "--ephemeral"],
+        &["--fork-from", "plannr", "--agent", "copy"],
+    ] {
+        let ran = generate(&machine, &[flags, &[QUESTIONS[1]]].concat());
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{flags:?}: {ran:?}");
+        let expected = "error: no agent \"plannr\" in namespace local\n\
+                        hint: did you mean \"planner\"?\n";
+        assert_eq!(ran.stderr, expected, "{flags:?}");
+    }
+    let flags = ["--agent", "planner", "--namespace", "team", "--ephemeral", QUESTIONS[1]];
+    let elsewhere = generate(&machine, &flags);
+    assert_eq!(elsewhere.code, Some(1), "{elsewhere:?}");
+    assert!(elsewhere.stderr.contains("hint: it is in another namespace: --namespace local"));
+}
+
+#[test]
+fn what_the_store_refuses_is_said_with_what_can_be_done() {
+    let machine = Machine::new();
+    turn(&machine, "a", QUESTIONS[0]);
+    turn(&machine, "b", QUESTIONS[0]);
+    let fork = ["--agent", "b", "--fork-from", "a"];
+    let taken = generate(&machine, &[&fork[..], &[QUESTIONS[1]]].concat());
+    assert_eq!(taken.code, Some(1), "{taken:?}");
+    let expected = "error: there is an agent \"b\" already\n\
+                    hint: take another name, or evict that one first\n";
+    assert_eq!(taken.stderr, expected);
+    // Two agents are all it may have.
+    let limit = machine.path("limit.toml");
+    std::fs::write(&limit, "[cache]\nbudget_gb = 0.000001\n").unwrap();
+    let fork = ["--agent", "c", "--fork-from", "a", "--config", limit.to_str().unwrap()];
+    let full = generate(&machine, &[&fork[..], &[QUESTIONS[1]]].concat());
+    assert_eq!(full.code, Some(73), "{full:?}");
+    assert!(full.stderr.contains("hint: free disk space, raise budget_gb"), "{full:?}");
+}
+
+#[test]
+fn a_folder_that_is_of_no_use_is_said_with_what_this_command_can_do() {
+    let machine = Machine::new();
+    std::fs::create_dir(machine.path("data")).unwrap();
+    std::fs::write(machine.path("data/cache"), "a file").unwrap();
+    let writing = generate(&machine, &["--agent", "a", "Hello"]);
+    assert_eq!(writing.code, Some(73), "{writing:?}");
+    let hint = "hint: make the folder writable for this user, use another --data-dir, or only read \
+                with --read-only\n";
+    assert!(writing.stderr.ends_with(hint), "{writing:?}");
+    let serving = machine.run(&["serve", "--no-auth", "--port=0", "-m", &tiny()]);
+    assert_eq!(serving.code, Some(73), "{serving:?}");
+    let hint = "hint: make the folder writable for this user, or use another --data-dir\n";
+    assert!(serving.stderr.ends_with(hint), "{serving:?}");
+    let reading = generate(&machine, &["--agent", "a", "--read-only", "Hello"]);
+    assert_eq!(reading.code, Some(1), "{reading:?}");
+    let hint = "hint: make the folder readable for this user, or use another --data-dir\n";
+    assert!(reading.stderr.ends_with(hint), "{reading:?}");
+}
+
+#[test]
+fn a_system_message_that_an_agent_did_not_begin_with_is_not_dropped_in_silence() {
+    let machine = Machine::new();
+    let ask = |agent: &str, system: &str, flags: &[&str]| {
+        let all = [&["--agent", agent, "--system", system, QUESTIONS[0]], flags].concat();
+        let ran = generate(&machine, &all);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.stderr
+    };
+    let note = "the agent keeps the system message that it began with\n\
+                hint: begin another --agent with this one\n";
+    assert_eq!(ask("a", "You are brief.", &[]), "");
+    assert_eq!(ask("a", "You are brief.", &[]), "");
+    for other in ["You are wordy.", "You are", "are brief.", "You are brief. Always."] {
+        assert_eq!(ask("a", other, &[]), note, "{other}");
+    }
+    assert_eq!(ask("a", "You are wordy.", &["--quiet"]), "");
+    turn(&machine, "b", QUESTIONS[0]);
+    assert_eq!(ask("b", "You are brief.", &[]), note);
+    turn(&machine, "a", QUESTIONS[1]);
+}
+
 /// An answer that is interrupted is remembered as far as it came.
 #[test]
 fn ctrl_c_keeps_what_was_said() {

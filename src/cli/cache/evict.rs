@@ -91,7 +91,7 @@ fn chosen<'a>(
     let mut chosen: Vec<&AgentInfo> = Vec::new();
     for agent in &arguments.agents {
         let found = all.iter().find(|it| it.agent == *agent);
-        let found = found.ok_or_else(|| not_found(store, &arguments.scope, agent))?;
+        let found = found.ok_or_else(|| not_found(store, &arguments.scope.namespace, agent))?;
         if chosen.iter().all(|it| it.agent != *agent) {
             chosen.push(found);
         }

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Context, Failure, Format, Scope, agent_id, failed, find_agent, open_to_write, quoted};
+use super::{
+    Context, Failure, Format, Scope, agent_id, failed, find_agent, open_to_write, quoted, store,
+};
 use crate::store::{AgentInfo, StoreError};
 use crate::types::{AgentId, Generation};
 
@@ -57,13 +59,7 @@ pub fn fork(arguments: &ForkArguments, context: &Context) -> Result<ExitCode, Fa
     let ForkArguments { from, to, scope, format } = arguments;
     let store = open_to_write(context)?;
     let source = find_agent(&store, scope, from)?;
-    let committed = store.fork(&scope.namespace, from, to).map_err(|error| match error {
-        StoreError::Exists(_) => Failure::with_hint(
-            anyhow::anyhow!("there is an agent {} already", quoted(to.as_str())),
-            Some("take another name, or evict that one first".to_owned()),
-        ),
-        other => failed(other),
-    })?;
+    let committed = store::fork(&store, &scope.namespace, from, to)?;
     let tokens = source.newest().tokens;
     let forked = Forked {
         namespace: scope.namespace.as_str().to_owned(),

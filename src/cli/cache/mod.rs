@@ -20,9 +20,9 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::Context;
-use super::output::{self, Failure, printable};
-use super::store::{self, Access};
-use crate::store::{AgentInfo, Store, StoreError};
+use super::output::{self, Failure};
+use super::store::{self, Access, failed, not_found, quoted};
+use crate::store::{AgentInfo, Store};
 use crate::types::{AgentId, Namespace};
 
 #[derive(Debug, clap::Args)]
@@ -139,90 +139,7 @@ fn find_agent(store: &Store, scope: &Scope, agent: &AgentId) -> Result<AgentInfo
     if let Some(found) = store.agent(&scope.namespace, agent).map_err(failed)? {
         return Ok(found);
     }
-    Err(not_found(store, scope, agent))
-}
-
-fn not_found(store: &Store, scope: &Scope, agent: &AgentId) -> Failure {
-    let namespace = &scope.namespace;
-    let error = anyhow::anyhow!("no agent {} in namespace {namespace}", quoted(agent.as_str()));
-    let all = store.agents().unwrap_or_default();
-    let elsewhere = all.iter().find(|it| it.agent == *agent && it.namespace != *namespace);
-    let near = nearest(agent, all.iter().filter(|it| it.namespace == *namespace));
-    let hint = match (elsewhere, near) {
-        (Some(other), _) => {
-            format!(
-                "it is in another namespace: --namespace {}",
-                printable(other.namespace.as_str())
-            )
-        }
-        (None, Some(near)) => format!("did you mean {}?", quoted(near.as_str())),
-        (None, None) => "`semantic cache list` shows those that there are".to_owned(),
-    };
-    Failure::with_hint(error, Some(hint))
-}
-
-/// How alike two names must be for one to be a slip of the other.
-const SIMILARITY_MIN: f64 = 0.7;
-
-fn nearest<'a>(
-    agent: &AgentId,
-    others: impl Iterator<Item = &'a AgentInfo>,
-) -> Option<&'a AgentId> {
-    let likeness = |other: &AgentId| strsim::jaro_winkler(agent.as_str(), other.as_str());
-    others
-        .map(|it| (likeness(&it.agent), &it.agent))
-        .filter(|(likeness, _)| *likeness >= SIMILARITY_MIN)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, agent)| agent)
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", printable(name))
-}
-
-/// Why the store did not do it, with its exit code.
-fn failed(error: StoreError) -> Failure {
-    let (message, hint) = (printable(&error.to_string()), error_hint(&error));
-    match error {
-        StoreError::Full { .. } | StoreError::Quota { .. } | StoreError::ReadOnly => {
-            Failure::CannotWrite { message, hint }
-        }
-        StoreError::Io { source, .. } if is_about_writing(&source) => {
-            Failure::CannotWrite { message, hint }
-        }
-        _ => Failure::with_hint(anyhow::Error::msg(message), Some(hint)),
-    }
-}
-
-fn error_hint(error: &StoreError) -> String {
-    match error {
-        StoreError::Full { .. } => {
-            "free disk space, raise budget_gb, or remove agents with `semantic cache evict`"
-        }
-        StoreError::Quota { .. } => {
-            "raise namespace_gb or namespace_agents, or remove agents with `semantic cache evict`"
-        }
-        StoreError::ReadOnly => "nothing was changed",
-        StoreError::Damaged { .. } | StoreError::Missing(_) => {
-            "`semantic cache repair` keeps what is good"
-        }
-        StoreError::Io { .. } => "look at the disk and at who may use the folder, and try again",
-        StoreError::NotFound(_) => "`semantic cache show` lists what an agent has",
-        StoreError::OtherModel(_) => "give the --model and --kv-bits that it was made with",
-        StoreError::Exists(_) => "take another name, or evict that one first",
-    }
-    .to_owned()
-}
-
-fn is_about_writing(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::StorageFull
-            | ErrorKind::QuotaExceeded
-    )
+    Err(not_found(store, &scope.namespace, agent))
 }
 
 /// A name from the command line.

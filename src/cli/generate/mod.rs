@@ -18,16 +18,17 @@ use super::model::{self, ModelFlag, name_model};
 use super::output::{self, EXIT_INTERRUPTED, Failure, human_bytes};
 use crate::config;
 use crate::engine::{
-    self, Admitted, Choice, Durability, Engine, Event, Finish, Outcome, Reply, Request, Source,
+    self, Admitted, Choice, Durability, Engine, Event, Finish, Keeping, Outcome, Reply, Request,
     Stream, budget_tokens,
 };
-use crate::model::LoadOptions;
 use crate::model::sample::Sampling;
-use crate::model::source::{CATALOGUE, DEFAULT_MODEL};
+use crate::model::source::{CATALOGUE, DEFAULT_MODEL, ResolvedModel};
+use crate::model::{KvConfig, LoadOptions, ModelFiles};
 use crate::text::{
     self, ChatTemplate, Message, Piece, Prompt, RenderOptions, Special, Tokenizer, next_turn,
+    text_of,
 };
-use crate::types::{BLOCK_TOKENS, Namespace, TokenId};
+use crate::types::{BLOCK_TOKENS, Generation, Namespace, TokenId};
 use agent::{AgentFlags, Memory, Past};
 
 /// The longest reply if nobody says otherwise.
@@ -133,114 +134,242 @@ struct MemoryUse {
     peak_rss_bytes: Option<u64>,
 }
 
+/// One run of the command: what it was told, and what that stands for.
+struct Turn<'a> {
+    arguments: &'a Arguments,
+    context: &'a Context,
+    settings: Settings,
+    memory: Option<Memory>,
+    resolved: ResolvedModel,
+}
+
+/// What the model is to go on from.
+struct Question {
+    tokenizer: Tokenizer,
+    prompt: Prompt,
+    prompt_tokens: usize,
+    reply: Reply,
+}
+
+struct Answer {
+    outcome: Outcome,
+    /// Or nothing of it was to be.
+    is_remembered: bool,
+}
+
 pub fn run(arguments: Arguments, context: &Context) -> Result<ExitCode, Failure> {
-    let defaults = &context.config.generate;
-    let Settings { sampling, max_tokens, stops, compute } = settings(&arguments, defaults)?;
+    let settings = settings(&arguments, &context.config.generate)?;
     let prompt = read_prompt(arguments.prompt.as_deref())?;
     let memory = Memory::open(&arguments.agent, context)?;
-    let name = arguments.model.name(context).to_owned();
-    let resolved = model::resolve(&name, context, arguments.quiet)?;
-    let Compute { kv, device, threads } = compute;
-    let kv = kv.unwrap_or(resolved.kv);
+    let resolved = model::resolve(arguments.model.name(context), context, arguments.quiet)?;
+    let turn = Turn { arguments: &arguments, context, settings, memory, resolved };
 
     let load_started = Instant::now();
-    let files = model::open(&resolved)?;
-    let text = files.text()?;
-    // The text room knows no paths.
-    let of_model = |error: text::Error| name_model(error, &resolved.path);
-    let tokenizer = Tokenizer::new(&text).map_err(of_model)?;
-    let keeping = match &memory {
-        Some(memory) => Some(memory.keeping(&files, kv, &resolved.name, context)?),
-        None => None,
-    };
-    let past = match (&memory, &keeping) {
-        (Some(memory), Some(keeping)) => memory.past(keeping)?,
-        _ => None,
-    };
-    let (prompt, reply) = match arguments.raw {
-        true => (continued(&tokenizer, past.as_ref(), &prompt)?.into(), Reply::Continuation),
-        false => {
-            let system = arguments.system.clone().or_else(|| defaults.system.clone());
-            let template = ChatTemplate::new(&text).map_err(of_model)?;
-            let prompt: Prompt = match past.as_ref().and_then(Past::turns) {
-                // What it was told at the beginning is a part of its memory.
-                Some(mut turns) => {
-                    let options = RenderOptions::new(SystemTime::now());
-                    let next = next_turn(&template, &tokenizer, &prompt, &options);
-                    turns.push(Piece::Tokens(next.map_err(of_model)?));
-                    Prompt::new(turns)
-                }
-                None => {
-                    let rendered = render(&template, system, prompt).map_err(of_model)?;
-                    tokenizer.encode(&rendered, Special::Parse)?.into()
-                }
-            };
-            (prompt, Reply::Turn)
-        }
-    };
-    // There is one list of ids for each reply.
-    let tokens = prompt.resolve(&|_| 0).tokens;
-    check_vocabulary(&tokens, files.summary().vocabulary)
-        .map_err(|error| error.context(resolved.path.display().to_string()))?;
-    let prompt_tokens = tokens.len();
-    let budget = budget_tokens(prompt_tokens, max_tokens, files.summary().context_tokens)?;
-    let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
-    let options = LoadOptions { kv, pool_blocks, device, threads };
-    if let Some(memory) = &memory {
+    let files = model::open(&turn.resolved)?;
+    let keeping = turn.keeping(&files)?;
+    let past = turn.past(keeping.as_ref())?;
+    let Question { tokenizer, prompt, prompt_tokens, reply } =
+        turn.question(prompt, past.as_ref(), &files)?;
+    let options = turn.load_options(&files, prompt_tokens)?;
+    if let Some(memory) = &turn.memory {
         memory.fork()?;
     }
-    let load = move || files.load(options).map_err(|error| error.to_string());
-    // Nobody else waits, so that a step may be as long as serves the prompt best.
-    let config = engine::Config { step: Duration::MAX, ..engine::Config::default() };
-    let engine = Engine::start(config, Arc::new(tokenizer), keeping, load);
-    let started = engine.wait_started();
-    started.map_err(|reason| name_model(Reason(reason), &resolved.path))?;
+    let engine = turn.start(files, options, tokenizer, keeping)?;
     let load = load_started.elapsed();
 
-    let interrupt = Interrupt::catch()?;
-    let mut screen = Screen::new(&arguments, prompt_tokens);
-    let stream = engine.submit(Request {
-        namespace: memory.as_ref().map_or_else(Namespace::local, |memory| memory.namespace.clone()),
-        agent: memory.as_ref().map(|memory| memory.agent.clone()),
-        prompt,
-        max_tokens: Some(max_tokens),
-        sampling,
-        stops,
-        reply,
-        choices: 1,
-        logprobs: None,
-        is_end_ignored: false,
-        is_ephemeral: memory.as_ref().is_none_or(|memory| memory.is_ephemeral),
-    });
-    let outcome = follow(stream, &mut screen, &interrupt);
-    screen.clear();
-    let is_remembered = memory.as_ref().is_none_or(|memory| memory.is_ephemeral) || save(&engine);
+    let answer = turn.ask(&engine, turn.request(prompt, reply), prompt_tokens);
     engine.shutdown();
-    let outcome = outcome?.map_err(|error| name_model(error, &resolved.path))?;
-    let Outcome { choices, .. } = &outcome;
-    let Choice { text, finish, .. } = &choices[0];
-    match arguments.json {
-        true => {
-            let is_agent = memory.is_some();
-            let report = Report::new(&outcome, load, resolved.name.clone(), is_agent);
-            output::data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
+    turn.say(&answer?, load)
+}
+
+impl Turn<'_> {
+    fn kv(&self) -> KvConfig {
+        self.settings.compute.kv.unwrap_or(self.resolved.kv)
+    }
+
+    /// The memory, if the turn goes on from one or becomes one.
+    fn remembering(&self) -> Option<&Memory> {
+        self.memory.as_ref().filter(|memory| !memory.is_ephemeral)
+    }
+
+    fn keeping(&self, files: &ModelFiles) -> Result<Option<Keeping>, Failure> {
+        let Some(memory) = &self.memory else { return Ok(None) };
+        memory.keeping(files, self.kv(), &self.resolved.name, self.context).map(Some)
+    }
+
+    fn past(&self, keeping: Option<&Keeping>) -> Result<Option<Past>, Failure> {
+        match (&self.memory, keeping) {
+            (Some(memory), Some(keeping)) => memory.past(keeping, self.arguments.quiet),
+            _ => Ok(None),
         }
-        // The reply ends where the model ended it; a terminal wants a new line after it.
-        false if !text.ends_with('\n') => output::data(b"\n")?,
-        false => (),
     }
-    if !is_remembered {
-        let error = anyhow::anyhow!("the agent's memory of this turn could not be saved");
-        let hint = "see the warnings above; what it knew before is unchanged".to_owned();
-        return Err(Failure::with_hint(error, Some(hint)));
+
+    fn question(
+        &self,
+        prompt: String,
+        past: Option<&Past>,
+        files: &ModelFiles,
+    ) -> Result<Question, Failure> {
+        let text = files.text()?;
+        // The text room knows no paths.
+        let of_model = |error: text::Error| name_model(error, &self.resolved.path);
+        let tokenizer = Tokenizer::new(&text).map_err(of_model)?;
+        let (prompt, reply) = match self.arguments.raw {
+            true => (continued(&tokenizer, past, &prompt)?.into(), Reply::Continuation),
+            false => {
+                let template = ChatTemplate::new(&text).map_err(of_model)?;
+                let prompt = match past.and_then(|past| Some((past, past.turns()?))) {
+                    Some((past, turns)) => {
+                        self.note_another_system(past, &template, &tokenizer).map_err(of_model)?;
+                        following(turns, &template, &tokenizer, &prompt).map_err(of_model)?
+                    }
+                    None => {
+                        let rendered =
+                            render(&template, self.system(), prompt).map_err(of_model)?;
+                        tokenizer.encode(&rendered, Special::Parse)?.into()
+                    }
+                };
+                (prompt, Reply::Turn)
+            }
+        };
+        // There is one list of ids for each reply.
+        let tokens = prompt.resolve(&|_| 0).tokens;
+        check_vocabulary(&tokens, files.summary().vocabulary)
+            .map_err(|error| error.context(self.resolved.path.display().to_string()))?;
+        Ok(Question { tokenizer, prompt, prompt_tokens: tokens.len(), reply })
     }
-    if *finish == Finish::Cancelled {
-        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+
+    fn system(&self) -> Option<String> {
+        let default = &self.context.config.generate.system;
+        self.arguments.system.clone().or_else(|| default.clone())
     }
-    if resolved.name == DEFAULT_MODEL && !arguments.quiet {
-        hint_at_better_models(&context.data_dir);
+
+    /// What an agent was told at the beginning is a part of its memory.
+    fn note_another_system(
+        &self,
+        past: &Past,
+        template: &ChatTemplate,
+        tokenizer: &Tokenizer,
+    ) -> Result<(), text::Error> {
+        let (Some(system), false) = (&self.arguments.system, self.arguments.quiet) else {
+            return Ok(());
+        };
+        if !has_system(&text_of(tokenizer, past.beginning()), system, template)? {
+            output::talk(
+                "the agent keeps the system message that it began with\n\
+                 hint: begin another --agent with this one",
+            );
+        }
+        Ok(())
     }
-    Ok(ExitCode::SUCCESS)
+
+    fn load_options(
+        &self,
+        files: &ModelFiles,
+        prompt_tokens: usize,
+    ) -> Result<LoadOptions, Failure> {
+        let Compute { device, threads, .. } = self.settings.compute;
+        let context_tokens = files.summary().context_tokens;
+        let budget = budget_tokens(prompt_tokens, self.settings.max_tokens, context_tokens)?;
+        let pool_blocks = budget.div_ceil(BLOCK_TOKENS);
+        Ok(LoadOptions { kv: self.kv(), pool_blocks, device, threads })
+    }
+
+    /// Returns when the model is loaded.
+    fn start(
+        &self,
+        files: ModelFiles,
+        options: LoadOptions,
+        tokenizer: Tokenizer,
+        keeping: Option<Keeping>,
+    ) -> Result<Engine, Failure> {
+        let load = move || files.load(options).map_err(|error| error.to_string());
+        // Nobody else waits, so that a step may be as long as serves the prompt best.
+        let config = engine::Config { step: Duration::MAX, ..engine::Config::default() };
+        let engine = Engine::start(config, Arc::new(tokenizer), keeping, load);
+        let started = engine.wait_started();
+        started.map_err(|reason| name_model(Reason(reason), &self.resolved.path))?;
+        Ok(engine)
+    }
+
+    fn request(&self, prompt: Prompt, reply: Reply) -> Request {
+        let memory = self.memory.as_ref();
+        Request {
+            namespace: memory.map_or_else(Namespace::local, |memory| memory.namespace.clone()),
+            agent: memory.map(|memory| memory.agent.clone()),
+            prompt,
+            max_tokens: Some(self.settings.max_tokens),
+            sampling: self.settings.sampling.clone(),
+            stops: self.settings.stops.clone(),
+            reply,
+            choices: 1,
+            logprobs: None,
+            is_end_ignored: false,
+            is_ephemeral: self.remembering().is_none(),
+        }
+    }
+
+    /// Shows the answer while it comes, and returns when it is on disk if it is to be.
+    fn ask(
+        &self,
+        engine: &Engine,
+        request: Request,
+        prompt_tokens: usize,
+    ) -> Result<Answer, Failure> {
+        let generation = || self.remembering().map_or(Ok(None), Memory::generation);
+        let before = generation()?;
+        let interrupt = Interrupt::catch()?;
+        let mut screen = Screen::new(self.arguments, prompt_tokens);
+        let outcome = follow(engine.submit(request), &mut screen, &interrupt);
+        screen.clear();
+        let is_remembered = self.remembering().is_none() || save(engine);
+        let mut outcome = outcome?.map_err(|error| name_model(error, &self.resolved.path))?;
+        if is_remembered {
+            outcome.durability = in_the_end(outcome.durability, before, generation()?);
+        }
+        Ok(Answer { outcome, is_remembered })
+    }
+
+    fn say(&self, answer: &Answer, load: Duration) -> Result<ExitCode, Failure> {
+        let Choice { text, finish, .. } = &answer.outcome.choices[0];
+        match self.arguments.json {
+            true => {
+                let name = self.resolved.name.clone();
+                let report = Report::new(&answer.outcome, load, name, self.memory.is_some());
+                output::data(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
+            }
+            // The reply ends where the model ended it; a terminal wants a new line after it.
+            false if !text.ends_with('\n') => output::data(b"\n")?,
+            false => (),
+        }
+        if !answer.is_remembered {
+            let error = anyhow::anyhow!("the agent's memory of this turn could not be saved");
+            let hint = "see the warnings above; what it knew before is unchanged".to_owned();
+            return Err(Failure::with_hint(error, Some(hint)));
+        }
+        if *finish == Finish::Cancelled {
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
+        if self.resolved.name == DEFAULT_MODEL && !self.arguments.quiet {
+            hint_at_better_models(&self.context.data_dir);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// An answer ends before its save if the disk takes its time; the agent's last save, before the
+/// turn and at the very end, then tells what became of it.
+fn in_the_end(
+    said: Durability,
+    before: Option<Generation>,
+    after: Option<Generation>,
+) -> Durability {
+    match (said, after) {
+        (Durability::NotDurable, Some(generation)) if after > before => {
+            Durability::Durable(generation)
+        }
+        _ => said,
+    }
 }
 
 /// Waits until what the agent has said is on disk. A turn that was interrupted is, too.
@@ -248,6 +377,30 @@ fn save(engine: &Engine) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let saved = runtime.map(|runtime| runtime.block_on(engine.evict_all_to_disk()));
     matches!(saved, Ok(Ok(engine::Evicted { failed: 0, .. })))
+}
+
+/// One more turn after those that the agent has.
+fn following(
+    mut turns: Vec<Piece>,
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    prompt: &str,
+) -> Result<Prompt, text::Error> {
+    let options = RenderOptions::new(SystemTime::now());
+    turns.push(Piece::Tokens(next_turn(template, tokenizer, prompt, &options)?));
+    Ok(Prompt::new(turns))
+}
+
+/// Whether a conversation begins with this system message. Only what the template puts around it is
+/// looked for with it: further away there may be a date.
+fn has_system(beginning: &str, system: &str, template: &ChatTemplate) -> Result<bool, text::Error> {
+    const QUESTION: &str = "?";
+    let rendered = render(template, Some(system.to_owned()), QUESTION.to_owned())?;
+    let Some(start) = rendered.find(system.trim()) else { return Ok(true) };
+    let before = rendered[..start].char_indices().next_back();
+    let start = before.map_or(start, |(at, _)| at);
+    let end = rendered.rfind(QUESTION).unwrap_or(rendered.len());
+    Ok(rendered.get(start..end).is_none_or(|part| beginning.contains(part)))
 }
 
 /// The prompt as it is, after all that the agent has.
@@ -473,19 +626,11 @@ impl Report {
 impl Semantic {
     fn new(outcome: &Outcome) -> Semantic {
         let Admitted { agent, source, restored_tokens, restore, .. } = &outcome.admitted;
-        let (durable, generation) = match outcome.durability {
-            Durability::Durable(generation) => (true, Some(generation.0)),
-            Durability::NotDurable => (false, None),
-        };
         Semantic {
             agent: agent.to_string(),
-            generation,
-            durable,
-            source: match source {
-                Source::Hot => "hot",
-                Source::Warm => "warm",
-                Source::Cold => "cold",
-            },
+            generation: outcome.durability.generation().map(|generation| generation.0),
+            durable: outcome.durability.is_durable(),
+            source: source.word(),
             restored_tokens: *restored_tokens,
             restore_ms: restore.as_secs_f64() * 1e3,
         }
@@ -511,4 +656,21 @@ fn hint_at_better_models(data_dir: &Path) {
         human_bytes(better.size_bytes),
         human_bytes(better.memory_bytes),
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_that_takes_longer_than_the_answer_counts() {
+        let durable = |generation| Durability::Durable(Generation(generation));
+        let at = |generation| Some(Generation(generation));
+        assert_eq!(in_the_end(Durability::NotDurable, None, at(1)), durable(1));
+        assert_eq!(in_the_end(Durability::NotDurable, at(4), at(5)), durable(5));
+        assert_eq!(in_the_end(durable(5), at(4), at(5)), durable(5));
+        // Only older turns are there.
+        assert_eq!(in_the_end(Durability::NotDurable, at(4), at(4)), Durability::NotDurable);
+        assert_eq!(in_the_end(Durability::NotDurable, None, None), Durability::NotDurable);
+    }
 }

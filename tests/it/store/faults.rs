@@ -10,7 +10,7 @@ use super::agents::{
     Agents, Conversations, after_restart, branch, conversation, empty_volume, whose,
 };
 use super::story::{assert_allowed, assert_same, opens_as};
-use crate::support::disk::{CrashDisk, Fault, FaultDisk, MemoryDisk, Moment, Volume};
+use crate::support::disk::{CrashDisk, Fault, FaultDisk, MemoryDisk, Moment, Node, Volume};
 use crate::support::random::Random;
 use crate::support::scale::scaled;
 
@@ -284,6 +284,40 @@ fn a_generation_whose_sync_failed_is_never_acknowledged_and_its_file_never_synce
         assert_eq!((kept.generation, kept.held), (again.generation, 530));
     }
     assert!(failures >= 4, "only {failures} syncs");
+}
+
+/// The same of each folder on the way: a name that was new in it is made again.
+#[test]
+fn a_save_whose_folders_sync_failed_is_acknowledged_only_with_every_folder_on_the_way_safe() {
+    let first = Conversations::from([(whose("planner"), vec![conversation(1, 530)])]);
+    let mut both = first.clone();
+    both.insert(whose("writer"), vec![branch(1, 256, 5, 600)]);
+    let save = |agents: &Agents, name: &str, line| {
+        let whose = whose(name);
+        agents.save(&whose, line, &both[&whose][0])
+    };
+    let disk = MemoryDisk::of(&empty_volume());
+    let agents = Agents::open(disk.clone());
+    save(&agents, "planner", Line(1)).unwrap();
+    save(&agents, "writer", Line(2)).unwrap();
+    let volume = disk.volume();
+    let is_folder = |path: &&String| volume.0[*path] == Node::Folder && path.starts_with('n');
+    let folders: Vec<&str> = volume.0.keys().filter(is_folder).map(String::as_str).collect();
+    let mut failures = 0;
+    for folder in [&folders[..], &[""]].concat() {
+        let disk = MemoryDisk::of(&empty_volume());
+        let agents = Agents::open(disk.clone());
+        let safe = || after_restart(&Moment::of(&disk).safe());
+        for (name, line, expected) in [("planner", Line(1), &first), ("writer", Line(2), &both)] {
+            disk.lose_next_sync(folder);
+            failures += usize::from(save(&agents, name, line).is_err());
+            save(&agents, name, line).unwrap();
+            assert_same(&safe(), expected, format_args!("{name} after {folder:?}"));
+            agents.collect();
+            assert_same(&safe(), expected, format_args!("{name} after {folder:?}, collected"));
+        }
+    }
+    assert!(failures > folders.len(), "only {failures} syncs");
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 
 use semantic::store::{Folder, OpenError};
 use semantic::types::{AGENT_ID_BYTES_MAX, AgentId, Namespace};
 
 use super::agents::{Agents, Whose, conversation, empty_volume, whose};
-use crate::support::disk::{MemoryDisk, Node};
+use crate::support::disk::{Fault, FaultDisk, MemoryDisk, Node};
 
 /// What people, programs and attackers call agents.
 fn odd_ids() -> Vec<String> {
@@ -372,4 +373,29 @@ fn paths_in(root: &Path) -> Vec<String> {
 fn contents(root: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     let bytes = |path: &String| fs::read(root.join(path)).ok();
     paths_in(root).into_iter().map(|path| (path.clone(), bytes(&path))).collect()
+}
+
+#[test]
+fn the_lines_of_one_agent_are_told_without_a_look_at_the_others() {
+    let memory = MemoryDisk::of(&empty_volume());
+    let disk = FaultDisk::on(Arc::new(memory.clone()));
+    let agents = Agents::open(disk.clone());
+    let fingerprint = agents.model.fingerprint;
+    let (namespace, planner) = whose("planner");
+    agents.begin(&whose("planner"), &conversation(1, 300));
+    agents.begin(&whose("planner"), &conversation(2, 20));
+    let opened = || {
+        disk.fail_once(usize::MAX, Fault::Broken);
+        let lines = agents.store.lines_of(&namespace, &planner, &fingerprint);
+        (lines, disk.heal().0)
+    };
+    let alone = opened();
+    assert_eq!(alone.0, agents.store.lines(&fingerprint));
+    assert_eq!(alone.0.len(), 2);
+    for other in ["critic", "Planner"] {
+        agents.begin(&whose(other), &conversation(1, 300));
+    }
+    agents.begin(&(Namespace::new("team"), planner.clone()), &conversation(1, 300));
+    assert_eq!(opened(), alone);
+    assert_eq!(agents.store.lines_of(&namespace, &whose("nobody").1, &fingerprint), []);
 }

@@ -25,6 +25,8 @@ pub(super) struct State {
     used_bytes: u64,
     total_bytes: u64,
     is_locked: bool,
+    /// The next sync of this folder fails.
+    failing: Option<String>,
 }
 
 pub(super) type Names = BTreeMap<String, Place>;
@@ -83,6 +85,12 @@ impl MemoryDisk {
     pub fn volume(&self) -> Volume {
         let state = self.state();
         state.volume(&state.seen, |content| Arc::clone(&content.seen))
+    }
+
+    /// The next sync of this folder fails and what is new in it never becomes safe, although the
+    /// one after it says that all is well.
+    pub fn lose_next_sync(&self, folder: &str) {
+        self.state().failing = Some(folder.to_owned());
     }
 
     pub fn set_total_bytes(&self, bytes: u64) {
@@ -186,6 +194,10 @@ impl Disk for MemoryDisk {
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         let mut state = self.state();
         state.check_folder(folder)?;
+        if state.failing.take_if(|failing| failing == folder).is_some() {
+            state.pending.retain(|change| parent(change.path()) != folder);
+            return Err(Errno::IO.into());
+        }
         state.sync_folder(folder);
         Ok(())
     }
