@@ -196,7 +196,9 @@ impl Store {
         let need = Need { bytes, namespace, agents, family: Vec::new() };
         self.make_room_for_agent(&need, agent, save.namespace)?;
         self.make_room(&need, save.namespace)?;
-        let mut folders: Vec<u8> = head.blocks.iter().map(|block| block.name.0[0]).collect();
+        // Those of a copy were made safe before the manifest that it is a copy of was written.
+        let own = if save.source.is_some() { &[][..] } else { &head.blocks[..] };
+        let mut folders: Vec<u8> = own.iter().map(|block| block.name.0[0]).collect();
         folders.sort_unstable();
         folders.dedup();
         for first in folders {
