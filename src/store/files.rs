@@ -86,11 +86,12 @@ impl Files {
             self.clear(folder)?;
         }
         // Only what was not there may ever be cleared: in all else there may be agents.
+        let failed = |source| write_error("make", folder, 0, source);
         let is_new = match self.disk.list(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            other => other.map(|_| false).map_err(|source| read_error("list", folder, source))?,
+            other => other.map(|_| false).map_err(failed)?,
         };
-        self.disk.make_folder(folder).map_err(|source| write_error("make", folder, 0, source))?;
+        self.disk.make_folder(folder).map_err(failed)?;
         self.folders().entry(folder.to_owned()).or_default().is_there = true;
         self.changed(parent(folder), None);
         if is_new {
