@@ -138,7 +138,7 @@ fn a_head_that_leaves_unsaved_is_what_the_store_has_of_it() {
 #[test]
 fn a_head_that_ends_in_another_token_is_saved_anew() {
     let mut world = World::new();
-    let mut keep = |world: &mut World, last: u32| {
+    let keep = |world: &mut World, last: u32| {
         let blocks = world.pool.allocate(1).expect("it is large");
         let agent = AgentId::new("a").expect("a short name");
         let (tokens, rest, replies) = (ids(&[1, 2]).into(), ids(&[last]), Vec::new());
