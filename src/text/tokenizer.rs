@@ -1,5 +1,6 @@
 //! The tokenizer of a model: text to ids, ids to text, and which ids end a turn.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokenizers::{AddedVocabulary, Model, OffsetReferential, OffsetType, PreTokenizer};
@@ -58,6 +59,15 @@ pub(super) struct Parts {
 
 impl Tokenizer {
     pub fn new(source: &TextSource) -> Result<Tokenizer, Error> {
+        // The library trusts parts of the file to fit each other, and panics if they do not.
+        let read = catch_unwind(AssertUnwindSafe(|| Tokenizer::read(source)));
+        read.unwrap_or_else(|_| {
+            let reason = "the tokenizers library panicked on it".to_owned();
+            Err(Error::BrokenFile { file: "tokenizer.json", reason })
+        })
+    }
+
+    fn read(source: &TextSource) -> Result<Tokenizer, Error> {
         let parts = match source {
             TextSource::Folder { tokenizer_json, tokenizer_config_json, end_tokens, .. } => {
                 let config = hugging_face::Config::parse(tokenizer_config_json.as_deref())?;

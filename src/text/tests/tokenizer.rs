@@ -366,6 +366,22 @@ fn a_broken_gguf_vocabulary_is_refused_with_its_reason() {
         the vocabulary in the GGUF file is not valid: it has neither scores nor merges"#]].assert_eq(&found.join("\n"));
 }
 
+/// A special token that the template names and its list does not, by one space.
+#[test]
+fn a_file_whose_parts_do_not_fit_is_broken() {
+    let mut json = BYTE_LEVEL_JSON.as_bytes().to_vec();
+    json[1263] = b' ';
+    let broken = Tokenizer::new(&TextSource::Folder {
+        tokenizer_json: json,
+        tokenizer_config_json: None,
+        chat_template_jinja: None,
+        end_tokens: Vec::new(),
+    });
+    let message = broken.err().map(|error| error.to_string());
+    let expected = "tokenizer.json is not valid: the tokenizers library panicked on it";
+    assert_eq!(message.as_deref(), Some(expected));
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_tokenizer_panic(
