@@ -222,13 +222,14 @@ fn evicted_agents_that_nobody_keeps_are_computed_again_to_the_bit() {
 #[test]
 fn parked_requests_resume_with_the_same_bits() {
     let prompts = |real: &Real| [3, 6].map(|index| real.prompt(index));
-    let reply_tokens = 700;
+    let reply_tokens = 800;
     let roomy = Real::start(ROOMY, None);
     let one = |prompt: &Vec<TokenId>| {
         follow(roomy.submit_long("alone", None, prompt, reply_tokens)).tokens
     };
     let expected: Vec<_> = prompts(&roomy).iter().map(one).collect();
     drop(roomy);
+    // Both are let in, and need nine blocks in the end.
     let tight = Real::start(8, None);
     let streams: Vec<_> = prompts(&tight)
         .iter()
