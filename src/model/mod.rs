@@ -53,6 +53,17 @@ pub trait Model {
     /// bytes is the same on every path: what one exports, the other can import.
     fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, Error>;
 
+    /// The same into memory that is there, which may be touched already.
+    fn export_into(
+        &mut self,
+        block: BlockId,
+        tokens: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        *out = self.export(block, tokens)?;
+        Ok(())
+    }
+
     /// Puts exported bytes back; the inverse of [`Model::export`], to the bit.
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error>;
 

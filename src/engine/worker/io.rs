@@ -68,6 +68,10 @@ pub enum Done {
         save: SaveId,
         result: Result<Committed, Failed>,
     },
+    /// A block is written; this was its memory.
+    Written {
+        buffer: Vec<u8>,
+    },
     /// A commit that names it will find it missing.
     NotWritten {
         block: BlockName,
@@ -260,9 +264,13 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
 pub fn do_write(store: &Store, job: Write) -> Option<Done> {
     match job {
         Write::Block { agent, block } => {
-            let error = guarded(|| store.write_block(&agent, &block)).err()?;
-            tracing::warn!(%error, "a block was not saved");
-            Some(Done::NotWritten { block: block.block.name })
+            Some(match guarded(|| store.write_block(&agent, &block)) {
+                Ok(()) => Done::Written { buffer: block.into_kv() },
+                Err(error) => {
+                    tracing::warn!(%error, "a block was not saved");
+                    Done::NotWritten { block: block.block.name }
+                }
+            })
         }
         Write::Commit { save, draft } => {
             let result = guarded(|| store.commit(&draft));

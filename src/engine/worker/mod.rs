@@ -124,6 +124,11 @@ impl Worker {
                         saver.committed(save, result, &mut self.scheduler, now);
                     }
                 }
+                Done::Written { buffer } => {
+                    if let Some(saver) = saver {
+                        saver.written(buffer);
+                    }
+                }
                 Done::NotWritten { block } => {
                     if let Some(saver) = saver {
                         saver.not_written(block);

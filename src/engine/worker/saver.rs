@@ -24,6 +24,8 @@ const RESENDS_MAX: usize = 3;
 const STEP_BYTES: usize = 8 << 20;
 /// The same while nothing is computed: a request that comes waits no longer than for these.
 const IDLE_BYTES: usize = 16 << 20;
+/// Memory that is kept for the next blocks.
+const SPARE_BYTES: usize = 16 << 20;
 
 pub struct Saver {
     store: Arc<Store>,
@@ -35,6 +37,9 @@ pub struct Saver {
     forgotten: BTreeSet<Line>,
     /// Blocks whose writing has failed since they were sent.
     unwritten: HashSet<BlockName>,
+    /// Memory of blocks that have been written, for those to come: that of a new block would be
+    /// touched, and given back, at the cost of the threads that compute.
+    spare: Vec<Vec<u8>>,
     next_save: u64,
     /// Everything is to be saved now.
     hurry: Option<Hurry>,
@@ -80,6 +85,7 @@ impl Saver {
             retries: HashMap::new(),
             forgotten: BTreeSet::new(),
             unwritten: HashSet::new(),
+            spare: Vec::new(),
             next_save: 0,
             hurry: None,
         }
@@ -250,7 +256,7 @@ impl Saver {
 
     /// Puts a block on its way to the disk, unless it is there.
     fn send(
-        &self,
+        &mut self,
         (namespace, agent): (&Namespace, &AgentId),
         parent: Option<BlockName>,
         block: Block<'_>,
@@ -266,14 +272,16 @@ impl Saver {
         if allowance.bytes == 0 || !io.has_room() {
             return Err(NotSent::Later);
         }
-        let kv = model
-            .export(lease.id(), tokens.len())
+        let mut kv = self.spare.pop().unwrap_or_default();
+        model
+            .export_into(lease.id(), tokens.len(), &mut kv)
             .map_err(|error| NotSent::Failed(error.to_string()))?;
         allowance.bytes = allowance.bytes.saturating_sub(kv.len());
         let sealed = self.store.seal(namespace, &self.model, parent.as_ref(), tokens, kv);
         let stored = sealed.block.clone();
-        if !self.store.is_stored(namespace, &stored.name) {
-            io.write(Write::Block { agent: agent.clone(), block: Box::new(sealed) });
+        match self.store.is_stored(namespace, &stored.name) {
+            true => self.spare.push(sealed.into_kv()),
+            false => io.write(Write::Block { agent: agent.clone(), block: Box::new(sealed) }),
         }
         lease.set_stored(Some(stored.clone()));
         Ok(stored)
@@ -312,6 +320,14 @@ impl Saver {
         }
         if !self.pending.values().any(|pending| pending.stored.line == line) {
             self.forgotten.remove(&line);
+        }
+    }
+
+    /// A block is there, and its memory is free.
+    pub fn written(&mut self, buffer: Vec<u8>) {
+        let bytes: usize = self.spare.iter().map(Vec::capacity).sum();
+        if bytes + buffer.capacity() <= SPARE_BYTES {
+            self.spare.push(buffer);
         }
     }
 

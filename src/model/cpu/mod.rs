@@ -165,6 +165,17 @@ impl Model for Cpu {
         Ok(bytes)
     }
 
+    fn export_into(
+        &mut self,
+        block: BlockId,
+        tokens: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        check_block(&self.spec, block, tokens)?;
+        self.shared.state().slab.export_into(block, tokens, out);
+        Ok(())
+    }
+
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
         check_block(&self.spec, block, tokens)?;
         check_length(&self.spec, tokens, bytes)?;

@@ -70,16 +70,22 @@ impl Slab {
 
     /// The first `tokens` tokens of a block: per layer each tensor of K, then of V, cut to them.
     pub fn export(&self, block: BlockId, tokens: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.export_into(block, tokens, &mut out);
+        out
+    }
+
+    pub fn export_into(&self, block: BlockId, tokens: usize, out: &mut Vec<u8>) {
         let runs = self.runs(tokens);
         let layer_bytes: usize = runs.iter().map(ExactSizeIterator::len).sum();
-        let mut out = Vec::with_capacity(layer_bytes * self.layers);
+        out.clear();
+        out.reserve_exact(layer_bytes * self.layers);
         for layer in 0..self.layers {
             let part = self.part(block, layer);
             for run in &runs {
                 out.extend_from_slice(&part[run.clone()]);
             }
         }
-        out
     }
 
     /// The inverse of [`Slab::export`].

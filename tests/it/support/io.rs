@@ -90,7 +90,10 @@ impl Io for SlowIo {
             match one {
                 Done::Read { result: Ok(_), .. } => state.restored_blocks += 1,
                 Done::Committed { result: Err(_), .. } => state.failed_saves += 1,
-                Done::Read { .. } | Done::Committed { .. } | Done::NotWritten { .. } => (),
+                Done::Read { .. }
+                | Done::Committed { .. }
+                | Done::Written { .. }
+                | Done::NotWritten { .. } => (),
             }
         }
         done
