@@ -2,7 +2,7 @@
 //! is really sent.
 
 use semantic::engine::{self, Engine};
-use semantic::http::{Access, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
+use semantic::http::{Access, AdminKey, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Spec};
 use semantic::text::{ChatTemplate, Tokenizer};
@@ -25,6 +25,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 /// What a test says about its server.
 pub struct Setup {
     pub keys: Option<&'static str>,
+    pub admin_key: Option<&'static str>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -53,6 +54,7 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             keys: None,
+            admin_key: None,
             rates: Rates { agent: 0, global: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
@@ -96,6 +98,7 @@ impl Server {
         let app = App::new(Config {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
+            admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
             rates: setup.rates,
             bounds: setup.bounds,
         });
