@@ -34,7 +34,7 @@ pub async fn completions(
         (None, None) => None,
     };
     let serving = app.serving()?;
-    let prompt = prompt::prompt(serving, &namespace, chat.messages).await?;
+    let prompt = prompt::prompt(serving, &namespace, chat.messages, chat.tools).await?;
     let mut stream = serving.engine.submit(engine::Request {
         namespace,
         agent,
