@@ -53,6 +53,8 @@ pub enum Policy {
     Key,
     /// And that the rate limits allow it.
     Generating,
+    /// The key of who runs the server.
+    Admin,
 }
 
 /// Who asks, as the guard found out.

@@ -8,18 +8,22 @@
 //! To add a route: a handler in a file of its own and a line in [`router`], under the policy that
 //! it needs. A route without a policy cannot be written.
 
+mod admin;
+mod agents;
 mod body;
 mod chat;
 mod error;
 mod guard;
 mod health;
 mod hosts;
+mod info;
 mod keys;
 mod limits;
 mod listen;
 mod prompt;
 mod random;
 mod sse;
+mod tokens;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +32,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 use crate::engine::{self, Engine, Status};
 use crate::text::{ChatTemplate, Tokenizer};
@@ -159,12 +163,30 @@ fn router(app: &Arc<App>, door: Door) -> Router {
         .route("/health/startup", get(health::startup))
         .route("/health/{*other}", get(guard::not_found));
     let open = Router::new().route("/", get(health::about));
-    let generating = Router::new().route("/v1/chat/completions", post(chat::completions));
+    let generating = Router::new()
+        .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/agents/{id}/generate", post(agents::generate));
+    let key = Router::new()
+        .route("/v1/agents", get(agents::list).post(agents::create))
+        .route("/v1/agents/{id}", get(agents::show).delete(agents::remove))
+        .route("/v1/agents/{id}/fork", post(agents::fork))
+        .route("/v1/models", get(info::models))
+        .route("/v1/models/{*id}", get(info::model))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/apply-template", post(tokens::apply_template));
+    let admin = Router::new()
+        .route("/admin/evict", post(admin::evict))
+        .route("/admin/drain", post(admin::drain))
+        .route("/admin/stats", get(admin::stats))
+        .route("/admin/log-level", put(admin::log_level));
     let unknown = Router::new().fallback(guard::not_found);
     let policies = [
         (Policy::Health, health),
         (Policy::Open, open),
         (Policy::Generating, generating),
+        (Policy::Key, key),
+        (Policy::Admin, admin),
         (Policy::Key, unknown),
     ];
     let guarded = policies.map(|(policy, routes)| {
