@@ -8,12 +8,15 @@
 //! To add a route: a handler in a file of its own and a line in `routes`, with the policy that it
 //! needs. A route without a policy cannot be written.
 
+mod admin;
+mod agents;
 mod body;
 mod chat;
 mod error;
 mod guard;
 mod health;
 mod hosts;
+mod info;
 mod keys;
 mod limits;
 mod listen;
@@ -21,6 +24,7 @@ mod prompt;
 mod random;
 mod routes;
 mod sse;
+mod tokens;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};

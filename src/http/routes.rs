@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, chat, health};
+use super::{App, admin, agents, chat, health, info, tokens};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
@@ -29,7 +29,7 @@ pub struct Route {
 
 /// All methods of a path have the same policy; `GET` also answers `HEAD`.
 pub fn all() -> Vec<Route> {
-    use Policy::{Admin, Generating, Health, Open};
+    use Policy::{Admin, Generating, Health, Key, Open};
     vec![
         GET.at("/", Open, health::about),
         GET.at("/health", Health, health::ok),
@@ -38,6 +38,21 @@ pub fn all() -> Vec<Route> {
         GET.at("/health/startup", Health, health::startup),
         unknown("/health/{*other}", Health),
         POST.at("/v1/chat/completions", Generating, chat::completions),
+        GET.at("/v1/models", Key, info::models),
+        GET.at("/v1/models/{*id}", Key, info::model),
+        GET.at("/v1/agents", Key, agents::list),
+        POST.at("/v1/agents", Key, agents::create),
+        GET.at("/v1/agents/{id}", Key, agents::show),
+        DELETE.at("/v1/agents/{id}", Key, agents::remove),
+        POST.at("/v1/agents/{id}/generate", Generating, agents::generate),
+        POST.at("/v1/agents/{id}/fork", Key, agents::fork),
+        POST.at("/tokenize", Key, tokens::tokenize),
+        POST.at("/detokenize", Key, tokens::detokenize),
+        POST.at("/apply-template", Key, tokens::apply_template),
+        POST.at("/admin/evict", Admin, admin::evict),
+        POST.at("/admin/drain", Admin, admin::drain),
+        GET.at("/admin/stats", Admin, admin::stats),
+        PUT.at("/admin/log-level", Admin, admin::log_level),
         unknown("/admin/{*other}", Admin),
     ]
 }
@@ -74,6 +89,8 @@ struct Method(&'static str, MethodFilter);
 
 const GET: Method = Method("GET", MethodFilter::GET);
 const POST: Method = Method("POST", MethodFilter::POST);
+const PUT: Method = Method("PUT", MethodFilter::PUT);
+const DELETE: Method = Method("DELETE", MethodFilter::DELETE);
 
 impl Method {
     fn at<H, T>(self, path: &'static str, policy: Policy, handler: H) -> Route
