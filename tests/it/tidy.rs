@@ -25,7 +25,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "http",
         imports: &["types", "text", "engine"],
-        alone: &["axum", "hyper", "hyper_util", "http_body_util", "governor", "subtle"],
+        alone: &["axum", "hyper", "hyper_util", "http_body_util", "subtle"],
     },
     Room { name: "config", imports: &[], alone: &["toml", "directories"] },
     Room {

@@ -24,7 +24,7 @@ pub async fn completions(
 ) -> Result<Response, Error> {
     let request: ChatRequest = body::read(request, &app.bounds).await?;
     let chat = Chat::try_from(request)?;
-    let Caller { namespace, agent } = caller;
+    let Caller { namespace, agent, .. } = caller;
     let agent = match (agent, chat.session) {
         (Some(agent), _) => Some(agent),
         (None, Some(session)) => {
