@@ -13,6 +13,7 @@ mod engine;
 mod golden;
 mod http;
 mod invariance;
+mod keys;
 mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
