@@ -11,6 +11,7 @@
 mod body;
 mod chat;
 mod error;
+mod fields;
 mod guard;
 mod health;
 mod hosts;
@@ -19,7 +20,9 @@ mod limits;
 mod listen;
 mod prompt;
 mod random;
+mod report;
 mod sse;
+mod turn;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
