@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::Serving;
 use super::error::Error;
 use crate::engine::Reply;
-use crate::text::{self, Conversation, Message, Prompt, RenderOptions, chat_prompt};
+use crate::text::{self, Conversation, Message, Prompt, RenderOptions, Tool, chat_prompt};
 use crate::types::{Namespace, TokenId};
 
 /// Text that is worked on by the async thread itself: about half a millisecond's work. More goes to
@@ -21,11 +21,7 @@ const MESSAGE_BYTES: usize = 64;
 #[derive(Debug, PartialEq)]
 pub enum Input {
     /// A conversation, to which the reply is the assistant's next turn.
-    Chat {
-        messages: Vec<Message>,
-        /// Schemas as the client sent them, for the template.
-        tools: Vec<serde_json::Value>,
-    },
+    Chat { messages: Vec<Message>, tools: Vec<Tool> },
     /// A text as it is, of which the reply is more.
     Text(String),
     /// The same as ids, which may lie outside the vocabulary.
@@ -52,7 +48,7 @@ impl Input {
                     MESSAGE_BYTES + message.content.as_ref().map_or(0, String::len) + extra
                 };
                 let messages: usize = messages.iter().map(message_bytes).sum();
-                messages + tools.iter().map(json_bytes).sum::<usize>()
+                messages + tools.iter().map(|tool| json_bytes(&tool.schema)).sum::<usize>()
             }
             Input::Text(text) => text.len(),
             Input::Tokens(_) | Input::Prompt(_) => 0,
@@ -65,6 +61,13 @@ pub async fn prompt(
     namespace: &Namespace,
     input: Input,
 ) -> Result<Prompt, Error> {
+    if let Input::Chat { tools, .. } = &input
+        && !tools.is_empty()
+        && !serving.template.renders_tools()
+    {
+        let message = format!("the template of {} renders no tools", serving.model);
+        return Err(Error::field("tools", message));
+    }
     let (serving, namespace) = (Arc::clone(serving), namespace.clone());
     let bytes = input.bytes();
     let encode = move || match input {
@@ -102,9 +105,12 @@ fn encode(
     serving: &Serving,
     namespace: &Namespace,
     messages: &[Message],
-    tools: Vec<serde_json::Value>,
+    tools: Vec<Tool>,
 ) -> Result<Prompt, text::Error> {
-    let options = RenderOptions { tools, ..RenderOptions::new(SystemTime::now()) };
+    let options = RenderOptions {
+        tools: tools.into_iter().map(|tool| tool.schema).collect(),
+        ..RenderOptions::new(SystemTime::now())
+    };
     let conversation = Conversation { messages, options: &options };
     let mut known = |reply: &str| serving.engine.known_replies(namespace, reply);
     chat_prompt(&serving.template, &serving.tokenizer, conversation, &mut known)

@@ -27,7 +27,7 @@ pub async fn completions(
     let chat = Chat::try_from(request)?;
     let turn = Turn {
         named: Named::in_body(chat.session),
-        input: Input::Chat { messages: chat.messages, tools: Vec::new() },
+        input: Input::Chat { messages: chat.messages, tools: chat.tools },
         max_tokens: chat.max_tokens,
         sampling: chat.sampling,
         stops: chat.stops,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::engine::{Admitted, Delta, Outcome, TokenLogprob};
-use crate::http::error::Error;
+use crate::http::error::{Dialect, Error};
 use crate::http::fields::UsageChunk;
 use crate::http::report::{self, Semantic, Usage, finish_reason};
 use crate::http::{sse, turn};
@@ -159,7 +159,7 @@ impl turn::Events for Reply {
     }
 
     fn failed(&mut self, error: &Error) -> String {
-        sse::event(&error.json())
+        sse::event(&error.json(Dialect::OpenAi))
     }
 }
 

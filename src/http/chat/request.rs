@@ -9,7 +9,7 @@ use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, in_range, refuse_set,
 };
-use crate::text::Message;
+use crate::text::{Message, Tool};
 use crate::types::AgentId;
 
 /// A rendering may take 300,000 steps, which is enough for about three thousand messages.
@@ -109,6 +109,7 @@ struct ResponseFormat {
 #[derive(Debug, PartialEq)]
 pub struct Chat {
     pub messages: Vec<Message>,
+    pub tools: Vec<Tool>,
     /// Up to the end of the context if not given, as OpenAI has it.
     pub max_tokens: Option<usize>,
     pub sampling: Sampling,
@@ -136,6 +137,7 @@ impl TryFrom<ChatRequest> for Chat {
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,
             messages: messages(request.messages)?,
+            tools: Vec::new(),
         })
     }
 }
