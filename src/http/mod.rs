@@ -10,6 +10,7 @@
 
 mod body;
 mod chat;
+mod completions;
 mod error;
 mod fields;
 mod guard;

@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, chat, health};
+use super::{App, chat, completions, health};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
@@ -38,6 +38,7 @@ pub fn all() -> Vec<Route> {
         GET.at("/health/startup", Health, health::startup),
         unknown("/health/{*other}", Health),
         POST.at("/v1/chat/completions", Generating, chat::completions),
+        POST.at("/v1/completions", Generating, completions::completions),
         unknown("/admin/{*other}", Admin),
     ]
 }

@@ -9,6 +9,7 @@ mod bench;
 mod cache;
 mod chat;
 mod cli;
+mod completions;
 mod engine;
 mod golden;
 mod http;

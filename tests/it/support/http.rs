@@ -164,6 +164,18 @@ impl Server {
         self.engine.as_ref().expect("there is a model")
     }
 
+    /// The ids of a text that no template has seen.
+    pub fn encode_raw(&self, prompt: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode_raw(prompt).expect("ids")
+    }
+
+    /// The ids of a text that a template has made.
+    pub fn encode(&self, rendered: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode(rendered, Special::Parse).expect("ids")
+    }
+
     pub fn connect(&self) -> Client {
         Client::new(self.address)
     }
@@ -277,6 +289,10 @@ impl Script {
 
     /// What comes after these tokens, unless all has been said.
     fn next(&mut self, mut read: Vec<TokenId>) -> Option<TokenId> {
+        // The engine warms up with these; nobody has asked yet.
+        if read.iter().all(|token| *token == TokenId(0)) {
+            return None;
+        }
         let (reply, said) = self.under_way.get(&read).copied().unwrap_or_else(|| {
             self.next += 1;
             (self.next - 1, 0)
