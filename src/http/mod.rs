@@ -19,6 +19,7 @@ mod hosts;
 mod keys;
 mod limits;
 mod listen;
+mod messages;
 mod prompt;
 mod random;
 mod report;

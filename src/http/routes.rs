@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, chat, completions, health};
+use super::{App, chat, completions, health, messages};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
@@ -29,7 +29,7 @@ pub struct Route {
 
 /// All methods of a path have the same policy; `GET` also answers `HEAD`.
 pub fn all() -> Vec<Route> {
-    use Policy::{Admin, Generating, Health, Open};
+    use Policy::{Admin, Generating, Health, Key, Open};
     vec![
         GET.at("/", Open, health::about),
         GET.at("/health", Health, health::ok),
@@ -39,6 +39,8 @@ pub fn all() -> Vec<Route> {
         unknown("/health/{*other}", Health),
         POST.at("/v1/chat/completions", Generating, chat::completions),
         POST.at("/v1/completions", Generating, completions::completions),
+        POST.at("/v1/messages", Generating, messages::create),
+        POST.at("/v1/messages/count_tokens", Key, messages::count_tokens),
         unknown("/admin/{*other}", Admin),
     ]
 }

@@ -17,6 +17,7 @@ mod invariance;
 mod kv;
 #[cfg(target_os = "linux")]
 mod memory;
+mod messages;
 mod native;
 mod promise;
 mod remembering;
