@@ -17,6 +17,8 @@ mod hosts;
 mod keys;
 mod limits;
 mod listen;
+mod log;
+mod observe;
 mod prompt;
 mod random;
 mod sse;
@@ -31,6 +33,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use crate::engine::{self, Engine, Status};
+use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use error::Error;
@@ -41,6 +44,7 @@ use limits::Limits;
 pub use keys::{Access, KEY_CHARS_MIN, KeyError, Keys};
 pub use limits::Rates;
 pub use listen::{bind, serve};
+pub use log::LogControl;
 
 /// How the server conducts itself.
 pub struct Config {
@@ -50,6 +54,9 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     pub rates: Rates,
     pub bounds: Bounds,
+    /// The engine counts in the same.
+    pub metrics: Arc<Metrics>,
+    pub log: LogControl,
 }
 
 /// Every limit of a connection and of a request before it reaches the engine. Tests have shorter
@@ -99,6 +106,8 @@ pub struct App {
     hosts: Hosts,
     limits: Limits,
     bounds: Bounds,
+    metrics: Arc<Metrics>,
+    log: LogControl,
     serving: OnceLock<Arc<Serving>>,
     is_shutting_down: AtomicBool,
     /// Whether the last look at the pool found it nearly exhausted.
@@ -121,6 +130,8 @@ impl App {
             hosts: Hosts::new(config.allowed_hosts),
             limits: Limits::new(config.rates),
             bounds: config.bounds,
+            metrics: config.metrics,
+            log: config.log,
             serving: OnceLock::new(),
             is_shutting_down: AtomicBool::new(false),
             was_near_exhaustion: AtomicBool::new(false),
@@ -136,6 +147,11 @@ impl App {
     /// From here on the server is not ready. It serves until its engine refuses.
     pub fn start_shutting_down(&self) {
         self.is_shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Changes what is logged from here on, or says what is wrong with the filter.
+    pub fn set_log_level(&self, filter: &str) -> Result<(), String> {
+        self.log.set_level(filter)
     }
 
     /// Refuses what the engine would refuse anyway, before any work is done for it.
@@ -160,11 +176,13 @@ fn router(app: &Arc<App>, door: Door) -> Router {
         .route("/health/{*other}", get(guard::not_found));
     let open = Router::new().route("/", get(health::about));
     let generating = Router::new().route("/v1/chat/completions", post(chat::completions));
+    let keyed = Router::new().route("/metrics", get(observe::metrics));
     let unknown = Router::new().fallback(guard::not_found);
     let policies = [
         (Policy::Health, health),
         (Policy::Open, open),
         (Policy::Generating, generating),
+        (Policy::Key, keyed),
         (Policy::Key, unknown),
     ];
     let guarded = policies.map(|(policy, routes)| {

@@ -2,7 +2,7 @@
 //! is really sent.
 
 use semantic::engine::{self, Engine};
-use semantic::http::{Access, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
+use semantic::http::{Access, App, Bounds, Config, Keys, LogControl, Rates, Serving, bind, serve};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Spec};
 use semantic::text::{ChatTemplate, Tokenizer};
@@ -98,6 +98,8 @@ impl Server {
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
             rates: setup.rates,
             bounds: setup.bounds,
+            metrics: Arc::clone(&setup.engine.metrics),
+            log: LogControl::default(),
         });
         let (load_gate, gate) = mpsc::channel::<()>();
         let model = Paced {
