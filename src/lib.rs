@@ -42,7 +42,7 @@
 //! the whole program are in `tests/it`, their data and the scripts that made it in `tests/data`;
 //! `tests/bench` measures what is around the model.
 //!
-//! To add a route: one file in `http` and one line in its router. To add an architecture: one file
+//! To add a route: one file in `http` and one line in `http/routes.rs`. To add an architecture: one file
 //! in `model/arch` and one line in its table. To add a model to the catalogue: one entry in
 //! `model/source/catalogue.rs`. To add a command: one file in `cli` and one variant in its enum. To
 //! add a part of `semantic cache`: the same in `cli/cache`. To add a suite to `semantic bench`: one

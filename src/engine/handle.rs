@@ -1,5 +1,7 @@
 //! The engine as others hold it: cheap to clone, usable from any thread.
 
+mod agents;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};

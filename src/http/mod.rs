@@ -5,15 +5,18 @@
 //! conversation a prompt, the engine's stream an answer. Handlers compute nothing: what takes
 //! longer than half a millisecond leaves the async threads (`prompt`).
 //!
-//! To add a route: a handler in a file of its own and a line in [`router`], under the policy that
-//! it needs. A route without a policy cannot be written.
+//! To add a route: a handler in a file of its own and a line in `routes`, with the policy that it
+//! needs. A route without a policy cannot be written.
 
+mod admin;
+mod agents;
 mod body;
 mod chat;
 mod error;
 mod guard;
 mod health;
 mod hosts;
+mod info;
 mod keys;
 mod limits;
 mod listen;
@@ -21,34 +24,35 @@ mod log;
 mod observe;
 mod prompt;
 mod random;
+mod routes;
 mod sse;
+mod tokens;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
-
 use crate::engine::{self, Engine, Status};
 use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use error::Error;
-use guard::{Door, Gate, Policy};
 use hosts::Hosts;
 use limits::Limits;
 
-pub use keys::{Access, KEY_CHARS_MIN, KeyError, Keys};
+pub use guard::Policy;
+pub use keys::{Access, AdminKey, KEY_CHARS_MIN, KeyError, Keys};
 pub use limits::Rates;
 pub use listen::{bind, serve};
 pub use log::LogControl;
+pub use routes::{ANY, Route, all as routes};
 
 /// How the server conducts itself.
 pub struct Config {
     pub access: Access,
+    /// Opens the administration; without it nobody does.
+    pub admin: Option<AdminKey>,
     /// Host names that requests may be addressed to, with any port; others are refused, so that a
     /// web page cannot reach this server through a name of its own (DNS rebinding).
     pub allowed_hosts: Vec<String>,
@@ -103,6 +107,7 @@ impl Default for Bounds {
 /// What all requests share.
 pub struct App {
     access: Access,
+    admin: Option<AdminKey>,
     hosts: Hosts,
     limits: Limits,
     bounds: Bounds,
@@ -127,6 +132,7 @@ impl App {
     pub fn new(config: Config) -> Arc<App> {
         Arc::new(App {
             access: config.access,
+            admin: config.admin,
             hosts: Hosts::new(config.allowed_hosts),
             limits: Limits::new(config.rates),
             bounds: config.bounds,
@@ -164,32 +170,4 @@ impl App {
             Status::Failed(_) | Status::Stopped => Err(engine::Error::Stopped.into()),
         }
     }
-}
-
-/// All routes, each behind the guard with its policy.
-fn router(app: &Arc<App>, door: Door) -> Router {
-    let health = Router::new()
-        .route("/health", get(health::ok))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/health/startup", get(health::startup))
-        .route("/health/{*other}", get(guard::not_found));
-    let open = Router::new().route("/", get(health::about));
-    let generating = Router::new().route("/v1/chat/completions", post(chat::completions));
-    let keyed = Router::new().route("/metrics", get(observe::metrics));
-    let unknown = Router::new().fallback(guard::not_found);
-    let policies = [
-        (Policy::Health, health),
-        (Policy::Open, open),
-        (Policy::Generating, generating),
-        (Policy::Key, keyed),
-        (Policy::Key, unknown),
-    ];
-    let guarded = policies.map(|(policy, routes)| {
-        let gate = Gate { app: Arc::clone(app), door, policy };
-        routes
-            .method_not_allowed_fallback(guard::method_not_allowed)
-            .layer(from_fn_with_state(gate, guard::guard))
-    });
-    guarded.into_iter().fold(Router::new(), Router::merge).with_state(Arc::clone(app))
 }

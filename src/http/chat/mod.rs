@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
-use super::error::Error;
+use super::error::{Dialect, Error};
 use super::guard::Caller;
 use super::{App, body, prompt, sse};
 use crate::engine::{self, Event, Outcome, Stream};
@@ -34,7 +34,7 @@ pub async fn completions(
         (None, None) => None,
     };
     let serving = app.serving()?;
-    let prompt = prompt::prompt(serving, &namespace, chat.messages).await?;
+    let prompt = prompt::prompt(serving, &namespace, chat.messages, chat.tools).await?;
     let mut stream = serving.engine.submit(engine::Request {
         namespace,
         agent,
@@ -127,7 +127,7 @@ impl Chunks {
                 None => engine::Error::Stopped,
             };
             self.stage = Stage::Ended;
-            return sse::event(&Error::from(error).logged().json());
+            return sse::event(&Error::from(error).logged().json(Dialect::OpenAi));
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::Map;
 use crate::engine::{CHOICES_MAX, Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
 use crate::http::random;
-use crate::text::Message;
+use crate::text::{Message, Tool};
 use crate::types::AgentId;
 
 /// A rendering may take 300,000 steps, which is enough for about three thousand messages.
@@ -133,6 +133,7 @@ enum OneOrMany<T> {
 #[derive(Debug, PartialEq)]
 pub struct Chat {
     pub messages: Vec<Message>,
+    pub tools: Vec<Tool>,
     /// Up to the end of the context if not given, as OpenAI has it.
     pub max_tokens: Option<usize>,
     pub sampling: Sampling,
@@ -167,6 +168,7 @@ impl TryFrom<ChatRequest> for Chat {
             session: session(&request)?,
             stops: stops(request.stop)?,
             messages: messages(request.messages)?,
+            tools: Vec::new(),
         })
     }
 }
