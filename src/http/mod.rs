@@ -8,6 +8,8 @@
 //! To add a route: a handler in a file of its own and a line in `routes`, with the policy that it
 //! needs. A route without a policy cannot be written.
 
+mod admin;
+mod agents;
 mod body;
 mod chat;
 mod completions;
@@ -16,15 +18,19 @@ mod fields;
 mod guard;
 mod health;
 mod hosts;
+mod info;
 mod keys;
 mod limits;
 mod listen;
+mod log;
 mod messages;
+mod observe;
 mod prompt;
 mod random;
 mod report;
 mod routes;
 mod sse;
+mod tokens;
 mod turn;
 mod write_timeout;
 
@@ -33,6 +39,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::engine::{self, Engine, Status};
+use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use error::Error;
@@ -43,6 +50,7 @@ pub use guard::Policy;
 pub use keys::{Access, AdminKey, KEY_CHARS_MIN, KeyError, Keys};
 pub use limits::Rates;
 pub use listen::{bind, serve};
+pub use log::LogControl;
 pub use routes::{ANY, Route, all as routes};
 
 /// How the server conducts itself.
@@ -55,6 +63,9 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     pub rates: Rates,
     pub bounds: Bounds,
+    /// The engine counts in the same.
+    pub metrics: Arc<Metrics>,
+    pub log: LogControl,
 }
 
 /// Every limit of a connection and of a request before it reaches the engine. Tests have shorter
@@ -105,6 +116,8 @@ pub struct App {
     hosts: Hosts,
     limits: Limits,
     bounds: Bounds,
+    metrics: Arc<Metrics>,
+    log: LogControl,
     serving: OnceLock<Arc<Serving>>,
     is_shutting_down: AtomicBool,
     /// Whether the last look at the pool found it nearly exhausted.
@@ -128,6 +141,8 @@ impl App {
             hosts: Hosts::new(config.allowed_hosts),
             limits: Limits::new(config.rates),
             bounds: config.bounds,
+            metrics: config.metrics,
+            log: config.log,
             serving: OnceLock::new(),
             is_shutting_down: AtomicBool::new(false),
             was_near_exhaustion: AtomicBool::new(false),
@@ -143,6 +158,11 @@ impl App {
     /// From here on the server is not ready. It serves until its engine refuses.
     pub fn start_shutting_down(&self) {
         self.is_shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Changes what is logged from here on, or says what is wrong with the filter.
+    pub fn set_log_level(&self, filter: &str) -> Result<(), String> {
+        self.log.set_level(filter)
     }
 
     /// Refuses what the engine would refuse anyway, before any work is done for it.

@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, chat, completions, health, messages};
+use super::{App, admin, agents, chat, completions, health, info, messages, observe, tokens};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
@@ -32,6 +32,7 @@ pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
         GET.at("/", Open, health::about),
+        GET.at("/metrics", Key, observe::metrics),
         GET.at("/health", Health, health::ok),
         GET.at("/health/live", Health, health::live),
         GET.at("/health/ready", Health, health::ready),
@@ -41,6 +42,21 @@ pub fn all() -> Vec<Route> {
         POST.at("/v1/completions", Generating, completions::completions),
         POST.at("/v1/messages", Generating, messages::create),
         POST.at("/v1/messages/count_tokens", Key, messages::count_tokens),
+        GET.at("/v1/models", Key, info::models),
+        GET.at("/v1/models/{*id}", Key, info::model),
+        GET.at("/v1/agents", Key, agents::list),
+        POST.at("/v1/agents", Key, agents::create),
+        GET.at("/v1/agents/{id}", Key, agents::show),
+        DELETE.at("/v1/agents/{id}", Key, agents::remove),
+        POST.at("/v1/agents/{id}/generate", Generating, agents::generate),
+        POST.at("/v1/agents/{id}/fork", Key, agents::fork),
+        POST.at("/tokenize", Key, tokens::tokenize),
+        POST.at("/detokenize", Key, tokens::detokenize),
+        POST.at("/apply-template", Key, tokens::apply_template),
+        POST.at("/admin/evict", Admin, admin::evict),
+        POST.at("/admin/drain", Admin, admin::drain),
+        GET.at("/admin/stats", Admin, admin::stats),
+        PUT.at("/admin/log-level", Admin, admin::log_level),
         unknown("/admin/{*other}", Admin),
     ]
 }
@@ -77,6 +93,8 @@ struct Method(&'static str, MethodFilter);
 
 const GET: Method = Method("GET", MethodFilter::GET);
 const POST: Method = Method("POST", MethodFilter::POST);
+const PUT: Method = Method("PUT", MethodFilter::PUT);
+const DELETE: Method = Method("DELETE", MethodFilter::DELETE);
 
 impl Method {
     fn at<H, T>(self, path: &'static str, policy: Policy, handler: H) -> Route

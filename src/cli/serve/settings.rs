@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Arguments;
@@ -11,7 +12,7 @@ use crate::cli::memory;
 use crate::cli::output::Failure;
 use crate::config;
 use crate::engine;
-use crate::http::{Access, AdminKey, Bounds, KEY_CHARS_MIN, KeyError, Keys, Rates};
+use crate::http::{Access, AdminKey, Bounds, KEY_CHARS_MIN, KeyError, Keys, LogControl, Rates};
 
 /// Never a flag: other users see a program's arguments.
 const KEYS_VARIABLE: &str = "SEMANTIC_API_KEYS";
@@ -121,6 +122,8 @@ pub fn settings(arguments: &Arguments, defaults: &config::Serve) -> Result<Setti
             global: flags.rate_limit_global.or(defaults.rate_limit_global).unwrap_or(RATE_GLOBAL),
         },
         bounds: Bounds::default(),
+        metrics: Arc::default(),
+        log: LogControl::default(),
     };
     Ok(Settings { address, http, engine, compute, times })
 }

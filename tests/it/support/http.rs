@@ -2,7 +2,9 @@
 //! is really sent.
 
 use semantic::engine::{self, Engine};
-use semantic::http::{Access, AdminKey, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
+use semantic::http::{
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Rates, Serving, bind, serve,
+};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
 use semantic::text::{ChatTemplate, Special, Tokenizer};
@@ -105,6 +107,8 @@ impl Server {
             admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
             rates: setup.rates,
             bounds: setup.bounds,
+            metrics: Arc::clone(&setup.engine.metrics),
+            log: LogControl::default(),
         });
         let (load_gate, gate) = mpsc::channel::<()>();
         let model = Paced {
