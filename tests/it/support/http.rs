@@ -2,7 +2,9 @@
 //! is really sent.
 
 use semantic::engine::{self, Engine};
-use semantic::http::{Access, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
+use semantic::http::{
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Rates, Serving, bind, serve,
+};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
 use semantic::text::{ChatTemplate, Special, Tokenizer};
@@ -26,6 +28,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 /// What a test says about its server.
 pub struct Setup {
     pub keys: Option<&'static str>,
+    pub admin_key: Option<&'static str>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -56,6 +59,7 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             keys: None,
+            admin_key: None,
             rates: Rates { agent: 0, global: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
@@ -100,8 +104,11 @@ impl Server {
         let app = App::new(Config {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
+            admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
             rates: setup.rates,
             bounds: setup.bounds,
+            metrics: Arc::clone(&setup.engine.metrics),
+            log: LogControl::default(),
         });
         let (load_gate, gate) = mpsc::channel::<()>();
         let model = Paced {
