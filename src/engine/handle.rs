@@ -219,10 +219,10 @@ impl Engine {
         self.shared.spec.get()
     }
 
-    /// The ids that replies with this text (outer white space aside) were generated as, latest
-    /// first: what a chat's prompt is made with.
-    pub fn known_replies(&self, namespace: &Namespace, text: &str) -> Vec<Arc<[TokenId]>> {
-        self.shared.replies().known(namespace, text)
+    /// The ids that replies with this key were generated as, latest first: what a chat's prompt is
+    /// made with.
+    pub fn known_replies(&self, namespace: &Namespace, key: &str) -> Vec<Arc<[TokenId]>> {
+        self.shared.replies().known(namespace, key)
     }
 
     /// From the instant of the call new requests are refused. Waits until everything accepted
