@@ -9,10 +9,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::limits::Limit;
 use crate::{engine, text};
 
 /// When to come back if only the engine's queue is full: a request or two will have ended.
@@ -35,8 +36,8 @@ pub enum Error {
     NotAdmin,
     #[error("this server has no admin key; SEMANTIC_ADMIN_KEY sets it")]
     NoAdminKey,
-    #[error("too many requests {scope}; try again in {} s", .retry_after.as_secs())]
-    RateLimited { scope: &'static str, retry_after: Duration },
+    #[error("too many {}; try again in {} s", .limit.what(), .retry_after.as_secs())]
+    RateLimited { limit: Limit, retry_after: Duration },
     #[error("there is no such route")]
     NotFound,
     #[error("this route does not take {method}")]
@@ -337,6 +338,20 @@ pub fn render(response: &mut Response, dialect: Dialect, request_id: &str) {
     let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else { return };
     *response.body_mut() = Body::from(error.body(dialect, Some(request_id)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+}
+
+/// That something was done about which there is nothing to say: 204.
+pub enum Done {
+    /// A browser has heard what its page may do.
+    Permitted(HeaderMap),
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        match self {
+            Done::Permitted(headers) => (StatusCode::NO_CONTENT, headers).into_response(),
+        }
+    }
 }
 
 /// A probe's answer.

@@ -3,7 +3,7 @@
 
 use semantic::engine::{self, Engine};
 use semantic::http::{
-    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Rates, Serving, bind, serve,
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Origin, Rates, Serving, bind, serve,
 };
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
@@ -29,6 +29,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 pub struct Setup {
     pub keys: Option<&'static str>,
     pub admin_key: Option<&'static str>,
+    pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -60,7 +61,8 @@ impl Default for Setup {
         Setup {
             keys: None,
             admin_key: None,
-            rates: Rates { agent: 0, global: 0 },
+            cors_origins: Vec::new(),
+            rates: Rates { agent: 0, global: 0, failed_keys: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
             engine: engine::Config::default(),
@@ -105,6 +107,7 @@ impl Server {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
             admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
+            cors_origins: setup.cors_origins,
             rates: setup.rates,
             bounds: setup.bounds,
             metrics: Arc::clone(&setup.engine.metrics),
