@@ -12,6 +12,7 @@
 //! | room | what it is for | it alone names |
 //! | --- | --- | --- |
 //! | [`types`] | nouns that several rooms share | |
+//! | [`metrics`] | what is counted and timed, as Prometheus reads it | `prometheus` |
 //! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, why two prompts part, stop sequences | `tokenizers`, `minijinja` |
 //! | [`model`] | finding and reading model files, what makes two KV caches fit, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`store`] | what agents leave, on disk: saved so that no crash loses it, verified before it is used | `blake3` |
@@ -21,7 +22,7 @@
 //! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
 //!
 //! A room imports only rooms above it in this table (`text`, `model` and `store` do not import each
-//! other, `config` imports none); `tests/it/tidy.rs` holds that and the last column.
+//! other, nor `metrics`; `config` imports none); `tests/it/tidy.rs` holds that and the last column.
 //!
 //! The engine decides without a model and without a clock (`engine/scheduler`, `engine/agents.rs`,
 //! `engine/pool.rs` and their like); `engine/worker` takes its decisions to the model, on the one
@@ -48,6 +49,8 @@
 //! file in `cli/bench` and one line in its table.
 
 pub mod types;
+
+pub mod metrics;
 
 pub mod text;
 

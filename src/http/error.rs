@@ -62,6 +62,9 @@ pub enum Error {
     Prompt(#[from] text::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    /// Of a prompt that came in this field.
+    #[error("{error}")]
+    Unservable { error: engine::Error, field: &'static str },
     #[error("the handler panicked")]
     Panicked,
 }
@@ -94,6 +97,7 @@ impl Error {
                 let param = match self {
                     Error::Invalid { param, .. } => param.as_deref(),
                     Error::Engine(error) => engine_param(error),
+                    Error::Unservable { field, .. } => Some(*field),
                     _ => None,
                 };
                 let kind = kind.for_openai();
@@ -156,7 +160,7 @@ impl Error {
             Error::BodyCut => Described::new(S::BAD_REQUEST, Kind::InvalidRequest).closing(),
             Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
             Error::Prompt(error) => describe_text(error),
-            Error::Engine(error) => describe_engine(error),
+            Error::Engine(error) | Error::Unservable { error, .. } => describe_engine(error),
             Error::Panicked => Described::internal(),
         }
     }
@@ -212,7 +216,6 @@ fn engine_param(error: &engine::Error) -> Option<&'static str> {
         engine::Error::NoTokensWanted => Some("max_tokens"),
         engine::Error::Choices { .. } => Some("n"),
         engine::Error::Logprobs { .. } => Some("top_logprobs"),
-        engine::Error::EmptyPrompt | engine::Error::PromptTooLong { .. } => Some("messages"),
         _ => None,
     }
 }

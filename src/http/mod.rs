@@ -12,8 +12,10 @@ mod admin;
 mod agents;
 mod body;
 mod chat;
+mod completions;
 mod cors;
 mod error;
+mod fields;
 mod gcra;
 mod guard;
 mod guesses;
@@ -23,11 +25,16 @@ mod info;
 mod keys;
 mod limits;
 mod listen;
+mod log;
+mod messages;
+mod observe;
 mod prompt;
 mod random;
+mod report;
 mod routes;
 mod sse;
 mod tokens;
+mod turn;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +42,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::engine::{self, Engine, Status};
+use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use cors::Cors;
@@ -48,6 +56,7 @@ pub use guard::Policy;
 pub use keys::{Access, AdminKey, Grant, KEY_CHARS_MIN, KeyDigest, KeyError, KeyRates, Keys};
 pub use limits::Rates;
 pub use listen::{bind, serve};
+pub use log::LogControl;
 pub use routes::{ANY, Route, all as routes};
 
 /// How the server conducts itself.
@@ -62,6 +71,9 @@ pub struct Config {
     pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
+    /// The engine counts in the same.
+    pub metrics: Arc<Metrics>,
+    pub log: LogControl,
 }
 
 /// Every limit of a connection and of a request before it reaches the engine. Tests have shorter
@@ -114,6 +126,8 @@ pub struct App {
     guesses: Guesses,
     limits: Limits,
     bounds: Bounds,
+    metrics: Arc<Metrics>,
+    log: LogControl,
     serving: OnceLock<Arc<Serving>>,
     is_shutting_down: AtomicBool,
     /// Whether the last look at the pool found it nearly exhausted.
@@ -139,6 +153,8 @@ impl App {
             hosts: Hosts::new(config.allowed_hosts),
             cors: Cors::new(config.cors_origins),
             bounds: config.bounds,
+            metrics: config.metrics,
+            log: config.log,
             serving: OnceLock::new(),
             is_shutting_down: AtomicBool::new(false),
             was_near_exhaustion: AtomicBool::new(false),
@@ -154,6 +170,11 @@ impl App {
     /// From here on the server is not ready. It serves until its engine refuses.
     pub fn start_shutting_down(&self) {
         self.is_shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Changes what is logged from here on, or says what is wrong with the filter.
+    pub fn set_log_level(&self, filter: &str) -> Result<(), String> {
+        self.log.set_level(filter)
     }
 
     /// Refuses what the engine would refuse anyway, before any work is done for it.

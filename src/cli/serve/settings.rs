@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Arguments;
@@ -13,7 +14,8 @@ use crate::cli::output::Failure;
 use crate::cli::{Context, memory};
 use crate::config;
 use crate::engine;
-use crate::http::{Access, AdminKey, Bounds, Origin, Rates};
+use crate::http::{Access, AdminKey, Bounds, LogControl, Origin, Rates};
+use crate::metrics::Metrics;
 
 const HOST: &str = "127.0.0.1";
 const PORT: u16 = 8000;
@@ -103,7 +105,7 @@ pub struct Settings {
 
 impl Settings {
     /// The server's part.
-    pub fn http(self, access: Access) -> crate::http::Config {
+    pub fn http(self, access: Access, metrics: Arc<Metrics>) -> crate::http::Config {
         crate::http::Config {
             access,
             admin: self.admin,
@@ -111,6 +113,8 @@ impl Settings {
             cors_origins: self.cors_origins,
             rates: self.rates,
             bounds: Bounds::default(),
+            metrics,
+            log: LogControl::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use semantic::engine::{self, Engine};
 use semantic::http::{
-    Access, AdminKey, App, Bounds, Config, Keys, Origin, Rates, Serving, bind, serve,
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Origin, Rates, Serving, bind, serve,
 };
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
@@ -110,6 +110,8 @@ impl Server {
             cors_origins: setup.cors_origins,
             rates: setup.rates,
             bounds: setup.bounds,
+            metrics: Arc::clone(&setup.engine.metrics),
+            log: LogControl::default(),
         });
         let (load_gate, gate) = mpsc::channel::<()>();
         let model = Paced {
@@ -167,6 +169,18 @@ impl Server {
 
     pub fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("there is a model")
+    }
+
+    /// The ids of a text that no template has seen.
+    pub fn encode_raw(&self, prompt: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode_raw(prompt).expect("ids")
+    }
+
+    /// The ids of a text that a template has made.
+    pub fn encode(&self, rendered: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode(rendered, Special::Parse).expect("ids")
     }
 
     pub fn connect(&self) -> Client {
@@ -282,6 +296,10 @@ impl Script {
 
     /// What comes after these tokens, unless all has been said.
     fn next(&mut self, mut read: Vec<TokenId>) -> Option<TokenId> {
+        // The engine warms up with these; nobody has asked yet.
+        if read.iter().all(|token| *token == TokenId(0)) {
+            return None;
+        }
         let (reply, said) = self.under_way.get(&read).copied().unwrap_or_else(|| {
             self.next += 1;
             (self.next - 1, 0)
