@@ -26,7 +26,7 @@ fn levels(stats: &Stats) -> Levels {
         blocks_free: stats.blocks_free,
         blocks_used: stats.blocks_used,
         blocks_evictable: stats.blocks_evictable,
-        agents_hot: stats.agents,
-        agents_warm: 0,
+        agents_hot: stats.agents_hot,
+        agents_warm: stats.agents.saturating_sub(stats.agents_hot),
     }
 }
