@@ -13,10 +13,14 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::metrics::labels::Limit;
 use crate::{engine, text};
 
 /// When to come back if only the engine's queue is full: a request or two will have ended.
 const RETRY_FULL: Duration = Duration::from_secs(1);
+/// What is counted and logged in place of a status where nobody was left to hear one; the number
+/// is nginx's.
+pub const CLIENT_LEFT: u16 = 499;
 /// When to come back if the server starts, ends or cannot keep up: another may have taken over.
 const RETRY_LATER: Duration = Duration::from_secs(5);
 
@@ -74,6 +78,20 @@ impl Error {
     /// The error as JSON, for a stream that has begun.
     pub fn json(&self, dialect: Dialect) -> String {
         self.body(dialect, None)
+    }
+
+    /// One word for programs, where there is one.
+    pub fn code(&self) -> Option<&'static str> {
+        self.describe().code
+    }
+
+    /// Whose limit the request was over, if that is why it was refused.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Error::RateLimited { scope: "of this agent", .. } => Some(Limit::Agent),
+            Error::RateLimited { .. } => Some(Limit::Global),
+            _ => None,
+        }
     }
 
     /// Tells the log what the client does not hear.

@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::error::{self, Dialect, Error};
+use super::observe::Watched;
 use super::{App, body, random};
 use crate::types::{AgentId, Namespace};
 
@@ -75,31 +76,28 @@ pub struct Caller {
 pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let peer = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.0));
+    let path = request.uri().path().to_owned();
+    let watched = Watched::begin(&gate, &request, id.as_str());
+    let span = watched.span();
     let mut response = match gate.admit(&request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            let span = tracing::info_span!("request", id = %id.as_str());
-            let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind();
-            answer.await.unwrap_or_else(|_| Error::Panicked.into_response())
+            let answer = next.run(request).instrument(span.clone());
+            let answer = AssertUnwindSafe(answer).catch_unwind().await;
+            answer.unwrap_or_else(|_| span.in_scope(|| Error::Panicked.into_response()))
         }
         Err(refusal) => {
             body::discard(request, &gate.app.bounds);
-            refusal.into_response()
+            span.in_scope(|| refusal.into_response())
         }
     };
+    watched.look(&response);
     error::render(&mut response, Dialect::of(&path), id.as_str());
     let elapsed_ms = started.elapsed().as_micros() as f64 / 1e3;
-    if gate.policy != Policy::Health {
-        let (id, status) = (id.as_str(), response.status().as_u16());
-        let route = gate.path;
-        tracing::info!(%id, %method, path, route, peer, status, elapsed_ms, "request answered");
-    }
     let time = HeaderValue::try_from(format!("{elapsed_ms:.3}ms")).expect("digits and a point");
     response.headers_mut().insert(REQUEST_ID, id.0);
     response.headers_mut().insert(RESPONSE_TIME, time);
-    response
+    watched.answered(response)
 }
 
 /// The answer to every path that is no route.

@@ -25,8 +25,10 @@ mod observe;
 mod prompt;
 mod random;
 mod routes;
+mod scrape;
 mod sse;
 mod tokens;
+mod traceparent;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
