@@ -14,11 +14,13 @@ mod golden;
 mod http;
 mod invariance;
 mod kv;
+mod logging;
 #[cfg(target_os = "linux")]
 mod memory;
 mod native;
 mod promise;
 mod remembering;
+mod seeing;
 mod serve;
 mod simulation;
 mod source;

@@ -65,6 +65,11 @@ impl Process {
         found.expect("it was waited for")
     }
 
+    /// All that it has said so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("the text").clone()
+    }
+
     pub fn id(&self) -> u32 {
         self.child.as_ref().expect("it has not ended").id()
     }
