@@ -174,10 +174,12 @@ impl HttpBody for WatchedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let WatchedBody { body, seen } = &mut *self;
+        let _inside = seen.span.enter();
+        let polled = Pin::new(&mut *body).poll_frame(context);
         // Of a body whose length is known, nobody asks for what comes after it.
-        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.seen.is_complete = true;
+        if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
+            seen.is_complete = true;
         }
         polled
     }
