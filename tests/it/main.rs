@@ -15,12 +15,14 @@ mod golden;
 mod http;
 mod invariance;
 mod kv;
+mod logging;
 #[cfg(target_os = "linux")]
 mod memory;
 mod messages;
 mod native;
 mod promise;
 mod remembering;
+mod seeing;
 mod serve;
 mod simulation;
 mod source;

@@ -4,6 +4,7 @@
 //! does the reading and writing as arguments, so that a simulation runs the same code.
 
 pub mod io;
+mod observer;
 pub(super) mod outbox;
 mod restorer;
 mod saver;
@@ -18,10 +19,13 @@ use super::error::Error;
 use super::handle::Evicted;
 use super::pace::Shape;
 use super::scheduler::{Copy, PlannedRow, Scheduler, Work};
+use crate::metrics::Metrics;
+use crate::metrics::labels::Tier;
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
 use crate::store::{KvModel, Store};
 use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 use io::{Done, Io};
+use observer::Observer;
 use restorer::Restorer;
 use saver::Saver;
 
@@ -47,6 +51,10 @@ pub struct Worker {
     pub scheduler: Scheduler,
     model: Box<dyn Model>,
     keeper: Option<Keeper>,
+    pub(super) observer: Observer,
+    metrics: Arc<Metrics>,
+    /// Evictions that the metrics have.
+    evictions: u64,
     panics: Vec<Instant>,
 }
 
@@ -82,7 +90,19 @@ enum Failure {
 
 impl Worker {
     pub fn new(scheduler: Scheduler, model: Box<dyn Model>, keeper: Option<Keeper>) -> Worker {
-        Worker { scheduler, model, keeper, panics: Vec::new() }
+        let metrics: Arc<Metrics> = Arc::default();
+        let observer = Observer::new(Arc::clone(&metrics));
+        Worker { scheduler, model, keeper, observer, metrics, evictions: 0, panics: Vec::new() }
+    }
+
+    /// Counts there what is done from now on.
+    pub fn with_metrics(mut self, metrics: &Arc<Metrics>) -> Worker {
+        self.metrics = Arc::clone(metrics);
+        self.observer = Observer::new(Arc::clone(metrics));
+        if let Some(Keeper { saver: Some(saver), .. }) = &mut self.keeper {
+            saver.count_in(metrics);
+        }
+        self
     }
 
     /// Takes what the store has done, lets requests in, computes one step, saves a little.
@@ -96,11 +116,13 @@ impl Worker {
             match work {
                 Work::Copy(copy) => self.copy(&copy, &mut broken),
                 Work::Restore(restore) => {
+                    self.observer.restoring(restore.order.request, clock.now());
                     let keeper = self.keeper.as_mut().expect("warm heads come from a store");
                     keeper.restorer.begin(restore, &mut *keeper.io);
                 }
             }
         }
+        self.look();
         let rows = self.scheduler.rows();
         if !rows.is_empty() {
             is_busy = true;
@@ -113,8 +135,19 @@ impl Worker {
         Ok(is_busy)
     }
 
+    /// Counts what was decided.
+    fn look(&mut self) {
+        for (request, parting) in self.scheduler.take_partings() {
+            self.observer.parting(request, &parting, self.scheduler.tokenizer());
+        }
+        let evictions = self.scheduler.evictions();
+        self.metrics.cache.evicted(Tier::Hot, evictions - self.evictions);
+        self.evictions = evictions;
+    }
+
     fn take_done(&mut self, now: Instant) -> bool {
         let Some(Keeper { saver, restorer, io }) = &mut self.keeper else { return false };
+        let observer = &self.observer;
         let done = io.take_done();
         let is_busy = !done.is_empty();
         for done in done {
@@ -136,7 +169,8 @@ impl Worker {
                 }
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
-                    restorer.arrived(read, &mut self.scheduler, &mut *self.model, &mut **io, now);
+                    let (scheduler, model) = (&mut self.scheduler, &mut *self.model);
+                    restorer.arrived(read, scheduler, model, &mut **io, observer, now);
                 }
             }
         }
@@ -187,6 +221,7 @@ impl Worker {
                 // Choosing the tokens belongs to a step's time.
                 let took = clock.now().saturating_duration_since(started);
                 self.scheduler.observe(&shape, took);
+                self.metrics.steps.stepped(rows.len(), took);
                 Ok(())
             }
             Err(failure) if rows.len() == 1 => self.blame(&rows[0], failure, ended),
@@ -212,7 +247,10 @@ impl Worker {
 
     fn blame(&mut self, row: &PlannedRow, failure: Failure, now: Instant) -> Result<(), Fatal> {
         let reason = failure.to_string();
-        tracing::error!(request = row.order.request.0, reason, "the model failed a request");
+        let request = row.order.request;
+        self.observer.in_scope(request, || {
+            tracing::error!(request = request.0, reason, "the model failed a request");
+        });
         self.scheduler.fail(row.order.request, Error::Model(reason));
         if matches!(failure, Failure::Panicked) {
             self.panics.retain(|at| now.saturating_duration_since(*at) < PANIC_WINDOW);
