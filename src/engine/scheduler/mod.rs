@@ -9,6 +9,7 @@
 
 mod admission;
 mod ending;
+mod named;
 mod progress;
 mod share;
 mod ticket;

@@ -4,6 +4,7 @@
 //! does the reading and writing as arguments, so that a simulation runs the same code.
 
 pub mod io;
+pub mod operations;
 pub(super) mod outbox;
 mod restorer;
 mod saver;
@@ -22,6 +23,7 @@ use crate::model::{self, Batch, Logits, Model, Row, Wanted};
 use crate::store::{KvModel, Store};
 use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 use io::{Done, Io};
+use operations::Operations;
 use restorer::Restorer;
 use saver::Saver;
 
@@ -47,11 +49,13 @@ pub struct Worker {
     pub scheduler: Scheduler,
     model: Box<dyn Model>,
     keeper: Option<Keeper>,
+    operations: Operations,
     panics: Vec<Instant>,
 }
 
 /// What saves and restores.
 pub struct Keeper {
+    store: Arc<Store>,
     /// None if the store is only read.
     saver: Option<Saver>,
     restorer: Restorer,
@@ -61,8 +65,8 @@ pub struct Keeper {
 impl Keeper {
     pub fn new(store: Arc<Store>, model: Arc<KvModel>, io: Box<dyn Io>) -> Keeper {
         let restorer = Restorer::new(model.kv_bytes(BLOCK_TOKENS));
-        let saver = (!store.is_read_only()).then(|| Saver::new(store, model));
-        Keeper { saver, restorer, io }
+        let saver = (!store.is_read_only()).then(|| Saver::new(Arc::clone(&store), model));
+        Keeper { store, saver, restorer, io }
     }
 }
 
@@ -82,7 +86,8 @@ enum Failure {
 
 impl Worker {
     pub fn new(scheduler: Scheduler, model: Box<dyn Model>, keeper: Option<Keeper>) -> Worker {
-        Worker { scheduler, model, keeper, panics: Vec::new() }
+        let operations = Operations::default();
+        Worker { scheduler, model, keeper, operations, panics: Vec::new() }
     }
 
     /// Takes what the store has done, lets requests in, computes one step, saves a little.
@@ -110,14 +115,16 @@ impl Worker {
         is_busy |= self.save(now, !rows.is_empty());
         let saver = self.keeper.as_ref().and_then(|keeper| keeper.saver.as_ref());
         self.scheduler.end_late(now, |head| saver.is_some_and(|saver| saver.is_pending(head)));
+        self.settle_operations(now);
         Ok(is_busy)
     }
 
     fn take_done(&mut self, now: Instant) -> bool {
-        let Some(Keeper { saver, restorer, io }) = &mut self.keeper else { return false };
-        let done = io.take_done();
-        let is_busy = !done.is_empty();
-        for done in done {
+        let Some(Keeper { io, .. }) = &mut self.keeper else { return false };
+        let all_done = io.take_done();
+        let is_busy = !all_done.is_empty();
+        for done in all_done {
+            let Some(Keeper { saver, restorer, io, .. }) = &mut self.keeper else { break };
             match done {
                 Done::Committed { save, result } => {
                     if let Some(saver) = saver {
@@ -134,6 +141,8 @@ impl Worker {
                         saver.not_written(block);
                     }
                 }
+                Done::Removed { job, result } => self.removed(job, result),
+                Done::Forked { job, result } => self.forked(job, result),
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
                     restorer.arrived(read, &mut self.scheduler, &mut *self.model, &mut **io, now);
