@@ -16,6 +16,7 @@ use super::worker::outbox::STREAM_ITEMS_MAX;
 use super::worker::thread::{self as engine_thread, Command, Setup, Shared, Submission};
 use super::worker::watchdog::PATIENCE_MIN;
 use super::{DrainError, Error, Item, Request};
+use crate::metrics::Metrics;
 use crate::model::{Model, Spec};
 use crate::store::Store;
 use crate::text::Tokenizer;
@@ -38,6 +39,8 @@ pub struct Config {
     pub step_patience: Duration,
     /// Tells the automatic agents of this process from those of others, e.g. the time.
     pub instance: u64,
+    /// Where it counts what it does.
+    pub metrics: Arc<Metrics>,
     /// Hears why the engine cannot go on, from a thread of the engine's. A server ends its
     /// process here.
     pub on_fatal: Box<dyn Fn(&str) + Send + Sync>,
@@ -54,6 +57,7 @@ impl Default for Config {
             queue_time: Duration::from_secs(120),
             step_patience: PATIENCE_MIN,
             instance: 0,
+            metrics: Arc::default(),
             on_fatal: Box::new(|_| ()),
         }
     }

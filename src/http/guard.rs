@@ -4,6 +4,7 @@
 //! too. Then, in this order: health, the host, the key, the rate limits. The body is not read
 //! before all of them agree.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
-use super::error::Error;
+use super::error::{self, Dialect, Error};
 use super::{App, body, random};
 use crate::types::{AgentId, Namespace};
 
@@ -32,7 +33,13 @@ pub struct Gate {
     pub app: Arc<App>,
     pub door: Door,
     pub policy: Policy,
+    /// With `{names}` in place of what varies.
+    pub path: &'static str,
 }
+
+/// Where a connection comes from: the socket's own word, which no header can change.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// How a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +60,7 @@ pub enum Policy {
     Key,
     /// And that the rate limits allow it.
     Generating,
-    /// The key of who runs the server.
+    /// The administrator's key, which is another one.
     Admin,
 }
 
@@ -69,6 +76,7 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
     let started = Instant::now();
     let id = request_id(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let peer = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.0));
     let mut response = match gate.admit(&request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -81,10 +89,12 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
             refusal.into_response()
         }
     };
+    error::render(&mut response, Dialect::of(&path), id.as_str());
     let elapsed_ms = started.elapsed().as_micros() as f64 / 1e3;
     if gate.policy != Policy::Health {
         let (id, status) = (id.as_str(), response.status().as_u16());
-        tracing::info!(%id, %method, path, status, elapsed_ms, "request answered");
+        let route = gate.path;
+        tracing::info!(%id, %method, path, route, peer, status, elapsed_ms, "request answered");
     }
     let time = HeaderValue::try_from(format!("{elapsed_ms:.3}ms")).expect("digits and a point");
     response.headers_mut().insert(REQUEST_ID, id.0);
@@ -119,6 +129,13 @@ impl Gate {
         let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
         if self.policy == Policy::Open && is_reading {
             return Ok(nobody);
+        }
+        if self.policy == Policy::Admin {
+            let admin = self.app.admin.as_ref().ok_or(Error::NoAdminKey)?;
+            return match admin.is_in(headers) {
+                true => Ok(nobody),
+                false => Err(Error::NotAdmin),
+            };
         }
         let namespace = self.app.access.namespace(headers).ok_or(Error::Unauthorized)?;
         let caller = Caller { namespace, agent: named_agent(headers)? };

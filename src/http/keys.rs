@@ -40,6 +40,22 @@ pub enum KeyError {
     Unprintable { place: usize },
 }
 
+/// The key of the administration, of which only the digest is kept.
+pub struct AdminKey([u8; 32]);
+
+impl AdminKey {
+    pub fn new(text: &str) -> Result<AdminKey, KeyError> {
+        check(text, 1).map(|()| AdminKey(digest(text.as_bytes())))
+    }
+
+    /// Whether these headers have it, as `X-Admin-Key` or as a bearer.
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        let own = headers.get("x-admin-key").map(|value| value.as_bytes().trim_ascii());
+        let mut presented = bearer(headers).into_iter().chain(own);
+        presented.any(|key| self.0.ct_eq(&digest(key)).into())
+    }
+}
+
 impl Access {
     /// What the sender of these headers may see; `None` without a valid key.
     pub fn namespace(&self, headers: &HeaderMap) -> Option<Namespace> {
@@ -56,13 +72,7 @@ impl Keys {
         let mut keys = Vec::new();
         let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
         for (index, text) in texts.enumerate() {
-            let place = index + 1;
-            if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(KeyError::Unprintable { place });
-            }
-            if text.len() < KEY_CHARS_MIN {
-                return Err(KeyError::TooShort { place, chars: text.len() });
-            }
+            check(text, index + 1)?;
             keys.push(Key::new(text));
         }
         match keys.is_empty() {
@@ -73,7 +83,7 @@ impl Keys {
 
     /// Takes as long for every key that is presented: all digests are compared, each whole.
     fn namespace(&self, presented: &[u8]) -> Option<Namespace> {
-        let digest: [u8; 32] = Sha256::digest(presented).into();
+        let digest = digest(presented);
         let mut found = None;
         for key in &self.0 {
             if bool::from(key.digest.ct_eq(&digest)) {
@@ -86,7 +96,7 @@ impl Keys {
 
 impl Key {
     fn new(text: &str) -> Key {
-        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        let digest = digest(text.as_bytes());
         let hex: String =
             digest[..NAMESPACE_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
         Key { digest, namespace: Namespace::new(&format!("key-{hex}")) }
@@ -99,15 +109,33 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The keys in a request's headers. An `Authorization` of another scheme is a proxy's business.
+/// The key at this place of a list, from 1.
+fn check(text: &str, place: usize) -> Result<(), KeyError> {
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(KeyError::Unprintable { place });
+    }
+    match text.len() < KEY_CHARS_MIN {
+        true => Err(KeyError::TooShort { place, chars: text.len() }),
+        false => Ok(()),
+    }
+}
+
+fn digest(key: &[u8]) -> [u8; 32] {
+    Sha256::digest(key).into()
+}
+
+/// The keys in a request's headers.
 fn presented(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
-        // RFC 9110, 11.1: the name of a scheme is case-insensitive.
-        let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-    });
     let own = headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii());
-    bearer.into_iter().chain(own)
+    bearer(headers).into_iter().chain(own)
+}
+
+/// An `Authorization` of another scheme is a proxy's business.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    // RFC 9110, 11.1: the name of a scheme is case-insensitive.
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 #[cfg(test)]

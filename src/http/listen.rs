@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::guard::Door;
+use super::guard::{Door, Peer};
+use super::routes::router;
 use super::write_timeout::WriteTimeout;
-use super::{App, Bounds, router};
+use super::{App, Bounds};
 
 /// Connections that the system holds until they are accepted: what `listen` uses elsewhere.
 const BACKLOG: u32 = 1024;
@@ -64,7 +66,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
             // Forgets those that have ended.
             Some(_) = connections.join_next() => (),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => match doors.enter() {
+                Ok((stream, address)) => match doors.enter(Peer(address.ip())) {
                     Some(entry) => {
                         connections.spawn(serve_connection(stream, entry, bounds.clone(), closing.clone()));
                     }
@@ -98,6 +100,7 @@ struct Doors {
 /// A connection's place among the others, given back when it ends.
 struct Entry {
     door: Door,
+    peer: Peer,
     router: Router,
     _place: OwnedSemaphorePermit,
 }
@@ -112,10 +115,10 @@ impl Doors {
         }
     }
 
-    fn enter(&self) -> Option<Entry> {
+    fn enter(&self, peer: Peer) -> Option<Entry> {
         let enter = |door, places: &Arc<Semaphore>, router: &Router| {
             let place = Arc::clone(places).try_acquire_owned().ok()?;
-            Some(Entry { door, router: router.clone(), _place: place })
+            Some(Entry { door, peer, router: router.clone(), _place: place })
         };
         enter(Door::Main, &self.main, &self.main_router)
             .or_else(|| enter(Door::Spare, &self.spare, &self.spare_router))
@@ -135,7 +138,11 @@ async fn serve_connection(
         return;
     }
     let io = TokioIo::new(WriteTimeout::new(stream, bounds.write_timeout));
-    let service = TowerToHyperService::new(entry.router);
+    let router = TowerToHyperService::new(entry.router);
+    let service = service_fn(|mut request| {
+        request.extensions_mut().insert(entry.peer);
+        router.call(request)
+    });
     let mut connection = pin!(builder(entry.door, &bounds).serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -5,14 +5,15 @@
 //! conversation a prompt, the engine's stream an answer. Handlers compute nothing: what takes
 //! longer than half a millisecond leaves the async threads (`prompt`).
 //!
-//! To add a route: a handler in a file of its own and a line in [`router`], under the policy that
-//! it needs. A route without a policy cannot be written.
+//! To add a route: a handler in a file of its own and a line in `routes`, with the policy that it
+//! needs. A route without a policy cannot be written.
 
 mod admin;
 mod agents;
 mod body;
 mod chat;
 mod error;
+mod fields;
 mod guard;
 mod health;
 mod hosts;
@@ -20,40 +21,49 @@ mod info;
 mod keys;
 mod limits;
 mod listen;
+mod log;
+mod observe;
 mod prompt;
 mod random;
+mod report;
+mod routes;
 mod sse;
 mod tokens;
+mod turn;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
-
 use crate::engine::{self, Engine, Status};
+use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Tokenizer};
 
 use error::Error;
-use guard::{Door, Gate, Policy};
 use hosts::Hosts;
 use limits::Limits;
 
-pub use keys::{Access, KEY_CHARS_MIN, KeyError, Keys};
+pub use guard::Policy;
+pub use keys::{Access, AdminKey, KEY_CHARS_MIN, KeyError, Keys};
 pub use limits::Rates;
 pub use listen::{bind, serve};
+pub use log::LogControl;
+pub use routes::{ANY, Route, all as routes};
 
 /// How the server conducts itself.
 pub struct Config {
     pub access: Access,
+    /// Opens the administration; without it nobody does.
+    pub admin: Option<AdminKey>,
     /// Host names that requests may be addressed to, with any port; others are refused, so that a
     /// web page cannot reach this server through a name of its own (DNS rebinding).
     pub allowed_hosts: Vec<String>,
     pub rates: Rates,
     pub bounds: Bounds,
+    /// The engine counts in the same.
+    pub metrics: Arc<Metrics>,
+    pub log: LogControl,
 }
 
 /// Every limit of a connection and of a request before it reaches the engine. Tests have shorter
@@ -100,9 +110,12 @@ impl Default for Bounds {
 /// What all requests share.
 pub struct App {
     access: Access,
+    admin: Option<AdminKey>,
     hosts: Hosts,
     limits: Limits,
     bounds: Bounds,
+    metrics: Arc<Metrics>,
+    log: LogControl,
     serving: OnceLock<Arc<Serving>>,
     is_shutting_down: AtomicBool,
     /// Whether the last look at the pool found it nearly exhausted.
@@ -122,9 +135,12 @@ impl App {
     pub fn new(config: Config) -> Arc<App> {
         Arc::new(App {
             access: config.access,
+            admin: config.admin,
             hosts: Hosts::new(config.allowed_hosts),
             limits: Limits::new(config.rates),
             bounds: config.bounds,
+            metrics: config.metrics,
+            log: config.log,
             serving: OnceLock::new(),
             is_shutting_down: AtomicBool::new(false),
             was_near_exhaustion: AtomicBool::new(false),
@@ -142,6 +158,11 @@ impl App {
         self.is_shutting_down.store(true, Ordering::Relaxed);
     }
 
+    /// Changes what is logged from here on, or says what is wrong with the filter.
+    pub fn set_log_level(&self, filter: &str) -> Result<(), String> {
+        self.log.set_level(filter)
+    }
+
     /// Refuses what the engine would refuse anyway, before any work is done for it.
     fn serving(&self) -> Result<&Arc<Serving>, Error> {
         let serving = self.serving.get().ok_or(engine::Error::Starting)?;
@@ -152,48 +173,4 @@ impl App {
             Status::Failed(_) | Status::Stopped => Err(engine::Error::Stopped.into()),
         }
     }
-}
-
-/// All routes, each behind the guard with its policy.
-fn router(app: &Arc<App>, door: Door) -> Router {
-    let health = Router::new()
-        .route("/health", get(health::ok))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/health/startup", get(health::startup))
-        .route("/health/{*other}", get(guard::not_found));
-    let open = Router::new().route("/", get(health::about));
-    let generating = Router::new()
-        .route("/v1/chat/completions", post(chat::completions))
-        .route("/v1/agents/{id}/generate", post(agents::generate));
-    let key = Router::new()
-        .route("/v1/agents", get(agents::list).post(agents::create))
-        .route("/v1/agents/{id}", get(agents::show).delete(agents::remove))
-        .route("/v1/agents/{id}/fork", post(agents::fork))
-        .route("/v1/models", get(info::models))
-        .route("/v1/models/{*id}", get(info::model))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .route("/apply-template", post(tokens::apply_template));
-    let admin = Router::new()
-        .route("/admin/evict", post(admin::evict))
-        .route("/admin/drain", post(admin::drain))
-        .route("/admin/stats", get(admin::stats))
-        .route("/admin/log-level", put(admin::log_level));
-    let unknown = Router::new().fallback(guard::not_found);
-    let policies = [
-        (Policy::Health, health),
-        (Policy::Open, open),
-        (Policy::Generating, generating),
-        (Policy::Key, key),
-        (Policy::Admin, admin),
-        (Policy::Key, unknown),
-    ];
-    let guarded = policies.map(|(policy, routes)| {
-        let gate = Gate { app: Arc::clone(app), door, policy };
-        routes
-            .method_not_allowed_fallback(guard::method_not_allowed)
-            .layer(from_fn_with_state(gate, guard::guard))
-    });
-    guarded.into_iter().fold(Router::new(), Router::merge).with_state(Arc::clone(app))
 }

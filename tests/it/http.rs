@@ -507,13 +507,13 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         {"stop":7,"messages":[{"role":"user","content":"Hello"}]}
             "stop" stop: invalid type: integer `7`, expected a string or a list at line 1 column 9
         {"stop":"","messages":[{"role":"user","content":"Hello"}]}
-            "stop" a stop text is empty
+            "stop" a text of stop is empty
         {"stop":["a",7],"messages":[{"role":"user","content":"Hello"
             "stop[1]" stop[1]: invalid type: integer `7`, expected a string at line 1 column 14
         {"stop":["a", "a", "a", "a", "a", "a", "a", "a", "a", "a", "
             "stop" stop has 10000 texts; at most 16
         {"stop":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
-            "stop" a stop text has 2000 bytes; at most 1024
+            "stop" a text of stop has 2000 bytes; at most 1024
         {"logprobs":3,"messages":[{"role":"user","content":"Hello"}]
             "logprobs" logprobs: invalid type: integer `3`, expected a boolean at line 1 column 13
         {"top_logprobs":2,"messages":[{"role":"user","content":"Hell

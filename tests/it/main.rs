@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the panic is the report")]
 
+mod access;
 mod bad_input;
 mod batching;
 mod bench;

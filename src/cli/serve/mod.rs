@@ -23,8 +23,9 @@ use super::output::{self, Failure, human_bytes};
 use super::store::{self, Access};
 use crate::engine::{self, Engine, Keeping};
 use crate::http::{self, App, Serving};
-use crate::model::LoadOptions;
+use crate::metrics::Metrics;
 use crate::model::source::ResolvedModel;
+use crate::model::{LoadOptions, mlx_version};
 use crate::text::{self, ChatTemplate, Tokenizer};
 
 use settings::{EngineSettings, Settings};
@@ -73,6 +74,7 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
     let talk = talker(plan.is_quiet);
     let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
     talk(&format!("listening on http://{}", listener.local_addr()?));
+    let metrics = Arc::clone(&settings.http.metrics);
     let app = App::new(settings.http);
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
@@ -86,7 +88,7 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
     let (fatal, mut failure) = watch::channel(None);
     let starting = tokio::task::spawn_blocking({
         let app = Arc::clone(&app);
-        move || start(&plan, &context, fatal, &app)
+        move || start(&plan, &context, Watching { fatal, metrics }, &app)
     });
     let engine = tokio::select! {
         engine = starting => engine.map_err(anyhow::Error::new)??,
@@ -164,11 +166,17 @@ struct ModelPlan {
     is_quiet: bool,
 }
 
+/// Who sees what becomes of the engine.
+struct Watching {
+    fatal: watch::Sender<Option<String>>,
+    metrics: Arc<Metrics>,
+}
+
 /// Finds the model's files, fetching them if need be, and returns when an engine has loaded them.
 fn start(
     plan: &ModelPlan,
     context: &Context,
-    fatal: watch::Sender<Option<String>>,
+    watching: Watching,
     app: &App,
 ) -> Result<Engine, Failure> {
     // First, so that a second server on this folder ends before it fetches or loads anything.
@@ -192,12 +200,15 @@ fn start(
         threads: plan.compute.threads,
     };
     tracing::info!(model = resolved.name, blocks = options.pool_blocks, %kv, "loading the model");
+    let Watching { fatal, metrics } = watching;
+    metrics.set_build(env!("CARGO_PKG_VERSION"), &mlx_version(), &public_name(&resolved));
     let config = engine::Config {
         step: plan.engine.step,
         running_max: plan.engine.running_max,
         queue_max: plan.engine.queue_max,
         queue_time: plan.engine.queue_time,
         instance: random_seed(),
+        metrics,
         on_fatal: Box::new(move |reason| {
             fatal.send_replace(Some(reason.to_owned()));
         }),

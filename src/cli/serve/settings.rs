@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Arguments;
@@ -11,10 +12,11 @@ use crate::cli::memory;
 use crate::cli::output::Failure;
 use crate::config;
 use crate::engine;
-use crate::http::{Access, Bounds, KEY_CHARS_MIN, KeyError, Keys, Rates};
+use crate::http::{Access, AdminKey, Bounds, KEY_CHARS_MIN, KeyError, Keys, LogControl, Rates};
 
 /// Never a flag: other users see a program's arguments.
 const KEYS_VARIABLE: &str = "SEMANTIC_API_KEYS";
+const ADMIN_KEY_VARIABLE: &str = "SEMANTIC_ADMIN_KEY";
 
 const HOST: &str = "127.0.0.1";
 const PORT: u16 = 8000;
@@ -113,12 +115,15 @@ pub fn settings(arguments: &Arguments, defaults: &config::Serve) -> Result<Setti
     };
     let http = crate::http::Config {
         access,
+        admin: admin_key(std::env::var(ADMIN_KEY_VARIABLE).ok().as_deref())?,
         allowed_hosts: allowed_hosts(host, address.ip(), further),
         rates: Rates {
             agent: flags.rate_limit_agent.or(defaults.rate_limit_agent).unwrap_or(RATE_AGENT),
             global: flags.rate_limit_global.or(defaults.rate_limit_global).unwrap_or(RATE_GLOBAL),
         },
         bounds: Bounds::default(),
+        metrics: Arc::default(),
+        log: LogControl::default(),
     };
     Ok(Settings { address, http, engine, compute, times })
 }
@@ -224,6 +229,15 @@ fn access(keys: Option<&str>, no_auth: bool, address: IpAddr) -> Result<Access, 
             "take one of them away",
         )),
     }
+}
+
+/// An empty variable is none.
+fn admin_key(text: Option<&str>) -> Result<Option<AdminKey>, Failure> {
+    let key = text.map(str::trim).filter(|text| !text.is_empty()).map(AdminKey::new);
+    key.transpose().map_err(|error| Failure::Misconfigured {
+        message: format!("{ADMIN_KEY_VARIABLE}: {error}"),
+        hint: format!("give {KEY_CHARS_MIN} or more random letters and digits"),
+    })
 }
 
 /// The names that a server at this address has, and those that the user adds.

@@ -2,12 +2,15 @@
 //! is really sent.
 
 use semantic::engine::{self, Engine};
-use semantic::http::{Access, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
+use semantic::http::{
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Rates, Serving, bind, serve,
+};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
-use semantic::model::{Batch, Error, Logits, Model, Spec};
-use semantic::text::{ChatTemplate, Tokenizer};
-use semantic::types::{BlockId, TextSource};
+use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
+use semantic::text::{ChatTemplate, Special, Tokenizer};
+use semantic::types::{BLOCK_TOKENS, BlockId, TextSource, TokenId};
 use serde_json::{Value as Json, json};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
@@ -25,6 +28,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 /// What a test says about its server.
 pub struct Setup {
     pub keys: Option<&'static str>,
+    pub admin_key: Option<&'static str>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -37,6 +41,8 @@ pub struct Setup {
     /// The model fails from this step on.
     pub fails_at: Option<usize>,
     pub template: &'static str,
+    /// What the model says, one after another; afterwards it speaks for itself.
+    pub replies: Vec<&'static str>,
 }
 
 /// How far the model is when the server is there.
@@ -53,6 +59,7 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             keys: None,
+            admin_key: None,
             rates: Rates { agent: 0, global: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
@@ -67,6 +74,7 @@ impl Default for Setup {
             is_endless: false,
             fails_at: None,
             template: include_str!("../../data/text/templates/chatml.jinja"),
+            replies: Vec::new(),
         }
     }
 }
@@ -96,8 +104,11 @@ impl Server {
         let app = App::new(Config {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
+            admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
             rates: setup.rates,
             bounds: setup.bounds,
+            metrics: Arc::clone(&setup.engine.metrics),
+            log: LogControl::default(),
         });
         let (load_gate, gate) = mpsc::channel::<()>();
         let model = Paced {
@@ -105,6 +116,7 @@ impl Server {
             step: setup.step,
             is_endless: setup.is_endless,
             steps_left: setup.fails_at,
+            script: Script::new(&setup.replies),
         };
         let load = move || {
             // Sent or dropped, it is the same.
@@ -198,6 +210,7 @@ struct Paced {
     step: Duration,
     is_endless: bool,
     steps_left: Option<usize>,
+    script: Script,
 }
 
 impl Model for Paced {
@@ -216,7 +229,17 @@ impl Model for Paced {
             Some(left) => *left -= 1,
             None => (),
         }
-        let logits = self.fake.step(batch)?;
+        let mut logits = self.fake.step(batch)?;
+        for (row, logits) in batch.rows.iter().zip(&mut logits) {
+            if !self.script.replies.is_empty()
+                && row.logits == Wanted::Last
+                && let Some(token) = self.script.next(read(&mut self.fake, row)?)
+            {
+                let mut certain = vec![-1e9; self.fake.spec().vocabulary];
+                certain[token.0 as usize] = 0.0;
+                *logits = Logits::new(certain.len(), certain);
+            }
+        }
         match self.is_endless {
             true => Ok(logits.iter().map(without_ends).collect()),
             false => Ok(logits),
@@ -230,6 +253,62 @@ impl Model for Paced {
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
         self.fake.import(block, tokens, bytes)
     }
+}
+
+/// Replies that are said word for word, whatever the prompt.
+struct Script {
+    /// Of each reply, with the token that ends a turn.
+    replies: Vec<Vec<TokenId>>,
+    next: usize,
+    /// What was read where a reply goes on, with the reply and how much of it has been said.
+    under_way: HashMap<Vec<TokenId>, (usize, usize)>,
+}
+
+impl Script {
+    /// The texts are spelled as an encoder would not write them, as a model may: three characters
+    /// at a time. So they are found again only by who remembers the tokens.
+    fn new(replies: &[&str]) -> Script {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        let spell = |reply: &&str| {
+            let characters: Vec<char> = reply.chars().collect();
+            let parts = characters.chunks(3).map(|part| part.iter().collect::<String>());
+            let ids = parts.flat_map(|part| tokenizer.encode(&part, Special::Ignore).expect("ids"));
+            ids.chain([TokenId(END_TOKENS[1] as u32)]).collect()
+        };
+        let replies = replies.iter().map(spell).collect();
+        Script { replies, next: 0, under_way: HashMap::new() }
+    }
+
+    /// What comes after these tokens, unless all has been said.
+    fn next(&mut self, mut read: Vec<TokenId>) -> Option<TokenId> {
+        let (reply, said) = self.under_way.get(&read).copied().unwrap_or_else(|| {
+            self.next += 1;
+            (self.next - 1, 0)
+        });
+        let token = *self.replies.get(reply)?.get(said)?;
+        read.push(token);
+        self.under_way.insert(read, (reply, said + 1));
+        Some(token)
+    }
+}
+
+/// All tokens of a sequence, which the fake has as its KV.
+fn read(fake: &mut Fake, row: &Row<'_>) -> Result<Vec<TokenId>, Error> {
+    let mut tokens = Vec::new();
+    for block in row.blocks {
+        let count = (row.end() - tokens.len()).min(BLOCK_TOKENS);
+        if count == 0 {
+            break;
+        }
+        let bytes = fake.export(*block, count)?;
+        let entries = bytes.chunks_exact(8).take(count);
+        tokens.extend(
+            entries.map(|entry| {
+                TokenId(u32::from_le_bytes(entry[4..].try_into().expect("four bytes")))
+            }),
+        );
+    }
+    Ok(tokens)
 }
 
 /// Below all that the fake makes.
