@@ -19,6 +19,7 @@ use tracing::Instrument;
 use super::error::{self, Dialect, Done, Error};
 use super::guesses::Credential;
 use super::keys::{KeyId, Presented};
+use super::observe::Watched;
 use super::{App, body, cors, random};
 use crate::types::{AgentId, Namespace};
 
@@ -93,36 +94,34 @@ enum Admitted {
 pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let path = request.uri().path().to_owned();
     let peer = *request.extensions().get::<Peer>().expect("every connection has its own");
     let origin = gate.app.cors.allowed(request.headers());
+    let watched = Watched::begin(&gate, &request, id.as_str());
+    let span = watched.span();
     let mut response = match gate.admit(&request, peer, origin.as_ref()) {
         Ok(Admitted::Permit) => {
             Done::Permitted(cors::permissions(request.headers())).into_response()
         }
         Ok(Admitted::Handle(caller)) => {
             request.extensions_mut().insert(caller);
-            let span = tracing::info_span!("request", id = %id.as_str());
-            let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind();
-            answer.await.unwrap_or_else(|_| Error::Panicked.into_response())
+            let answer = next.run(request).instrument(span.clone());
+            let answer = AssertUnwindSafe(answer).catch_unwind().await;
+            answer.unwrap_or_else(|_| span.in_scope(|| Error::Panicked.into_response()))
         }
         Err(refusal) => {
             body::discard(request, &gate.app.bounds);
-            refusal.into_response()
+            span.in_scope(|| refusal.into_response())
         }
     };
+    watched.look(&response);
     error::render(&mut response, Dialect::of(&path), id.as_str());
     gate.app.cors.mark(response.headers_mut(), origin);
     let elapsed_ms = started.elapsed().as_micros() as f64 / 1e3;
-    if gate.policy != Policy::Health {
-        let (id, status) = (id.as_str(), response.status().as_u16());
-        let (route, peer) = (gate.path, peer.0);
-        tracing::info!(%id, %method, path, route, %peer, status, elapsed_ms, "request answered");
-    }
     let time = HeaderValue::try_from(format!("{elapsed_ms:.3}ms")).expect("digits and a point");
     response.headers_mut().insert(REQUEST_ID, id.0);
     response.headers_mut().insert(RESPONSE_TIME, time);
-    response
+    watched.answered(response)
 }
 
 /// The answer to every path that is no route.

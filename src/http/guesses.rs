@@ -12,7 +12,8 @@ use std::time::Instant;
 use super::error::Error;
 use super::gcra::{Bucket, Buckets, Quota, Refused};
 use super::keys::KeyId;
-use super::limits::{Limit, limited};
+use super::limits::limited;
+use crate::metrics::labels::Limit;
 
 /// Addresses that are counted one by one; further ones share a quota. About 5 MB.
 const ADDRESSES_MAX: usize = 50_000;

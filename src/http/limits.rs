@@ -7,6 +7,7 @@ use super::error::Error;
 use super::gcra::{Bucket, Buckets, Quota, Refused};
 use super::guard::Caller;
 use super::keys::Access;
+use crate::metrics::labels::Limit;
 use crate::types::{AgentId, Namespace};
 
 /// Agents that are counted one by one: about 20 MB with names as long as they are, 40 MB with the
@@ -25,25 +26,13 @@ pub struct Rates {
     pub failed_keys: u32,
 }
 
-/// Whose quota is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    Agent,
-    Key,
-    Global,
-    /// Of keys that are none, from one address.
-    FailedKeys,
-}
-
-impl Limit {
-    /// The end of "too many".
-    pub fn what(self) -> &'static str {
-        match self {
-            Limit::Agent => "requests of this agent",
-            Limit::Key => "requests with this key",
-            Limit::Global => "requests to this server",
-            Limit::FailedKeys => "invalid keys from this address",
-        }
+/// The end of "too many".
+pub fn what(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Agent => "requests of this agent",
+        Limit::Key => "requests with this key",
+        Limit::Global => "requests to this server",
+        Limit::FailedKeys => "invalid keys from this address",
     }
 }
 

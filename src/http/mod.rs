@@ -32,8 +32,10 @@ mod prompt;
 mod random;
 mod report;
 mod routes;
+mod scrape;
 mod sse;
 mod tokens;
+mod traceparent;
 mod turn;
 mod write_timeout;
 

@@ -16,12 +16,14 @@ mod http;
 mod invariance;
 mod keys;
 mod kv;
+mod logging;
 #[cfg(target_os = "linux")]
 mod memory;
 mod messages;
 mod native;
 mod promise;
 mod remembering;
+mod seeing;
 mod serve;
 mod simulation;
 mod source;

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::Context;
 use super::compute::{Compute, ComputeFlags};
 use super::generate::random_seed;
+use super::log::Log;
 use super::model::{self, ModelFlag, name_model};
 use super::output::{self, Failure, human_bytes};
 use super::store::{self, Access};
@@ -58,11 +59,18 @@ pub struct Arguments {
     quiet: bool,
 }
 
-pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
+impl Arguments {
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCode, Failure> {
     if let Some(name) = &arguments.new_key {
         return new_key(name, arguments, context);
     }
-    let settings = settings::settings(arguments, context)?;
+    let mut settings = settings::settings(arguments, context)?;
+    settings.log = log.control();
     let name = arguments.model.name(context);
     if arguments.print_config {
         return print_config::print(&settings, name, context);

@@ -99,6 +99,7 @@ pub struct Settings {
     pub engine: EngineSettings,
     pub compute: Compute,
     pub times: Times,
+    pub log: LogControl,
     /// The same as a file would say it.
     pub effective: config::Serve,
 }
@@ -114,7 +115,7 @@ impl Settings {
             rates: self.rates,
             bounds: Bounds::default(),
             metrics,
-            log: LogControl::default(),
+            log: self.log,
         }
     }
 }
@@ -154,6 +155,7 @@ pub fn settings(arguments: &Arguments, context: &Context) -> Result<Settings, Fa
         engine,
         compute,
         times,
+        log: LogControl::default(),
         effective,
     })
 }
