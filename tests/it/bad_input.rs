@@ -944,7 +944,7 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
         let machine = Machine::new();
         let mut command = machine.command(&arguments);
         command.env(name, value);
-        refused(&machine, &machine.finish(command, b""), 2, &message);
+        refused(&machine, &machine.finish(command, b""), 64, &message);
     }
     for (text, message) in [
         (
@@ -989,6 +989,7 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
                 2 | temprature = 1
                   | ^^^^^^^^^^
                 unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `device`, `threads`, `stop`
+                did you mean `temperature`?
             "#]],
         ),
         (

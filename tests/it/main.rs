@@ -10,6 +10,7 @@ mod cache;
 mod chat;
 mod cli;
 mod completions;
+mod deploy;
 mod engine;
 mod golden;
 mod http;
