@@ -220,6 +220,15 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_names_takes_no_more_places_than_there_are() {
+        let (limits, now) = (limits(60, 0), Instant::now());
+        for agent in 0..3 * AGENTS_MAX / 2 {
+            let _ = limits.check_at(&caller(&format!("agent-{agent}")), now);
+        }
+        assert_eq!((limits.agents.len(), limits.crowds.len()), (AGENTS_MAX, 1));
+    }
+
+    #[test]
     fn agents_without_a_place_share_a_quota_and_the_others_keep_theirs() {
         let limits = Limits::with_places(rates(2, 0), &Access::Open, 1000);
         let now = Instant::now();

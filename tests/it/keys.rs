@@ -183,6 +183,32 @@ fn a_keys_file_that_cannot_be_trusted_is_refused() {
     );
 }
 
+/// To the whole network, where a page may have any name resolve to it.
+#[test]
+fn a_server_for_others_answers_to_its_own_names_alone() {
+    let machine = Machine::new();
+    let key = "key-of-the-environment";
+    let flags = ["--host=0.0.0.0", "--allowed-host=box.local"];
+    let process = serving(&machine, &flags, Some(key));
+    let port = process.address.port();
+    let status = |headers: &[(&'static str, &str)]| {
+        let mut request = Request::get("/v1/models").header("x-api-key", key);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        Client::new(([127, 0, 0, 1], port).into()).send(&request).status
+    };
+    assert_eq!(status(&[("Host", "box.local:80")]), 200);
+    for host in ["evil.com", "x.local", ""] {
+        assert_eq!(status(&[("Host", host)]), 403, "{host}");
+    }
+    for origin in ["http://evil.com", "null"] {
+        assert_eq!(status(&[("Origin", origin)]), 403, "{origin}");
+    }
+    assert_eq!(status(&[("Sec-Fetch-Site", "cross-site")]), 403);
+    end(process);
+}
+
 /// On disk, in the log, among the arguments, in answers and in the settings that are printed.
 #[cfg(target_os = "linux")]
 #[test]

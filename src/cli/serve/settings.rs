@@ -49,7 +49,7 @@ pub struct Flags {
     allowed_host: Vec<String>,
     /// The origin of web pages that may use this server; may be given several times
     #[arg(long, value_name = "ORIGIN", env = "SEMANTIC_CORS_ORIGINS", value_delimiter = ',')]
-    cors_origin: Vec<Origin>,
+    cors_origin: Vec<String>,
     /// The file with names and hashes of API keys [default: keys.toml in the data folder]
     #[arg(long, value_name = "FILE", env = "SEMANTIC_KEYS_FILE")]
     keys_file: Option<PathBuf>,
@@ -164,8 +164,9 @@ pub fn settings(arguments: &Arguments, context: &Context) -> Result<Settings, Fa
 pub fn keys_file(arguments: &Arguments, context: &Context) -> KeysFile {
     let configured = &context.config.serve.keys_file;
     match arguments.flags.keys_file.as_ref().or(configured.as_ref()) {
-        Some(path) => KeysFile::Named(path.clone()),
-        None => KeysFile::Usual(context.data_dir.join("keys.toml")),
+        // An empty variable is none.
+        Some(path) if !path.as_os_str().is_empty() => KeysFile::Named(path.clone()),
+        Some(_) | None => KeysFile::Usual(context.data_dir.join("keys.toml")),
     }
 }
 
@@ -186,10 +187,7 @@ fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, S
         true => configured.to_vec(),
         false => given.to_vec(),
     };
-    let cors_origins = match flags.cors_origin.is_empty() {
-        true => origins(&defaults.cors_origins)?,
-        false => flags.cors_origin.clone(),
-    };
+    let cors_origins = origins(&list(&flags.cors_origin, &defaults.cors_origins))?;
     let rate = |flag: Option<u32>, configured: Option<u32>, default| {
         Some(flag.or(configured).unwrap_or(default))
     };
@@ -197,7 +195,7 @@ fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, S
     let running = flags.max_running.or(defaults.max_running).unwrap_or(engine.running_max);
     let queue = flags.queue_requests.or(defaults.queue_requests).unwrap_or(engine.queue_max);
     let queue_s = flags.queue_timeout.or(defaults.queue_timeout_s);
-    let queue_s = queue_s.unwrap_or_else(|| engine.queue_time.as_secs_f64());
+    let queue_s = queue_s.unwrap_or(engine.queue_time.as_secs_f64());
     let step_ms = flags.step_ms.or(defaults.step_ms);
     let step_ms = step_ms.unwrap_or(engine.step.as_millis() as u64);
     let lame_duck_s = flags.lame_duck.or(defaults.lame_duck_s).unwrap_or(LAME_DUCK_S);
@@ -243,11 +241,11 @@ fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, S
     Ok(Checked { effective, cors_origins, engine, compute, times })
 }
 
+/// An empty variable is none.
 fn origins(texts: &[String]) -> Result<Vec<Origin>, String> {
-    texts
-        .iter()
-        .map(|text| text.parse().map_err(|error| format!("cors_origins: {error}")))
-        .collect()
+    let given = texts.iter().filter(|text| !text.is_empty());
+    let parse = |text: &String| text.parse().map_err(|error| format!("cors_origins: {error}"));
+    given.map(parse).collect()
 }
 
 fn in_range<T: PartialOrd + std::fmt::Display>(
