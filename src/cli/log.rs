@@ -72,7 +72,8 @@ impl Log {
         let lines = match flags.format(logger, is_terminal) {
             // The list has every span that a line is in, the request's with its id first.
             Format::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
-            Format::Auto | Format::Text => lines.with_ansi(is_terminal).boxed(),
+            // The library is built without colours, and a debug build of it panics if it is asked.
+            Format::Auto | Format::Text => lines.with_ansi(false).boxed(),
         };
         // There is one already in a test.
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();

@@ -1,8 +1,8 @@
 //! The commands: flags in, text and exit code out.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 73
-//! cannot write, 75 another process is in the way, 78 not started because of its settings, 130
-//! interrupted.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 64 wrong usage, 69 an address or a
+//! model is not to be had, 73 cannot write, 75 another process is in the way, 78 not started because
+//! of its settings, 130 interrupted.
 
 mod bench;
 mod cache;
@@ -27,7 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 use log::{Log, LogFlags, Logger};
-use output::Failure;
+use output::{EXIT_USAGE, Failure};
 
 /// A local LLM server and command line whose agents keep their memory.
 #[derive(Debug, Parser)]
@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap, with exit code 0.
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
             return output::exit_after_printing(error.print(), code);
         }
     };

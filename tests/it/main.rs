@@ -10,10 +10,12 @@ mod cache;
 mod chat;
 mod cli;
 mod completions;
+mod deploy;
 mod engine;
 mod golden;
 mod http;
 mod invariance;
+mod keys;
 mod kv;
 mod logging;
 #[cfg(target_os = "linux")]

@@ -501,6 +501,7 @@ impl Client {
         self.left = match (answer.header("transfer-encoding"), answer.header("content-length")) {
             (Some(_), _) => Length::Chunked,
             (None, Some(length)) => Length::Bytes(length.parse().expect("a number")),
+            (None, None) if status == 204 => Length::Bytes(0),
             (None, None) => Length::UntilClosed,
         };
         answer
