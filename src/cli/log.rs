@@ -84,10 +84,7 @@ impl Log {
         let Log(handle) = self.clone();
         LogControl::new(move |filter| {
             let filter = parse(filter)?;
-            let shown = filter.to_string();
-            handle.reload(filter).map_err(|error| error.to_string())?;
-            tracing::warn!(filter = shown, "the log level has changed");
-            Ok(())
+            handle.reload(filter).map_err(|error| error.to_string())
         })
     }
 }
