@@ -4,9 +4,12 @@
 //! it. An agent's name decides nothing about reuse; it names heads, so that each agent keeps its
 //! latest ones and no more than [`HEADS_PER_AGENT`].
 
+mod named;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::pool::Lease;
 use super::prefix::{Match, PrefixIndex};
@@ -75,6 +78,8 @@ pub struct Head {
     is_dropped: bool,
     /// The last try to save it as it is has failed.
     has_failed: bool,
+    /// When its last turn ended, if that was in this process.
+    ended: Option<Instant>,
     last_use: u64,
 }
 
@@ -123,7 +128,12 @@ impl Head {
         !self.is_saved() && !self.is_dropped && !self.has_failed
     }
 
-    fn is_hot(&self) -> bool {
+    /// When its last turn ended, if that was in this process.
+    pub fn ended(&self) -> Option<Instant> {
+        self.ended
+    }
+
+    pub fn is_hot(&self) -> bool {
         !self.blocks.is_empty()
     }
 
@@ -242,6 +252,7 @@ impl Agents {
             self.touch(head);
             // There may be room for it by now.
             self.change(head, |head| head.is_dropped = false);
+            self.move_last(head);
             return head;
         }
         // The longest, so that what is left over is the most different.
@@ -260,7 +271,7 @@ impl Agents {
         }
         self.limit();
         let Kept { namespace, agent, tokens, rest, replies, blocks } = kept;
-        let (is_dropped, has_failed, last_use) = (false, false, 0);
+        let (is_dropped, has_failed, ended, last_use) = (false, false, None, 0);
         self.insert(Head {
             namespace,
             agent,
@@ -272,6 +283,7 @@ impl Agents {
             saved,
             is_dropped,
             has_failed,
+            ended,
             last_use,
         })
     }
@@ -325,6 +337,7 @@ impl Agents {
                     saved: Some(saved),
                     is_dropped: false,
                     has_failed: false,
+                    ended: None,
                     last_use: 0,
                 });
             }
@@ -376,6 +389,15 @@ impl Agents {
             assert_eq!(head.line.replace(line), None);
             assert_eq!(self.lines.insert(line, id), None);
         }
+    }
+
+    /// It becomes the newest of its agent.
+    fn move_last(&mut self, id: HeadId) {
+        let head = &self.heads[&id];
+        let space = self.spaces.get_mut(&head.namespace).expect("a head's namespace exists");
+        let siblings = space.agents.get_mut(&head.agent).expect("a head's agent exists");
+        siblings.retain(|sibling| *sibling != id);
+        siblings.push(id);
     }
 
     fn siblings(&self, namespace: &Namespace, agent: &AgentId) -> Vec<HeadId> {

@@ -4,7 +4,7 @@ mod agents;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use super::worker::watchdog::PATIENCE_MIN;
 use super::{DrainError, Error, Item, Request};
 use crate::metrics::Metrics;
 use crate::model::{Model, Spec};
+use crate::store::Store;
 use crate::text::Tokenizer;
-use crate::types::{Namespace, TokenId};
+use crate::types::{Fingerprint, Namespace, TokenId};
 
 /// Commands on their way to the engine's thread, which takes all of them before each step.
 const COMMANDS_MAX: usize = 4096;
@@ -81,6 +82,14 @@ pub struct Engine {
     commands: Arc<Commands>,
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    kept: Option<Kept>,
+}
+
+/// Where agents are kept. The store is the thread's: who has a handle does not hold it.
+#[derive(Clone)]
+struct Kept {
+    store: Weak<Store>,
+    fingerprint: Fingerprint,
 }
 
 /// The way to the thread, which ends when this is dropped.
@@ -155,6 +164,10 @@ impl Engine {
         let mut config = config;
         let on_fatal = std::mem::replace(&mut config.on_fatal, Box::new(|_| ()));
         let shared = Arc::new(Shared::new(on_fatal));
+        let kept = keeping.as_ref().map(|keeping| Kept {
+            store: Arc::downgrade(&keeping.store),
+            fingerprint: keeping.fingerprint,
+        });
         let setup = Setup {
             config,
             tokenizer,
@@ -170,7 +183,7 @@ impl Engine {
             shared.fail(&format!("cannot start a thread: {error}"));
         }
         let commands = Arc::new(Commands(sender));
-        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())) }
+        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())), kept }
     }
 
     /// Waits until the model has made its first token, or says why it has not. For a thread that
@@ -223,10 +236,10 @@ impl Engine {
         self.shared.spec.get()
     }
 
-    /// The ids that replies with this text (outer white space aside) were generated as, latest
-    /// first: what a chat's prompt is made with.
-    pub fn known_replies(&self, namespace: &Namespace, text: &str) -> Vec<Arc<[TokenId]>> {
-        self.shared.replies().known(namespace, text)
+    /// The ids that replies with this key were generated as, latest first: what a chat's prompt is
+    /// made with.
+    pub fn known_replies(&self, namespace: &Namespace, key: &str) -> Vec<Arc<[TokenId]>> {
+        self.shared.replies().known(namespace, key)
     }
 
     /// From the instant of the call new requests are refused. Waits until everything accepted

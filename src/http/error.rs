@@ -9,10 +9,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::limits;
 use crate::metrics::labels::Limit;
 use crate::{engine, text};
 
@@ -39,8 +40,8 @@ pub enum Error {
     NotAdmin,
     #[error("this server has no admin key; SEMANTIC_ADMIN_KEY sets it")]
     NoAdminKey,
-    #[error("too many requests {scope}; try again in {} s", .retry_after.as_secs())]
-    RateLimited { scope: &'static str, retry_after: Duration },
+    #[error("too many {}; try again in {} s", .limits::what(*limit), .retry_after.as_secs())]
+    RateLimited { limit: Limit, retry_after: Duration },
     #[error("there is no such route")]
     NotFound,
     #[error("this route does not take {method}")]
@@ -65,6 +66,9 @@ pub enum Error {
     Prompt(#[from] text::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    /// Of a prompt that came in this field.
+    #[error("{error}")]
+    Unservable { error: engine::Error, field: &'static str },
     #[error("the handler panicked")]
     Panicked,
 }
@@ -88,8 +92,7 @@ impl Error {
     /// Whose limit the request was over, if that is why it was refused.
     pub fn limit(&self) -> Option<Limit> {
         match self {
-            Error::RateLimited { scope: "of this agent", .. } => Some(Limit::Agent),
-            Error::RateLimited { .. } => Some(Limit::Global),
+            Error::RateLimited { limit, .. } => Some(*limit),
             _ => None,
         }
     }
@@ -111,6 +114,7 @@ impl Error {
                 let param = match self {
                     Error::Invalid { param, .. } => param.as_deref(),
                     Error::Engine(error) => engine_param(error),
+                    Error::Unservable { field, .. } => Some(*field),
                     _ => None,
                 };
                 let kind = kind.for_openai();
@@ -173,7 +177,7 @@ impl Error {
             Error::BodyCut => Described::new(S::BAD_REQUEST, Kind::InvalidRequest).closing(),
             Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
             Error::Prompt(error) => describe_text(error),
-            Error::Engine(error) => describe_engine(error),
+            Error::Engine(error) | Error::Unservable { error, .. } => describe_engine(error),
             Error::Panicked => Described::internal(),
         }
     }
@@ -229,7 +233,6 @@ fn engine_param(error: &engine::Error) -> Option<&'static str> {
         engine::Error::NoTokensWanted => Some("max_tokens"),
         engine::Error::Choices { .. } => Some("n"),
         engine::Error::Logprobs { .. } => Some("top_logprobs"),
-        engine::Error::EmptyPrompt | engine::Error::PromptTooLong { .. } => Some("messages"),
         _ => None,
     }
 }
@@ -352,6 +355,20 @@ pub fn render(response: &mut Response, dialect: Dialect, request_id: &str) {
     let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else { return };
     *response.body_mut() = Body::from(error.body(dialect, Some(request_id)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+}
+
+/// That something was done about which there is nothing to say: 204.
+pub enum Done {
+    /// A browser has heard what its page may do.
+    Permitted(HeaderMap),
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        match self {
+            Done::Permitted(headers) => (StatusCode::NO_CONTENT, headers).into_response(),
+        }
+    }
 }
 
 /// A probe's answer.

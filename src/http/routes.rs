@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, admin, agents, chat, health, info, scrape, tokens};
+use super::{App, admin, agents, chat, completions, health, info, messages, scrape, tokens};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
@@ -41,6 +41,9 @@ pub fn all() -> Vec<Route> {
         GET.at("/health/startup", Health, health::startup),
         unknown("/health/{*other}", Health),
         POST.at("/v1/chat/completions", Generating, chat::completions),
+        POST.at("/v1/completions", Generating, completions::completions),
+        POST.at("/v1/messages", Generating, messages::create),
+        POST.at("/v1/messages/count_tokens", Key, messages::count_tokens),
         GET.at("/v1/models", Key, info::models),
         GET.at("/v1/models/{*id}", Key, info::model),
         GET.at("/v1/agents", Key, agents::list),

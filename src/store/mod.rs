@@ -48,7 +48,8 @@ pub use block::{BlockName, BlockRef, KvBytes, KvModel, SealedBlock};
 pub use disk::{Disk, Folder};
 pub use error::{Flaw, FullReason, OpenError, StoreError};
 pub use info::{
-    AgentInfo, Collected, Damage, NamespaceUsage, Repaired, SaveInfo, Shortened, Usage, Verified,
+    AgentBrief, AgentInfo, Collected, Damage, LineBrief, NamespaceUsage, Repaired, SaveInfo,
+    Shortened, Usage, Verified,
 };
 pub use save::{Committed, Draft, StoredLine};
 pub use settings::{BUDGET_BYTES, Settings};

@@ -9,6 +9,7 @@ mod bench;
 mod cache;
 mod chat;
 mod cli;
+mod completions;
 mod engine;
 mod golden;
 mod http;
@@ -17,6 +18,7 @@ mod kv;
 mod logging;
 #[cfg(target_os = "linux")]
 mod memory;
+mod messages;
 mod native;
 mod promise;
 mod remembering;

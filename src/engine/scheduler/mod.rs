@@ -9,6 +9,7 @@
 
 mod admission;
 mod ending;
+mod named;
 mod parting;
 mod progress;
 mod share;

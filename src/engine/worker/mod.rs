@@ -5,6 +5,7 @@
 
 pub mod io;
 mod observer;
+pub mod operations;
 pub(super) mod outbox;
 mod restorer;
 mod saver;
@@ -26,6 +27,7 @@ use crate::store::{KvModel, Store};
 use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 use io::{Done, Io};
 use observer::Observer;
+use operations::Operations;
 use restorer::Restorer;
 use saver::Saver;
 
@@ -55,11 +57,13 @@ pub struct Worker {
     metrics: Arc<Metrics>,
     /// Evictions that the metrics have.
     evictions: u64,
+    operations: Operations,
     panics: Vec<Instant>,
 }
 
 /// What saves and restores.
 pub struct Keeper {
+    store: Arc<Store>,
     /// None if the store is only read.
     saver: Option<Saver>,
     restorer: Restorer,
@@ -69,8 +73,8 @@ pub struct Keeper {
 impl Keeper {
     pub fn new(store: Arc<Store>, model: Arc<KvModel>, io: Box<dyn Io>) -> Keeper {
         let restorer = Restorer::new(model.kv_bytes(BLOCK_TOKENS));
-        let saver = (!store.is_read_only()).then(|| Saver::new(store, model));
-        Keeper { saver, restorer, io }
+        let saver = (!store.is_read_only()).then(|| Saver::new(Arc::clone(&store), model));
+        Keeper { store, saver, restorer, io }
     }
 }
 
@@ -92,7 +96,17 @@ impl Worker {
     pub fn new(scheduler: Scheduler, model: Box<dyn Model>, keeper: Option<Keeper>) -> Worker {
         let metrics: Arc<Metrics> = Arc::default();
         let observer = Observer::new(Arc::clone(&metrics));
-        Worker { scheduler, model, keeper, observer, metrics, evictions: 0, panics: Vec::new() }
+        let operations = Operations::default();
+        Worker {
+            scheduler,
+            model,
+            keeper,
+            observer,
+            metrics,
+            evictions: 0,
+            operations,
+            panics: Vec::new(),
+        }
     }
 
     /// Counts there what is done from now on.
@@ -132,6 +146,7 @@ impl Worker {
         is_busy |= self.save(now, !rows.is_empty());
         let saver = self.keeper.as_ref().and_then(|keeper| keeper.saver.as_ref());
         self.scheduler.end_late(now, |head| saver.is_some_and(|saver| saver.is_pending(head)));
+        self.settle_operations(now);
         Ok(is_busy)
     }
 
@@ -146,11 +161,11 @@ impl Worker {
     }
 
     fn take_done(&mut self, now: Instant) -> bool {
-        let Some(Keeper { saver, restorer, io }) = &mut self.keeper else { return false };
-        let observer = &self.observer;
-        let done = io.take_done();
-        let is_busy = !done.is_empty();
-        for done in done {
+        let Some(Keeper { io, .. }) = &mut self.keeper else { return false };
+        let all_done = io.take_done();
+        let is_busy = !all_done.is_empty();
+        for done in all_done {
+            let Some(Keeper { saver, restorer, io, .. }) = &mut self.keeper else { break };
             match done {
                 Done::Committed { save, result } => {
                     if let Some(saver) = saver {
@@ -167,10 +182,12 @@ impl Worker {
                         saver.not_written(block);
                     }
                 }
+                Done::Removed { job, result } => self.removed(job, result),
+                Done::Forked { job, result } => self.forked(job, result),
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
                     let (scheduler, model) = (&mut self.scheduler, &mut *self.model);
-                    restorer.arrived(read, scheduler, model, &mut **io, observer, now);
+                    restorer.arrived(read, scheduler, model, &mut **io, &self.observer, now);
                 }
             }
         }

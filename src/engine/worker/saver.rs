@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::metrics::labels::Tier;
 use crate::model::Model;
 use crate::store::{BlockName, BlockRef, Committed, Draft, KvModel, Store, StoreError, StoredLine};
-use crate::types::{AgentId, BLOCK_TOKENS, Generation, Line, Namespace, TokenId};
+use crate::types::{AgentId, BLOCK_TOKENS, Fingerprint, Generation, Line, Namespace, TokenId};
 
 /// A head that could not be saved is tried again after this.
 const SAVE_RETRY: Duration = Duration::from_secs(10);
@@ -156,6 +156,49 @@ impl Saver {
     /// Whether a save of it is on its way.
     pub fn is_pending(&self, head: HeadId) -> bool {
         self.pending_heads.contains(&head)
+    }
+
+    /// Whether a save of one of its conversations is on its way, whatever has become of the head.
+    pub fn is_saving(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        self.saving(namespace, agent).next().is_some()
+    }
+
+    fn saving<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        agent: &'a AgentId,
+    ) -> impl Iterator<Item = Line> + 'a {
+        let stored = self.pending.values().map(|pending| &pending.stored);
+        let of_agent =
+            move |line: &&StoredLine| line.namespace == *namespace && line.agent == *agent;
+        stored.filter(of_agent).map(|stored| stored.line)
+    }
+
+    /// What is on its way of an agent comes back to nobody. Its files are for the caller to remove.
+    pub fn forget_agent(&mut self, namespace: &Namespace, agent: &AgentId) {
+        let lines: Vec<Line> = self.saving(namespace, agent).collect();
+        self.forgotten.extend(lines);
+    }
+
+    /// Somebody waits for these: what has failed is tried again at once.
+    pub fn try_again(&mut self, heads: &[HeadId]) {
+        for head in heads {
+            self.retries.remove(head);
+            if let Some(hurry) = &mut self.hurry {
+                hurry.failed.remove(head);
+            }
+        }
+    }
+
+    /// Whether it could not be saved and is not tried for now.
+    pub fn has_given_up(&self, head: HeadId, now: Instant) -> bool {
+        let waits = self.retries.get(&head).is_some_and(|retry| retry.at > now);
+        waits && !self.is_pending(head)
+    }
+
+    /// Whose KV it saves.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.model.fingerprint
     }
 
     fn is_due(&self, head: HeadId, now: Instant) -> bool {

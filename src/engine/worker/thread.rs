@@ -11,6 +11,7 @@ use tokio::sync::{mpsc::Sender, oneshot};
 use tracing::Span;
 
 use super::io::Threads;
+use super::operations::Operation;
 use super::outbox::Outbox;
 use super::watchdog::Watchdog;
 use super::{Clock, Fatal, Keeper, Worker};
@@ -43,6 +44,9 @@ pub enum Command {
     EvictAll {
         reply: oneshot::Sender<Evicted>,
     },
+    /// Looks at how things stand, and tells.
+    Look(Box<dyn FnOnce(&Scheduler) + Send>),
+    Operate(Operation),
     /// The store has done something.
     Wake,
     Shutdown,
@@ -344,7 +348,8 @@ impl Thread {
         let is_watching = !self.worker.scheduler.is_idle()
             || !self.outboxes.is_empty()
             || !self.drains.is_empty()
-            || !self.evictions.is_empty();
+            || !self.evictions.is_empty()
+            || self.worker.is_operating();
         match is_watching {
             true => Some(IDLE_PERIOD),
             false => {
@@ -371,6 +376,8 @@ impl Thread {
                 self.worker.evict_all();
                 self.evictions.push(Eviction { since: Instant::now(), reply });
             }
+            Command::Look(look) => look(&self.worker.scheduler),
+            Command::Operate(operation) => self.worker.operate(operation, Instant::now()),
             Command::Wake => (),
             Command::Shutdown => return Next::Leave,
         }

@@ -3,7 +3,7 @@
 
 use semantic::engine::{self, Engine};
 use semantic::http::{
-    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Rates, Serving, bind, serve,
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Origin, Rates, Serving, bind, serve,
 };
 use semantic::metrics::Metrics;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
@@ -30,6 +30,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 pub struct Setup {
     pub keys: Option<&'static str>,
     pub admin_key: Option<&'static str>,
+    pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -61,7 +62,8 @@ impl Default for Setup {
         Setup {
             keys: None,
             admin_key: None,
-            rates: Rates { agent: 0, global: 0 },
+            cors_origins: Vec::new(),
+            rates: Rates { agent: 0, global: 0, failed_keys: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
             engine: engine::Config::default(),
@@ -108,6 +110,7 @@ impl Server {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
             admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
+            cors_origins: setup.cors_origins,
             rates: setup.rates,
             bounds: setup.bounds,
             metrics: Arc::clone(&metrics),
@@ -169,6 +172,18 @@ impl Server {
 
     pub fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("there is a model")
+    }
+
+    /// The ids of a text that no template has seen.
+    pub fn encode_raw(&self, prompt: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode_raw(prompt).expect("ids")
+    }
+
+    /// The ids of a text that a template has made.
+    pub fn encode(&self, rendered: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode(rendered, Special::Parse).expect("ids")
     }
 
     pub fn connect(&self) -> Client {
@@ -284,6 +299,10 @@ impl Script {
 
     /// What comes after these tokens, unless all has been said.
     fn next(&mut self, mut read: Vec<TokenId>) -> Option<TokenId> {
+        // The engine warms up with these; nobody has asked yet.
+        if read.iter().all(|token| *token == TokenId(0)) {
+            return None;
+        }
         let (reply, said) = self.under_way.get(&read).copied().unwrap_or_else(|| {
             self.next += 1;
             (self.next - 1, 0)
