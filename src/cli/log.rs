@@ -147,6 +147,20 @@ mod tests {
     }
 
     #[test]
+    fn a_running_server_can_be_made_louder_and_not_by_a_word_that_is_no_level() {
+        let (filter, handle) = reload::Layer::new(parse("warn").unwrap());
+        let _log = tracing::subscriber::set_default(tracing_subscriber::registry().with(filter));
+        let control = Log(Arc::new(handle)).control();
+        assert!(!tracing::enabled!(tracing::Level::DEBUG));
+        assert_eq!(control.set_level("semantic=debug"), Ok(()));
+        assert!(tracing::enabled!(tracing::Level::DEBUG));
+        assert!(control.set_level("loud").is_err());
+        assert!(tracing::enabled!(tracing::Level::DEBUG));
+        assert_eq!(control.set_level("error"), Ok(()));
+        assert!(!tracing::enabled!(tracing::Level::WARN));
+    }
+
+    #[test]
     fn a_server_off_the_terminal_speaks_json() {
         let flags = |log_format| LogFlags { log_level: None, log_format };
         for (given, logger, is_terminal, expected) in [
