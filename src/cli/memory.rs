@@ -13,6 +13,11 @@ pub fn rss_bytes() -> Option<u64> {
     bytes_of("VmRSS:", &std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// The same of another process.
+pub fn rss_bytes_of(process: u32) -> Option<u64> {
+    bytes_of("VmRSS:", &std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
+}
+
 /// The memory that this process may use: the machine's, or less in a container. `None` where the
 /// system does not say.
 pub fn total_bytes() -> Option<u64> {
@@ -55,5 +60,6 @@ mod tests {
         assert!(rss_bytes().unwrap() > 1 << 20);
         assert!(peak_rss_bytes() >= rss_bytes());
         assert!(total_bytes() > rss_bytes());
+        assert!(rss_bytes_of(std::process::id()).unwrap() > 1 << 20);
     }
 }
