@@ -8,6 +8,7 @@ mod bench;
 mod cache;
 mod compute;
 mod generate;
+mod health;
 mod interrupt;
 mod memory;
 mod model;
@@ -67,21 +68,14 @@ enum Command {
     Cache(cache::Arguments),
     /// Measure a model on this machine, or write a model to measure with
     Bench(bench::Arguments),
-    /// Ask a running server for its health (not built yet)
-    Health(NotBuiltYet),
+    /// Check this machine, or ask a server for its health
+    Health(health::Arguments),
     /// Fetch a model
     Pull(pull::Arguments),
     /// List the models on this machine
     Models(models::Arguments),
     /// Print the completion script of a shell
     Completions { shell: clap_complete::Shell },
-}
-
-/// A command that a later version has.
-#[derive(Debug, clap::Args)]
-struct NotBuiltYet {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _arguments: Vec<String>,
 }
 
 /// The whole program.
@@ -117,12 +111,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             output::data(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Health(_) => not_built_yet("health"),
+        Command::Health(arguments) => health::run(&arguments, &context()?),
     }
-}
-
-fn not_built_yet(command: &str) -> Result<ExitCode, Failure> {
-    Err(Failure::from(anyhow::anyhow!("`semantic {command}` is not built yet")))
 }
 
 /// What the commands know besides their own flags.

@@ -10,6 +10,7 @@ mod chat;
 mod cli;
 mod engine;
 mod golden;
+mod health;
 mod http;
 mod invariance;
 mod kv;

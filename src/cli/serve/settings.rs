@@ -20,10 +20,6 @@ const HOST: &str = "127.0.0.1";
 const PORT: u16 = 8000;
 const RATE_AGENT: u32 = 60;
 const RATE_GLOBAL: u32 = 1000;
-/// What of the memory the KV pool takes if nobody says; weights and the rest need theirs.
-const POOL_SHARE: u64 = 4;
-/// Where the system does not tell its memory.
-const POOL_BYTES_UNKNOWN: u64 = 1_000_000_000;
 const LAME_DUCK_S: f64 = 0.0;
 const DRAIN_TIMEOUT_S: f64 = 30.0;
 
@@ -145,7 +141,7 @@ fn numbers(arguments: &Arguments, defaults: &config::Serve) -> Result<Numbers, S
         |name, seconds| in_range(name, seconds, SECONDS_RANGE).map(Duration::from_secs_f64);
     Ok(Numbers {
         engine: EngineSettings {
-            kv_pool_bytes: pool_mb.map_or_else(default_pool_bytes, |mb| mb * 1_000_000),
+            kv_pool_bytes: pool_mb.map_or_else(memory::default_pool_bytes, |mb| mb * 1_000_000),
             step: match step_ms {
                 Some(ms) => Duration::from_millis(in_range("step_ms", ms, STEP_MS_RANGE)?),
                 None => engine.step,
@@ -176,10 +172,6 @@ fn in_range<T: PartialOrd + std::fmt::Display>(
             Err(format!("{name} is {value}; it goes from {} to {}", range.start(), range.end()))
         }
     }
-}
-
-fn default_pool_bytes() -> u64 {
-    memory::total_bytes().map_or(POOL_BYTES_UNKNOWN, |bytes| bytes / POOL_SHARE)
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
