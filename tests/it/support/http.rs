@@ -36,7 +36,18 @@ pub struct Setup {
     pub is_endless: bool,
     /// The model fails from this step on.
     pub fails_at: Option<usize>,
+    /// How it fails.
+    pub fault: Fault,
     pub template: &'static str,
+}
+
+/// What a model does that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Error,
+    Panic,
+    /// It does not come back until the server goes.
+    Hang,
 }
 
 /// How far the model is when the server is there.
@@ -66,6 +77,7 @@ impl Default for Setup {
             step: Duration::ZERO,
             is_endless: false,
             fails_at: None,
+            fault: Fault::Error,
             template: include_str!("../../data/text/templates/chatml.jinja"),
         }
     }
@@ -78,6 +90,8 @@ pub struct Server {
     engine: Option<Engine>,
     /// The model waits for its end while it loads.
     load_gate: Option<mpsc::Sender<()>>,
+    /// A model that hangs waits for its end.
+    hang_gate: Option<mpsc::Sender<()>>,
     pub runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
@@ -100,11 +114,14 @@ impl Server {
             bounds: setup.bounds,
         });
         let (load_gate, gate) = mpsc::channel::<()>();
+        let (hang_gate, hang) = mpsc::channel::<()>();
         let model = Paced {
             fake: Fake::new(setup.fake),
             step: setup.step,
             is_endless: setup.is_endless,
             steps_left: setup.fails_at,
+            fault: setup.fault,
+            hang,
         };
         let load = move || {
             // Sent or dropped, it is the same.
@@ -138,8 +155,8 @@ impl Server {
         let task = Some(runtime.spawn(serve(listener, Arc::clone(&app), stopped)));
         drop(_inside);
         let stop = Some(stop);
-        let load_gate = Some(load_gate);
-        let mut server = Server { address, app, engine, load_gate, runtime, stop, task };
+        let (load_gate, hang_gate) = (Some(load_gate), Some(hang_gate));
+        let mut server = Server { address, app, engine, load_gate, hang_gate, runtime, stop, task };
         if setup.model == ModelState::Serving {
             server.finish_loading();
         }
@@ -186,6 +203,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.load_gate.take());
+        drop(self.hang_gate.take());
         if let Some(engine) = &self.engine {
             engine.shutdown();
         }
@@ -198,6 +216,8 @@ struct Paced {
     step: Duration,
     is_endless: bool,
     steps_left: Option<usize>,
+    fault: Fault,
+    hang: mpsc::Receiver<()>,
 }
 
 impl Model for Paced {
@@ -212,7 +232,13 @@ impl Model for Paced {
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
         std::thread::sleep(self.step);
         match &mut self.steps_left {
-            Some(0) => return Err(Error::Batch("the weights at /secret are gone".to_owned())),
+            Some(0) => match self.fault {
+                Fault::Error => {
+                    return Err(Error::Batch("the weights at /secret are gone".to_owned()));
+                }
+                Fault::Panic => panic!("as the test wants"),
+                Fault::Hang => drop(self.hang.recv()),
+            },
             Some(left) => *left -= 1,
             None => (),
         }
