@@ -29,3 +29,4 @@ mod source;
 mod store;
 mod support;
 mod tidy;
+mod tools;
