@@ -284,7 +284,8 @@ fn check_conversation(template: &'static str, replies: &[&'static str], echo: Ec
         let body = json!({ "messages": messages, "tools": tools, "session_id": "guide" });
         let mut answer = answered(&server, &body);
         let cached = cached_tokens(&answer);
-        assert!(cached * 100 >= before * 95, "turn {turn}: {cached} of {before}");
+        // All but the token that ended the turn, which the template writes.
+        assert!(cached + 1 >= before, "turn {turn}: {cached} of {before}");
         assert!(before == 0 || before > 1000, "tools are in the prompt");
         before = prompt_tokens(&answer)
             + answer["usage"]["completion_tokens"].as_u64().expect("a number");
