@@ -35,3 +35,4 @@ mod store;
 mod stress;
 mod support;
 mod tidy;
+mod tools;
