@@ -21,6 +21,7 @@ mod messages;
 mod native;
 mod promise;
 mod remembering;
+mod sdk;
 mod serve;
 mod simulation;
 mod source;

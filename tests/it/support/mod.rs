@@ -11,6 +11,7 @@ pub mod hub;
 pub mod io;
 pub mod model;
 pub mod process;
+pub mod python;
 pub mod random;
 pub mod scale;
 pub mod store;
