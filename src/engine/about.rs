@@ -31,6 +31,13 @@ pub struct AgentState {
     pub stored: Option<StoredState>,
 }
 
+impl AgentState {
+    /// One of which nothing is known yet.
+    pub fn new(agent: AgentId) -> AgentState {
+        AgentState { agent, heads: Vec::new(), requests: 0, used: None, stored: None }
+    }
+}
+
 /// One conversation of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadState {

@@ -4,7 +4,7 @@ mod agents;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ use super::worker::watchdog::PATIENCE_MIN;
 use super::{DrainError, Error, Item, Request};
 use crate::metrics::Metrics;
 use crate::model::{Model, Spec};
+use crate::store::Store;
 use crate::text::Tokenizer;
-use crate::types::{Namespace, TokenId};
+use crate::types::{Fingerprint, Namespace, TokenId};
 
 /// Commands on their way to the engine's thread, which takes all of them before each step.
 const COMMANDS_MAX: usize = 4096;
@@ -81,6 +82,14 @@ pub struct Engine {
     commands: Arc<Commands>,
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    kept: Option<Kept>,
+}
+
+/// Where agents are kept. The store is the thread's: who has a handle does not hold it.
+#[derive(Clone)]
+struct Kept {
+    store: Weak<Store>,
+    fingerprint: Fingerprint,
 }
 
 /// The way to the thread, which ends when this is dropped.
@@ -121,6 +130,8 @@ pub struct Stats {
     /// Times that a sequence was parked.
     pub parkings: u64,
     pub agents: usize,
+    /// Of these, who has blocks in the pool.
+    pub agents_hot: usize,
 }
 
 /// The answer to one request, as it comes. Dropping it cancels the request.
@@ -153,6 +164,10 @@ impl Engine {
         let mut config = config;
         let on_fatal = std::mem::replace(&mut config.on_fatal, Box::new(|_| ()));
         let shared = Arc::new(Shared::new(on_fatal));
+        let kept = keeping.as_ref().map(|keeping| Kept {
+            store: Arc::downgrade(&keeping.store),
+            fingerprint: keeping.fingerprint,
+        });
         let setup = Setup {
             config,
             tokenizer,
@@ -168,7 +183,7 @@ impl Engine {
             shared.fail(&format!("cannot start a thread: {error}"));
         }
         let commands = Arc::new(Commands(sender));
-        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())) }
+        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())), kept }
     }
 
     /// Waits until the model has made its first token, or says why it has not. For a thread that
@@ -181,14 +196,16 @@ impl Engine {
         }
     }
 
-    /// Never waits. A refusal is the stream's first item.
+    /// Never waits. A refusal is the stream's first item. What becomes of the request is recorded in
+    /// the caller's span.
     pub fn submit(&self, request: Request) -> Stream {
         let (sender, receiver) = mpsc::channel(STREAM_ITEMS_MAX);
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let stream = Stream { receiver, is_cancelled: Arc::clone(&is_cancelled) };
         let refusal = match self.status() {
             Status::Serving => {
-                let submission = Submission { request, sender: sender.clone(), is_cancelled };
+                let span = tracing::Span::current();
+                let submission = Submission { request, sender: sender.clone(), is_cancelled, span };
                 match self.commands.0.try_send(Command::Submit(Box::new(submission))) {
                     Ok(()) => return stream,
                     Err(TrySendError::Full(_)) => Error::QueueFull { waiting: COMMANDS_MAX },

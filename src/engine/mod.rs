@@ -27,6 +27,7 @@ pub mod sequence;
 pub mod worker;
 
 pub use crate::model::sample::{Sampling, TokenLogprob};
+pub use crate::store::Usage as StoreUsage;
 pub use about::{AgentError, AgentState, HeadState, Past, StoredState, Tier};
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};

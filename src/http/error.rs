@@ -9,14 +9,19 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::limits;
+use crate::metrics::labels::Limit;
 use crate::{engine, text};
 
 /// When to come back if only the engine's queue is full: a request or two will have ended.
 const RETRY_FULL: Duration = Duration::from_secs(1);
+/// What is counted and logged in place of a status where nobody was left to hear one; the number
+/// is nginx's.
+pub const CLIENT_LEFT: u16 = 499;
 /// When to come back if the server starts, ends or cannot keep up: another may have taken over.
 const RETRY_LATER: Duration = Duration::from_secs(5);
 
@@ -35,8 +40,8 @@ pub enum Error {
     NotAdmin,
     #[error("this server has no admin key; SEMANTIC_ADMIN_KEY sets it")]
     NoAdminKey,
-    #[error("too many requests {scope}; try again in {} s", .retry_after.as_secs())]
-    RateLimited { scope: &'static str, retry_after: Duration },
+    #[error("too many {}; try again in {} s", .limits::what(*limit), .retry_after.as_secs())]
+    RateLimited { limit: Limit, retry_after: Duration },
     #[error("there is no such route")]
     NotFound,
     #[error("this route does not take {method}")]
@@ -77,6 +82,19 @@ impl Error {
     /// The error as JSON, for a stream that has begun.
     pub fn json(&self, dialect: Dialect) -> String {
         self.body(dialect, None)
+    }
+
+    /// One word for programs, where there is one.
+    pub fn code(&self) -> Option<&'static str> {
+        self.describe().code
+    }
+
+    /// Whose limit the request was over, if that is why it was refused.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Error::RateLimited { limit, .. } => Some(*limit),
+            _ => None,
+        }
     }
 
     /// Tells the log what the client does not hear.
@@ -337,6 +355,20 @@ pub fn render(response: &mut Response, dialect: Dialect, request_id: &str) {
     let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else { return };
     *response.body_mut() = Body::from(error.body(dialect, Some(request_id)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+}
+
+/// That something was done about which there is nothing to say: 204.
+pub enum Done {
+    /// A browser has heard what its page may do.
+    Permitted(HeaderMap),
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        match self {
+            Done::Permitted(headers) => (StatusCode::NO_CONTENT, headers).into_response(),
+        }
+    }
 }
 
 /// A probe's answer.

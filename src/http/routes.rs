@@ -11,10 +11,12 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, admin, agents, chat, completions, health, info, messages, observe, tokens};
+use super::{App, admin, agents, chat, completions, health, info, messages, scrape, tokens};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
+/// Where the metrics are, which do not count the looks at themselves.
+pub const METRICS: &str = "/metrics";
 /// The method of paths that are no route.
 pub const ANY: &str = "*";
 
@@ -32,7 +34,7 @@ pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
         GET.at("/", Open, health::about),
-        GET.at("/metrics", Key, observe::metrics),
+        GET.at(METRICS, Key, scrape::metrics),
         GET.at("/health", Health, health::ok),
         GET.at("/health/live", Health, health::live),
         GET.at("/health/ready", Health, health::ready),

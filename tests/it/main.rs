@@ -15,6 +15,7 @@ mod golden;
 mod http;
 mod invariance;
 mod kv;
+mod logging;
 #[cfg(target_os = "linux")]
 mod memory;
 mod messages;
@@ -22,6 +23,7 @@ mod native;
 mod promise;
 mod remembering;
 mod sdk;
+mod seeing;
 mod serve;
 mod simulation;
 mod source;

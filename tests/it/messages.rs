@@ -605,7 +605,7 @@ fn a_model_that_knows_no_tools_says_so() {
 
 #[test]
 fn refusals_of_all_kinds_have_anthropics_shape() {
-    let rates = Rates { agent: 1, global: 0 };
+    let rates = Rates { agent: 1, ..Setup::default().rates };
     let server = Server::start(Setup { keys: Some(KEY), rates, ..Setup::default() });
     let post = |path: &'static str| Request::post(path, hi(json!({ "max_tokens": 1 })).to_string());
     let kind = |request: &Request<'_>| {

@@ -69,7 +69,7 @@ fn the_anthropic_sdk_calls_tools() {
 
 #[test]
 fn the_sdks_raise_the_errors_that_their_users_catch() {
-    let rates = Rates { agent: 1, global: 0 };
+    let rates = Rates { agent: 1, global: 0, failed_keys: 0 };
     both(|| Setup { rates, ..says(&[]) }, |_, client| drop(client.runs(&["errors"])));
 }
 

@@ -3,8 +3,9 @@
 
 use semantic::engine::{self, Engine};
 use semantic::http::{
-    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Rates, Serving, bind, serve,
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Origin, Rates, Serving, bind, serve,
 };
+use semantic::metrics::Metrics;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
 use semantic::text::{ChatTemplate, Special, Tokenizer};
@@ -29,6 +30,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 pub struct Setup {
     pub keys: Option<&'static str>,
     pub admin_key: Option<&'static str>,
+    pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -60,7 +62,8 @@ impl Default for Setup {
         Setup {
             keys: None,
             admin_key: None,
-            rates: Rates { agent: 0, global: 0 },
+            cors_origins: Vec::new(),
+            rates: Rates { agent: 0, global: 0, failed_keys: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
             engine: engine::Config::default(),
@@ -82,6 +85,7 @@ impl Default for Setup {
 pub struct Server {
     pub address: SocketAddr,
     pub app: Arc<App>,
+    pub metrics: Arc<Metrics>,
     /// `None` where the model is missing.
     engine: Option<Engine>,
     /// The model waits for its end while it loads.
@@ -101,13 +105,15 @@ impl Server {
             Some(keys) => Access::Keys(Keys::parse(keys).expect("keys")),
             None => Access::Open,
         };
+        let metrics = Arc::clone(&setup.engine.metrics);
         let app = App::new(Config {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
             admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
+            cors_origins: setup.cors_origins,
             rates: setup.rates,
             bounds: setup.bounds,
-            metrics: Arc::clone(&setup.engine.metrics),
+            metrics: Arc::clone(&metrics),
             log: LogControl::default(),
         });
         let (load_gate, gate) = mpsc::channel::<()>();
@@ -151,7 +157,7 @@ impl Server {
         drop(_inside);
         let stop = Some(stop);
         let load_gate = Some(load_gate);
-        let mut server = Server { address, app, engine, load_gate, runtime, stop, task };
+        let mut server = Server { address, app, metrics, engine, load_gate, runtime, stop, task };
         if setup.model == ModelState::Serving {
             server.finish_loading();
         }

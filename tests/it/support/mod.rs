@@ -14,5 +14,6 @@ pub mod process;
 pub mod python;
 pub mod random;
 pub mod scale;
+pub mod scrape;
 pub mod store;
 pub mod text;
