@@ -706,3 +706,59 @@ fn a_message_that_waits_too_long_is_told_inside_its_stream() {
     assert_eq!(outline(&events), ["ping", "error"]);
     assert_eq!(events.last().expect("events")["error"]["type"], "overloaded_error");
 }
+
+/// As Claude Code holds them: each session with its own system text, the whole conversation sent
+/// every time, streamed, and all at once.
+#[test]
+fn test_five_concurrent_claude_code_sessions() {
+    const TURNS: usize = 4;
+    let session = |server: &Server, index: usize| {
+        let mut turns: Vec<Json> = Vec::new();
+        let mut said = Vec::new();
+        for turn in 0..TURNS {
+            turns.push(json!({ "role": "user", "content": format!("Step {turn} of {index}.") }));
+            let body = greedy(json!({
+                "system": [{ "type": "text", "text": format!("You are number {index}. ").repeat(20) }],
+                "messages": turns,
+                "stream": true,
+            }));
+            let request = Request::post(MESSAGES, body.to_string());
+            let mut client = server.connect();
+            let head = client.open(&request.header("X-Session-ID", format!("session-{index}")));
+            assert_eq!(head.status, 200);
+            let events = events(&mut client);
+            let text = streamed_text(&events);
+            let end = &events[events.len() - 2];
+            assert_eq!(end["semantic"]["agent"], format!("session-{index}"));
+            if turn > 0 {
+                let read = prompt_tokens(end);
+                let cached = tokens(end, "cache_read_input_tokens");
+                // Most of what it reads it has read before.
+                assert!(cached * 10 > read * 7, "{cached} of {read}");
+            }
+            turns.push(
+                json!({ "role": "assistant", "content": [{ "type": "text", "text": text }] }),
+            );
+            said.push(text);
+        }
+        said
+    };
+    let alone: Vec<Vec<String>> = {
+        let server = Server::new();
+        (0..5).map(|index| session(&server, index)).collect()
+    };
+    let server = Server::new();
+    let together: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let sessions: Vec<_> = (0..5)
+            .map(|index| {
+                (scope.spawn({
+                    let (server, session) = (&server, &session);
+                    move || session(server, index)
+                }))
+            })
+            .collect();
+        sessions.into_iter().map(|session| session.join().expect("no panic")).collect()
+    });
+    assert_eq!(together, alone);
+    wait_until("nothing is held", || is_idle(&server));
+}
