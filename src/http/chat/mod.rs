@@ -15,8 +15,11 @@ use super::prompt::Input;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
 
+pub use reply::Completion as Answer;
+pub use request::ChatRequest;
+
 use reply::Reply;
-use request::{Chat, ChatRequest};
+use request::Chat;
 
 pub async fn completions(
     State(app): State<Arc<App>>,
