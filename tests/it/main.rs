@@ -27,6 +27,7 @@ mod messages;
 mod native;
 mod promise;
 mod remembering;
+mod sdk;
 mod seeing;
 mod serve;
 mod simulation;
