@@ -8,6 +8,7 @@ mod bench;
 mod cache;
 mod compute;
 mod generate;
+mod health;
 mod interrupt;
 mod log;
 mod memory;
@@ -62,8 +63,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Measure a model on this machine, or write a model to measure with
     Bench(bench::Arguments),
-    /// Ask a running server for its health (not built yet)
-    Health(NotBuiltYet),
+    /// Check this machine, or ask a server for its health
+    Health(health::Arguments),
     /// Fetch a model
     Pull(pull::Arguments),
     /// List the models on this machine
@@ -80,13 +81,6 @@ impl Command {
             _ => Logger::Command,
         }
     }
-}
-
-/// A command that a later version has.
-#[derive(Debug, clap::Args)]
-struct NotBuiltYet {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _arguments: Vec<String>,
 }
 
 /// The whole program.
@@ -125,12 +119,8 @@ fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
             output::data(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Health(_) => not_built_yet("health"),
+        Command::Health(arguments) => health::run(&arguments, &context()?),
     }
-}
-
-fn not_built_yet(command: &str) -> Result<ExitCode, Failure> {
-    Err(Failure::from(anyhow::anyhow!("`semantic {command}` is not built yet")))
 }
 
 /// What the commands know besides their own flags.

@@ -58,6 +58,21 @@ pub fn chat_template(
     })
 }
 
+/// The size of a model's weights on disk: a file, or the safetensors of a folder.
+pub fn file_bytes(path: &Path) -> Result<u64, Failure> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    let mut bytes = 0;
+    for entry in path.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            bytes += path.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
 /// Puts the model's path before a failure that does not name it.
 pub fn name_model<E>(error: E, path: &Path) -> anyhow::Error
 where

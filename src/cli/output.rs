@@ -56,6 +56,32 @@ impl Failure {
         }
     }
 
+    /// What went wrong, for who shows it among other things.
+    pub fn message(&self) -> String {
+        match self {
+            Failure::Failed { error, .. } | Failure::Unavailable { error, .. } => {
+                format!("{error:#}")
+            }
+            Failure::Usage(message)
+            | Failure::CannotWrite { message, .. }
+            | Failure::Busy { message, .. }
+            | Failure::Misconfigured { message, .. } => message.clone(),
+            Failure::Interrupted => "interrupted".to_owned(),
+            Failure::ClosedPipe => "nobody reads".to_owned(),
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Failure::Failed { hint, .. } | Failure::Unavailable { hint, .. } => hint.as_deref(),
+            Failure::CannotWrite { hint, .. }
+            | Failure::Busy { hint, .. }
+            | Failure::Misconfigured { hint, .. } => Some(hint),
+            Failure::Usage(_) | Failure::Interrupted | Failure::ClosedPipe => None,
+        }
+    }
+
     /// Says what went wrong and gives the exit code.
     pub fn report(self) -> ExitCode {
         match self {

@@ -22,10 +22,6 @@ const PORT: u16 = 8000;
 const RATE_AGENT: u32 = 60;
 const RATE_GLOBAL: u32 = 1000;
 const RATE_FAILED_KEYS: u32 = 20;
-/// What of the memory the KV pool takes if nobody says; weights and the rest need theirs.
-const POOL_SHARE: u64 = 4;
-/// Where the system does not tell its memory.
-const POOL_MB_UNKNOWN: u64 = 1_000;
 const LAME_DUCK_S: f64 = 0.0;
 const DRAIN_TIMEOUT_S: f64 = 30.0;
 
@@ -262,8 +258,7 @@ fn in_range<T: PartialOrd + std::fmt::Display>(
 }
 
 fn default_pool_mb() -> u64 {
-    let bytes = memory::total_bytes().map(|bytes| bytes / POOL_SHARE);
-    bytes.map_or(POOL_MB_UNKNOWN, |bytes| (bytes / 1_000_000).max(1))
+    (memory::default_pool_bytes() / 1_000_000).max(1)
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
