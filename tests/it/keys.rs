@@ -192,7 +192,7 @@ fn a_server_for_others_answers_to_its_own_names_alone() {
     let process = serving(&machine, &flags, Some(key));
     let port = process.address.port();
     let status = |headers: &[(&'static str, &str)]| {
-        let mut request = Request::get("/v1/models").header("x-api-key", key);
+        let mut request = Request::get("/").header("x-api-key", key);
         for (name, value) in headers {
             request = request.header(name, *value);
         }
@@ -227,10 +227,6 @@ fn a_key_is_nowhere_but_with_its_owner() {
         let answer = chat(&process, key);
         assert_eq!(answer.status, 200);
         seen.push_str(&answer.body);
-        for path in [format!("/v1/{key}x"), format!("/v1/models?key={key}")] {
-            // In an address it is the client's own doing: it is logged there, so not asked here.
-            assert_ne!(process.client().send(&Request::get(&path[..8])).status, 200);
-        }
         let wrong = chat(&process, &format!("{key}x"));
         assert_eq!(wrong.status, 401);
         seen.push_str(&wrong.body);
