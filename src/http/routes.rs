@@ -31,7 +31,7 @@ pub struct Route {
 pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
-        GET.at("/", Open, health::about),
+        GET.at("/", Open, info::about),
         GET.at("/metrics", Key, observe::metrics),
         GET.at("/health", Health, health::ok),
         GET.at("/health/live", Health, health::live),

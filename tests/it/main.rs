@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "the panic is the report")]
 
 mod access;
+mod admin;
+mod agents_api;
 mod bad_input;
 mod batching;
 mod bench;
@@ -25,3 +27,4 @@ mod source;
 mod store;
 mod support;
 mod tidy;
+mod tokens;

@@ -124,6 +124,8 @@ struct Active {
     restoring: Option<RestoreId>,
     /// The first so many blocks of the table are in the store or on their way.
     stored: usize,
+    /// One of its blocks cannot be saved, and so none after it.
+    is_unsavable: bool,
 }
 
 /// What has to be done to blocks before the next step.
@@ -554,6 +556,7 @@ impl Active {
             reserve: Vec::new(),
             restoring: None,
             stored: 0,
+            is_unsavable: false,
         }
     }
 

@@ -15,8 +15,9 @@ use super::prompt::Input;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
 
-use reply::Reply;
+pub use reply::Reply;
 use request::{Chat, ChatRequest};
+pub use request::{WireMessage, messages};
 
 pub async fn completions(
     State(app): State<Arc<App>>,

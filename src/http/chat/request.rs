@@ -67,7 +67,7 @@ pub struct ChatRequest {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct WireMessage {
+pub struct WireMessage {
     role: Role,
     content: Option<OneOrMany<Part>>,
     name: Option<String>,
@@ -209,7 +209,7 @@ fn logprobs(request: &ChatRequest) -> Result<Option<usize>, Error> {
     }
 }
 
-fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
+pub fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
     match wire.len() {
         0 => Err(Error::field("messages", "messages is empty; there is at least one")),
         count if count > MESSAGES_MAX => {
