@@ -17,7 +17,7 @@
 //! | [`model`] | finding and reading model files, what makes two KV caches fit, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`store`] | what agents leave, on disk: saved so that no crash loses it, verified before it is used | `blake3` |
 //! | [`engine`] | requests to tokens: continuous batching over one pool of KV blocks, what agents leave there | |
-//! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `governor`, `subtle`, status codes |
+//! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `subtle`, status codes |
 //! | [`config`] | the configuration file and the folders | `toml`, `directories` |
 //! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
 //!

@@ -9,6 +9,7 @@ mod cache;
 mod compute;
 mod generate;
 mod interrupt;
+mod log;
 mod memory;
 mod model;
 mod models;
@@ -25,6 +26,7 @@ use std::sync::OnceLock;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
+use log::{Log, LogFlags, Logger};
 use output::Failure;
 
 /// A local LLM server and command line whose agents keep their memory.
@@ -46,15 +48,8 @@ struct Global {
     /// The folder for everything the program stores
     #[arg(long, global = true, value_name = "FOLDER", env = "SEMANTIC_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// What to log on stderr: error, warn, info, debug or trace, also per module
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILTER",
-        env = "SEMANTIC_LOG",
-        default_value = "warn"
-    )]
-    log: String,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,6 +72,16 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
+impl Command {
+    fn logger(&self) -> Logger {
+        match self {
+            Command::Serve(arguments) if arguments.is_quiet() => Logger::QuietServer,
+            Command::Serve(_) => Logger::Server,
+            _ => Logger::Command,
+        }
+    }
+}
+
 /// A command that a later version has.
 #[derive(Debug, clap::Args)]
 struct NotBuiltYet {
@@ -94,18 +99,21 @@ pub fn main() -> ExitCode {
             return output::exit_after_printing(error.print(), code);
         }
     };
-    output::log_to_stderr(&arguments.global.log);
-    match run(arguments) {
+    let log = match Log::start(&arguments.global.log, arguments.command.logger()) {
+        Ok(log) => log,
+        Err(reason) => return Failure::Usage(reason).report(),
+    };
+    match run(arguments, log) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
     let global = arguments.global;
     let context = || Context::new(&global);
     match arguments.command {
-        Command::Serve(arguments) => serve::run(&arguments, &context()?),
+        Command::Serve(arguments) => serve::run(&arguments, &context()?, &log),
         Command::Generate(arguments) => generate::run(arguments, &context()?),
         Command::Cache(arguments) => cache::run(&arguments, &context()?),
         Command::Bench(arguments) => bench::run(&arguments, &context()?),

@@ -111,21 +111,6 @@ pub fn exit_after_printing(printed: io::Result<()>, code: u8) -> ExitCode {
     }
 }
 
-/// Log lines go to stderr; a filter that cannot be read falls back to warnings, and says so.
-pub fn log_to_stderr(filter: &str) {
-    let parsed = tracing_subscriber::EnvFilter::try_new(filter);
-    let is_valid = parsed.is_ok();
-    let env_filter = parsed.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(env_filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
-    if !is_valid {
-        tracing::warn!(filter, "log filter cannot be read, logging warnings");
-    }
-}
-
 /// Bytes as people read them: `98.4 MB`.
 pub fn human_bytes(bytes: u64) -> String {
     let bytes = bytes as f64;

@@ -42,6 +42,8 @@ pub struct Agents {
     hot_unsaved: BTreeSet<(u64, HeadId)>,
     /// Heads in the store only, least recently used first.
     warm: BTreeSet<(u64, HeadId)>,
+    /// Heads with blocks in the pool, of each agent that has any.
+    hot_agents: HashMap<(Namespace, AgentId), usize>,
     next_head: u64,
     /// Grows with every use.
     uses: u64,
@@ -166,6 +168,18 @@ impl Agents {
     /// Agents with at least one head.
     pub fn count(&self) -> usize {
         self.spaces.values().map(|space| space.agents.len()).sum()
+    }
+
+    /// Agents with blocks in the pool.
+    pub fn count_hot(&self) -> usize {
+        self.hot_agents.len()
+    }
+
+    /// The heads of one agent.
+    pub fn of(&self, namespace: &Namespace, agent: &AgentId) -> impl Iterator<Item = &Head> {
+        let space = self.spaces.get(namespace);
+        let heads = space.and_then(|space| space.agents.get(agent));
+        heads.into_iter().flatten().map(|id| &self.heads[id])
     }
 
     pub fn heads(&self) -> usize {
@@ -421,7 +435,7 @@ impl Agents {
         if let Some(line) = head.line {
             self.lines.insert(line, id);
         }
-        self.set_of(&head).insert((head.last_use, id));
+        self.enlist(id, &head);
         self.heads.insert(id, head);
         id
     }
@@ -490,7 +504,7 @@ impl Agents {
 
     fn take(&mut self, id: HeadId) -> Option<Head> {
         let head = self.heads.remove(&id)?;
-        self.set_of(&head).remove(&(head.last_use, id));
+        self.delist(id, &head);
         if let Some(line) = head.line {
             self.lines.remove(&line);
         }
@@ -533,10 +547,30 @@ impl Agents {
     /// Changes a head and moves it to the set it belongs to then.
     fn change(&mut self, id: HeadId, change: impl FnOnce(&mut Head)) {
         let Some(mut head) = self.heads.remove(&id) else { return };
-        self.set_of(&head).remove(&(head.last_use, id));
+        self.delist(id, &head);
         change(&mut head);
-        self.set_of(&head).insert((head.last_use, id));
+        self.enlist(id, &head);
         self.heads.insert(id, head);
+    }
+
+    fn enlist(&mut self, id: HeadId, head: &Head) {
+        self.set_of(head).insert((head.last_use, id));
+        if head.is_hot() {
+            let key = (head.namespace.clone(), head.agent.clone());
+            *self.hot_agents.entry(key).or_default() += 1;
+        }
+    }
+
+    fn delist(&mut self, id: HeadId, head: &Head) {
+        self.set_of(head).remove(&(head.last_use, id));
+        if head.is_hot() {
+            let key = (head.namespace.clone(), head.agent.clone());
+            let heads = self.hot_agents.get_mut(&key).expect("it was counted");
+            *heads -= 1;
+            if *heads == 0 {
+                self.hot_agents.remove(&key);
+            }
+        }
     }
 
     fn set_of(&mut self, head: &Head) -> &mut BTreeSet<(u64, HeadId)> {

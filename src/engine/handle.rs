@@ -130,6 +130,8 @@ pub struct Stats {
     /// Times that a sequence was parked.
     pub parkings: u64,
     pub agents: usize,
+    /// Of these, who has blocks in the pool.
+    pub agents_hot: usize,
 }
 
 /// The answer to one request, as it comes. Dropping it cancels the request.
@@ -194,14 +196,16 @@ impl Engine {
         }
     }
 
-    /// Never waits. A refusal is the stream's first item.
+    /// Never waits. A refusal is the stream's first item. What becomes of the request is recorded in
+    /// the caller's span.
     pub fn submit(&self, request: Request) -> Stream {
         let (sender, receiver) = mpsc::channel(STREAM_ITEMS_MAX);
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let stream = Stream { receiver, is_cancelled: Arc::clone(&is_cancelled) };
         let refusal = match self.status() {
             Status::Serving => {
-                let submission = Submission { request, sender: sender.clone(), is_cancelled };
+                let span = tracing::Span::current();
+                let submission = Submission { request, sender: sender.clone(), is_cancelled, span };
                 match self.commands.0.try_send(Command::Submit(Box::new(submission))) {
                     Ok(()) => return stream,
                     Err(TrySendError::Full(_)) => Error::QueueFull { waiting: COMMANDS_MAX },
@@ -232,10 +236,10 @@ impl Engine {
         self.shared.spec.get()
     }
 
-    /// The ids that replies with this text (outer white space aside) were generated as, latest
-    /// first: what a chat's prompt is made with.
-    pub fn known_replies(&self, namespace: &Namespace, text: &str) -> Vec<Arc<[TokenId]>> {
-        self.shared.replies().known(namespace, text)
+    /// The ids that replies with this key were generated as, latest first: what a chat's prompt is
+    /// made with.
+    pub fn known_replies(&self, namespace: &Namespace, key: &str) -> Vec<Arc<[TokenId]>> {
+        self.shared.replies().known(namespace, key)
     }
 
     /// From the instant of the call new requests are refused. Waits until everything accepted

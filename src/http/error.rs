@@ -9,15 +9,20 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::limits;
 use crate::engine::{self, AgentError, DrainError};
+use crate::metrics::labels::Limit;
 use crate::text;
 
 /// When to come back if only the engine's queue is full: a request or two will have ended.
 const RETRY_FULL: Duration = Duration::from_secs(1);
+/// What is counted and logged in place of a status where nobody was left to hear one; the number
+/// is nginx's.
+pub const CLIENT_LEFT: u16 = 499;
 /// When to come back if the server starts, ends or cannot keep up: another may have taken over.
 const RETRY_LATER: Duration = Duration::from_secs(5);
 
@@ -36,8 +41,8 @@ pub enum Error {
     NotAdmin,
     #[error("this server has no admin key; SEMANTIC_ADMIN_KEY sets it")]
     NoAdminKey,
-    #[error("too many requests {scope}; try again in {} s", .retry_after.as_secs())]
-    RateLimited { scope: &'static str, retry_after: Duration },
+    #[error("too many {}; try again in {} s", .limits::what(*limit), .retry_after.as_secs())]
+    RateLimited { limit: Limit, retry_after: Duration },
     #[error("there is no such route")]
     NotFound,
     #[error("this route does not take {method}")]
@@ -68,6 +73,9 @@ pub enum Error {
     Drain(#[from] DrainError),
     #[error("there is no model {id:?}; this server serves {served:?}")]
     NoModel { id: String, served: String },
+    /// Of a prompt that came in this field.
+    #[error("{error}")]
+    Unservable { error: engine::Error, field: &'static str },
     #[error("the handler panicked")]
     Panicked,
 }
@@ -81,6 +89,19 @@ impl Error {
     /// The error as JSON, for a stream that has begun.
     pub fn json(&self, dialect: Dialect) -> String {
         self.body(dialect, None)
+    }
+
+    /// One word for programs, where there is one.
+    pub fn code(&self) -> Option<&'static str> {
+        self.describe().code
+    }
+
+    /// Whose limit the request was over, if that is why it was refused.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Error::RateLimited { limit, .. } => Some(*limit),
+            _ => None,
+        }
     }
 
     /// Tells the log what the client does not hear.
@@ -100,6 +121,7 @@ impl Error {
                 let param = match self {
                     Error::Invalid { param, .. } => param.as_deref(),
                     Error::Engine(error) => engine_param(error),
+                    Error::Unservable { field, .. } => Some(*field),
                     _ => None,
                 };
                 let kind = kind.for_openai();
@@ -162,7 +184,7 @@ impl Error {
             Error::BodyCut => Described::new(S::BAD_REQUEST, Kind::InvalidRequest).closing(),
             Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
             Error::Prompt(error) => describe_text(error),
-            Error::Engine(error) => describe_engine(error),
+            Error::Engine(error) | Error::Unservable { error, .. } => describe_engine(error),
             Error::Agent(error) => describe_agent(error),
             Error::Drain(error) => describe_drain(error),
             Error::NoModel { .. } => {
@@ -252,7 +274,6 @@ fn engine_param(error: &engine::Error) -> Option<&'static str> {
         engine::Error::NoTokensWanted => Some("max_tokens"),
         engine::Error::Choices { .. } => Some("n"),
         engine::Error::Logprobs { .. } => Some("top_logprobs"),
-        engine::Error::EmptyPrompt | engine::Error::PromptTooLong { .. } => Some("messages"),
         _ => None,
     }
 }
@@ -375,6 +396,20 @@ pub fn render(response: &mut Response, dialect: Dialect, request_id: &str) {
     let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else { return };
     *response.body_mut() = Body::from(error.body(dialect, Some(request_id)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+}
+
+/// That something was done about which there is nothing to say: 204.
+pub enum Done {
+    /// A browser has heard what its page may do.
+    Permitted(HeaderMap),
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        match self {
+            Done::Permitted(headers) => (StatusCode::NO_CONTENT, headers).into_response(),
+        }
+    }
 }
 
 /// A probe's answer.

@@ -11,6 +11,8 @@ use super::random;
 use crate::engine::{CHOICES_MAX, Sampling};
 use crate::types::AgentId;
 
+/// A rendering may take 300,000 steps, which is enough for about three thousand messages.
+pub const MESSAGES_MAX: usize = 2048;
 /// No model has a context near this, and other servers read it as a 32-bit number.
 pub const TOKENS_MAX: u64 = i32::MAX as u64;
 /// OpenAI takes four; each one costs time at every token.

@@ -22,6 +22,7 @@ use super::guard::{Door, Peer};
 use super::routes::router;
 use super::write_timeout::WriteTimeout;
 use super::{App, Bounds};
+use crate::metrics::{Connection, Metrics, labels};
 
 /// Connections that the system holds until they are accepted: what `listen` uses elsewhere.
 const BACKLOG: u32 = 1024;
@@ -93,6 +94,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
 struct Doors {
     main: Arc<Semaphore>,
     spare: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
     main_router: Router,
     spare_router: Router,
 }
@@ -103,6 +105,7 @@ struct Entry {
     peer: Peer,
     router: Router,
     _place: OwnedSemaphorePermit,
+    _counted: Connection,
 }
 
 impl Doors {
@@ -110,6 +113,7 @@ impl Doors {
         Doors {
             main: Arc::new(Semaphore::new(app.bounds.connections)),
             spare: Arc::new(Semaphore::new(app.bounds.spare_connections)),
+            metrics: Arc::clone(&app.metrics),
             main_router: router(app, Door::Main),
             spare_router: router(app, Door::Spare),
         }
@@ -118,10 +122,18 @@ impl Doors {
     fn enter(&self, peer: Peer) -> Option<Entry> {
         let enter = |door, places: &Arc<Semaphore>, router: &Router| {
             let place = Arc::clone(places).try_acquire_owned().ok()?;
-            Some(Entry { door, peer, router: router.clone(), _place: place })
+            let counted = Connection::open(&self.metrics, label(door));
+            Some(Entry { door, peer, router: router.clone(), _place: place, _counted: counted })
         };
         enter(Door::Main, &self.main, &self.main_router)
             .or_else(|| enter(Door::Spare, &self.spare, &self.spare_router))
+    }
+}
+
+fn label(door: Door) -> labels::Door {
+    match door {
+        Door::Main => labels::Door::Main,
+        Door::Spare => labels::Door::Spare,
     }
 }
 

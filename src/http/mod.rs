@@ -12,9 +12,13 @@ mod admin;
 mod agents;
 mod body;
 mod chat;
+mod completions;
+mod cors;
 mod error;
 mod fields;
+mod gcra;
 mod guard;
+mod guesses;
 mod health;
 mod hosts;
 mod info;
@@ -22,13 +26,16 @@ mod keys;
 mod limits;
 mod listen;
 mod log;
+mod messages;
 mod observe;
 mod prompt;
 mod random;
 mod report;
 mod routes;
+mod scrape;
 mod sse;
 mod tokens;
+mod traceparent;
 mod turn;
 mod write_timeout;
 
@@ -40,12 +47,15 @@ use crate::engine::{self, Engine, Status};
 use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Tokenizer};
 
+use cors::Cors;
 use error::Error;
+use guesses::Guesses;
 use hosts::Hosts;
 use limits::Limits;
 
+pub use cors::{Origin, OriginError};
 pub use guard::Policy;
-pub use keys::{Access, AdminKey, KEY_CHARS_MIN, KeyError, Keys};
+pub use keys::{Access, AdminKey, Grant, KEY_CHARS_MIN, KeyDigest, KeyError, KeyRates, Keys};
 pub use limits::Rates;
 pub use listen::{bind, serve};
 pub use log::LogControl;
@@ -59,6 +69,8 @@ pub struct Config {
     /// Host names that requests may be addressed to, with any port; others are refused, so that a
     /// web page cannot reach this server through a name of its own (DNS rebinding).
     pub allowed_hosts: Vec<String>,
+    /// Of web pages that may use this server.
+    pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
     /// The engine counts in the same.
@@ -112,6 +124,8 @@ pub struct App {
     access: Access,
     admin: Option<AdminKey>,
     hosts: Hosts,
+    cors: Cors,
+    guesses: Guesses,
     limits: Limits,
     bounds: Bounds,
     metrics: Arc<Metrics>,
@@ -146,10 +160,12 @@ pub struct KvShape {
 impl App {
     pub fn new(config: Config) -> Arc<App> {
         Arc::new(App {
+            limits: Limits::new(config.rates, &config.access),
+            guesses: Guesses::new(config.rates.failed_keys),
             access: config.access,
             admin: config.admin,
             hosts: Hosts::new(config.allowed_hosts),
-            limits: Limits::new(config.rates),
+            cors: Cors::new(config.cors_origins),
             bounds: config.bounds,
             metrics: config.metrics,
             log: config.log,

@@ -38,6 +38,14 @@ impl Input {
         }
     }
 
+    /// The field of a request that it came in.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Input::Chat { .. } => "messages",
+            Input::Text(_) | Input::Tokens(_) | Input::Prompt(_) => "prompt",
+        }
+    }
+
     /// Of text that is worked on, about.
     fn bytes(&self) -> usize {
         match self {

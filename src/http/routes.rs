@@ -11,10 +11,12 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, admin, agents, chat, health, info, observe, tokens};
+use super::{App, admin, agents, chat, completions, health, info, messages, scrape, tokens};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
+/// Where the metrics are, which do not count the looks at themselves.
+pub const METRICS: &str = "/metrics";
 /// The method of paths that are no route.
 pub const ANY: &str = "*";
 
@@ -32,13 +34,16 @@ pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
         GET.at("/", Open, info::about),
-        GET.at("/metrics", Key, observe::metrics),
+        GET.at(METRICS, Key, scrape::metrics),
         GET.at("/health", Health, health::ok),
         GET.at("/health/live", Health, health::live),
         GET.at("/health/ready", Health, health::ready),
         GET.at("/health/startup", Health, health::startup),
         unknown("/health/{*other}", Health),
         POST.at("/v1/chat/completions", Generating, chat::completions),
+        POST.at("/v1/completions", Generating, completions::completions),
+        POST.at("/v1/messages", Generating, messages::create),
+        POST.at("/v1/messages/count_tokens", Key, messages::count_tokens),
         GET.at("/v1/models", Key, info::models),
         GET.at("/v1/models/{*id}", Key, info::model),
         GET.at("/v1/agents", Key, agents::list),

@@ -13,7 +13,7 @@ use super::error::Error;
 use super::guard::Caller;
 use super::prompt::{self, Input};
 use super::{App, Serving, sse};
-use crate::engine::{self, Admitted, Delta, Event, Item, Outcome, Sampling, Stream};
+use crate::engine::{self, Admitted, Delta, Event, Outcome, Sampling, Stream};
 use crate::types::AgentId;
 
 /// A request with nothing left to check but what only the engine knows.
@@ -49,6 +49,8 @@ impl Named {
 pub struct Running {
     pub serving: Arc<Serving>,
     stream: Stream,
+    /// The field that its prompt came in.
+    field: &'static str,
 }
 
 /// Submits a turn. It may have to wait before it is admitted.
@@ -56,7 +58,7 @@ pub async fn start(app: &App, caller: Caller, turn: Turn) -> Result<Running, Err
     let agent = agent(app, &caller, turn.named)?;
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
-    let reply = turn.input.reply();
+    let (reply, field) = (turn.input.reply(), turn.input.field());
     let prompt = prompt::prompt(&serving, &namespace, turn.input).await?;
     let stream = serving.engine.submit(engine::Request {
         namespace,
@@ -71,7 +73,22 @@ pub async fn start(app: &App, caller: Caller, turn: Turn) -> Result<Running, Err
         is_end_ignored: false,
         is_ephemeral: false,
     });
-    Ok(Running { serving, stream })
+    Ok(Running { serving, stream, field })
+}
+
+impl Running {
+    /// The next event. May be dropped while it waits.
+    async fn next(&mut self) -> Result<Event, Error> {
+        use engine::Error::{EmptyPrompt, OutsideVocabulary, PromptTooLong, Stopped};
+        let field = self.field;
+        let item = self.stream.next().await;
+        item.unwrap_or(Err(Stopped)).map_err(|error| match error {
+            EmptyPrompt | OutsideVocabulary { .. } | PromptTooLong { .. } => {
+                Error::Unservable { error, field }
+            }
+            error => error.into(),
+        })
+    }
 }
 
 /// The guard has counted a request for the agent that a header names, and for no other.
@@ -94,7 +111,7 @@ pub async fn whole(
     mut hear: impl FnMut(&Delta) + Send,
 ) -> Result<Outcome, Error> {
     loop {
-        match item(running.stream.next().await)? {
+        match running.next().await? {
             Event::Admitted(_) | Event::Prefilled { .. } => (),
             Event::Text(delta) => hear(&delta),
             Event::Finished(outcome) => return Ok(outcome),
@@ -124,8 +141,8 @@ pub async fn streamed<E: Events>(
     mut events: E,
     keep_alive: Duration,
 ) -> Result<Response, Error> {
-    let pending = match tokio::time::timeout(keep_alive, running.stream.next()).await {
-        Ok(first) => match item(first)? {
+    let pending = match tokio::time::timeout(keep_alive, running.next()).await {
+        Ok(first) => match first? {
             Event::Admitted(admitted) => events.admitted(&admitted),
             event => panic!("the engine began with {event:?}"),
         },
@@ -153,7 +170,7 @@ impl<E: Events> sse::Source for Told<E> {
             if self.is_over {
                 return None;
             }
-            self.pending = match item(self.running.stream.next().await) {
+            self.pending = match self.running.next().await {
                 Ok(Event::Admitted(admitted)) => self.events.admitted(&admitted),
                 Ok(Event::Prefilled { .. }) => continue,
                 Ok(Event::Text(delta)) => self.events.text(&delta),
@@ -168,8 +185,4 @@ impl<E: Events> sse::Source for Told<E> {
             };
         }
     }
-}
-
-fn item(item: Option<Item>) -> Result<Event, Error> {
-    Ok(item.unwrap_or(Err(engine::Error::Stopped))?)
 }

@@ -37,7 +37,8 @@ impl Cache {
             ),
             misses: families.counter_by(
                 "semantic_cache_misses_total",
-                "Prompts of which nothing was there, by why.",
+                "Prompts that could not go on from all that their agent remembers, by why; what they have \
+                 in common may still be a hit.",
             ),
             reused_tokens: families.counter(
                 "semantic_reused_tokens_total",
@@ -74,16 +75,18 @@ impl Cache {
         }
     }
 
-    /// A prompt was looked up, and so much of it was in this tier.
-    pub fn hit(&self, tier: Tier, reused_tokens: usize, restored_tokens: usize) {
+    pub fn looked_up(&self) {
         self.queries.inc();
+    }
+
+    /// So much of a prompt was in this tier.
+    pub fn hit(&self, tier: Tier, reused_tokens: usize, restored_tokens: usize) {
         self.hits.of(tier).inc();
         self.reused_tokens.inc_by(reused_tokens as u64);
         self.restored_tokens.inc_by(restored_tokens as u64);
     }
 
     pub fn missed(&self, why: Miss) {
-        self.queries.inc();
         self.misses.of(why).inc();
     }
 

@@ -56,16 +56,24 @@ label! {
 }
 
 label! {
-    /// Why nothing was there for a prompt.
+    /// Why a prompt could not go on from all that its agent remembers.
     Miss, "cause", {
-        /// The agent has said nothing before.
+        /// There was nothing that begins as it does.
         New => "new",
-        /// It has said something that begins otherwise.
-        Diverged => "diverged",
-        /// It was there and is no more: removed to make room.
-        Evicted => "evicted",
         /// What is in the store could not be read or trusted.
         Unreadable => "unreadable",
+        // The others are what probably made the prompt differ.
+        Date => "date",
+        Time => "time",
+        Nonce => "nonce",
+        ToolJson => "tool_json",
+        Thinking => "thinking",
+        SystemChanged => "system_changed",
+        SystemMoved => "system_moved",
+        OtherModel => "other_model",
+        OtherTokens => "other_tokens",
+        Message => "message",
+        Unknown => "unknown",
     }
 }
 

@@ -84,6 +84,11 @@ impl Store {
         self.lock.is_none()
     }
 
+    /// The bytes of all files, and how many they may be.
+    pub fn occupancy(&self) -> (u64, u64) {
+        (self.index().bytes(), self.settings.budget_bytes)
+    }
+
     /// A number that no other line of this store has.
     pub fn new_line(&self) -> Line {
         let mut index = self.index();

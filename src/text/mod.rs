@@ -41,4 +41,4 @@ pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};
 pub use tokenizer::{Special, Tokenizer};
-pub use tools::{ReplyPart, Tool, ToolCall, ToolCallParser};
+pub use tools::{PastCall, ReplyPart, TEXTS_JOINED_BY, Tool, ToolCall, ToolCallParser};

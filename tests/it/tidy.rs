@@ -26,7 +26,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "http",
         imports: &["types", "metrics", "text", "engine"],
-        alone: &["axum", "hyper", "hyper_util", "http_body_util", "governor", "subtle"],
+        alone: &["axum", "hyper", "hyper_util", "http_body_util", "subtle"],
     },
     Room { name: "config", imports: &[], alone: &["toml", "directories"] },
     Room {

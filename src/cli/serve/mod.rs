@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use super::Context;
 use super::compute::{Compute, ComputeFlags};
 use super::generate::random_seed;
+use super::log::Log;
 use super::model::{self, ModelFlag, name_model};
 use super::output::{self, Failure, human_bytes};
 use super::store::{self, Access};
@@ -49,8 +50,15 @@ pub struct Arguments {
     quiet: bool,
 }
 
-pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
-    let settings = settings::settings(arguments, &context.config.serve)?;
+impl Arguments {
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCode, Failure> {
+    let mut settings = settings::settings(arguments, &context.config.serve)?;
+    settings.http.log = log.control();
     let plan = ModelPlan {
         name: arguments.model.name(context).to_owned(),
         compute: settings.compute,

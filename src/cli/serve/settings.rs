@@ -22,6 +22,7 @@ const HOST: &str = "127.0.0.1";
 const PORT: u16 = 8000;
 const RATE_AGENT: u32 = 60;
 const RATE_GLOBAL: u32 = 1000;
+const RATE_FAILED_KEYS: u32 = 20;
 /// What of the memory the KV pool takes if nobody says; weights and the rest need theirs.
 const POOL_SHARE: u64 = 4;
 /// Where the system does not tell its memory.
@@ -117,7 +118,9 @@ pub fn settings(arguments: &Arguments, defaults: &config::Serve) -> Result<Setti
         access,
         admin: admin_key(std::env::var(ADMIN_KEY_VARIABLE).ok().as_deref())?,
         allowed_hosts: allowed_hosts(host, address.ip(), further),
+        cors_origins: Vec::new(),
         rates: Rates {
+            failed_keys: RATE_FAILED_KEYS,
             agent: flags.rate_limit_agent.or(defaults.rate_limit_agent).unwrap_or(RATE_AGENT),
             global: flags.rate_limit_global.or(defaults.rate_limit_global).unwrap_or(RATE_GLOBAL),
         },

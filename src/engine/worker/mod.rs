@@ -4,6 +4,7 @@
 //! does the reading and writing as arguments, so that a simulation runs the same code.
 
 pub mod io;
+mod observer;
 pub mod operations;
 pub(super) mod outbox;
 mod restorer;
@@ -19,10 +20,13 @@ use super::error::Error;
 use super::handle::Evicted;
 use super::pace::Shape;
 use super::scheduler::{Copy, PlannedRow, Scheduler, Work};
+use crate::metrics::Metrics;
+use crate::metrics::labels::Tier;
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
 use crate::store::{KvModel, Store};
 use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 use io::{Done, Io};
+use observer::Observer;
 use operations::Operations;
 use restorer::Restorer;
 use saver::Saver;
@@ -49,6 +53,10 @@ pub struct Worker {
     pub scheduler: Scheduler,
     model: Box<dyn Model>,
     keeper: Option<Keeper>,
+    pub(super) observer: Observer,
+    metrics: Arc<Metrics>,
+    /// Evictions that the metrics have.
+    evictions: u64,
     operations: Operations,
     panics: Vec<Instant>,
 }
@@ -86,8 +94,29 @@ enum Failure {
 
 impl Worker {
     pub fn new(scheduler: Scheduler, model: Box<dyn Model>, keeper: Option<Keeper>) -> Worker {
+        let metrics: Arc<Metrics> = Arc::default();
+        let observer = Observer::new(Arc::clone(&metrics));
         let operations = Operations::default();
-        Worker { scheduler, model, keeper, operations, panics: Vec::new() }
+        Worker {
+            scheduler,
+            model,
+            keeper,
+            observer,
+            metrics,
+            evictions: 0,
+            operations,
+            panics: Vec::new(),
+        }
+    }
+
+    /// Counts there what is done from now on.
+    pub fn with_metrics(mut self, metrics: &Arc<Metrics>) -> Worker {
+        self.metrics = Arc::clone(metrics);
+        self.observer = Observer::new(Arc::clone(metrics));
+        if let Some(Keeper { saver: Some(saver), .. }) = &mut self.keeper {
+            saver.count_in(metrics);
+        }
+        self
     }
 
     /// Takes what the store has done, lets requests in, computes one step, saves a little.
@@ -101,11 +130,13 @@ impl Worker {
             match work {
                 Work::Copy(copy) => self.copy(&copy, &mut broken),
                 Work::Restore(restore) => {
+                    self.observer.restoring(restore.order.request, clock.now());
                     let keeper = self.keeper.as_mut().expect("warm heads come from a store");
                     keeper.restorer.begin(restore, &mut *keeper.io);
                 }
             }
         }
+        self.look();
         let rows = self.scheduler.rows();
         if !rows.is_empty() {
             is_busy = true;
@@ -117,6 +148,16 @@ impl Worker {
         self.scheduler.end_late(now, |head| saver.is_some_and(|saver| saver.is_pending(head)));
         self.settle_operations(now);
         Ok(is_busy)
+    }
+
+    /// Counts what was decided.
+    fn look(&mut self) {
+        for (request, parting) in self.scheduler.take_partings() {
+            self.observer.parting(request, &parting, self.scheduler.tokenizer());
+        }
+        let evictions = self.scheduler.evictions();
+        self.metrics.cache.evicted(Tier::Hot, evictions - self.evictions);
+        self.evictions = evictions;
     }
 
     fn take_done(&mut self, now: Instant) -> bool {
@@ -145,7 +186,8 @@ impl Worker {
                 Done::Forked { job, result } => self.forked(job, result),
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
-                    restorer.arrived(read, &mut self.scheduler, &mut *self.model, &mut **io, now);
+                    let (scheduler, model) = (&mut self.scheduler, &mut *self.model);
+                    restorer.arrived(read, scheduler, model, &mut **io, &self.observer, now);
                 }
             }
         }
@@ -196,6 +238,7 @@ impl Worker {
                 // Choosing the tokens belongs to a step's time.
                 let took = clock.now().saturating_duration_since(started);
                 self.scheduler.observe(&shape, took);
+                self.metrics.steps.stepped(rows.len(), took);
                 Ok(())
             }
             Err(failure) if rows.len() == 1 => self.blame(&rows[0], failure, ended),
@@ -221,7 +264,10 @@ impl Worker {
 
     fn blame(&mut self, row: &PlannedRow, failure: Failure, now: Instant) -> Result<(), Fatal> {
         let reason = failure.to_string();
-        tracing::error!(request = row.order.request.0, reason, "the model failed a request");
+        let request = row.order.request;
+        self.observer.in_scope(request, || {
+            tracing::error!(request = request.0, reason, "the model failed a request");
+        });
         self.scheduler.fail(row.order.request, Error::Model(reason));
         if matches!(failure, Failure::Panicked) {
             self.panics.retain(|at| now.saturating_duration_since(*at) < PANIC_WINDOW);

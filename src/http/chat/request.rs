@@ -7,13 +7,11 @@ use serde_json::Map;
 use crate::engine::{Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
 use crate::http::fields::{
-    self, Drawing, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, in_range, refuse_set,
+    self, Drawing, MESSAGES_MAX, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, in_range,
+    refuse_set,
 };
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
-
-/// A rendering may take 300,000 steps, which is enough for about three thousand messages.
-const MESSAGES_MAX: usize = 2048;
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.

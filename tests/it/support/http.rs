@@ -3,8 +3,10 @@
 
 use semantic::engine::{self, Engine};
 use semantic::http::{
-    Access, AdminKey, App, Bounds, Config, Keys, KvShape, LogControl, Rates, Serving, bind, serve,
+    Access, AdminKey, App, Bounds, Config, Keys, KvShape, LogControl, Origin, Rates, Serving, bind,
+    serve,
 };
+use semantic::metrics::Metrics;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
 use semantic::text::{ChatTemplate, Special, Tokenizer};
@@ -31,6 +33,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 pub struct Setup {
     pub keys: Option<&'static str>,
     pub admin_key: Option<&'static str>,
+    pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -65,7 +68,8 @@ impl Default for Setup {
         Setup {
             keys: None,
             admin_key: None,
-            rates: Rates { agent: 0, global: 0 },
+            cors_origins: Vec::new(),
+            rates: Rates { agent: 0, global: 0, failed_keys: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
             engine: engine::Config::default(),
@@ -89,6 +93,7 @@ impl Default for Setup {
 pub struct Server {
     pub address: SocketAddr,
     pub app: Arc<App>,
+    pub metrics: Arc<Metrics>,
     /// `None` where the model is missing.
     engine: Option<Engine>,
     /// The model waits for its end while it loads.
@@ -108,13 +113,15 @@ impl Server {
             Some(keys) => Access::Keys(Keys::parse(keys).expect("keys")),
             None => Access::Open,
         };
+        let metrics = Arc::clone(&setup.engine.metrics);
         let app = App::new(Config {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
             admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
+            cors_origins: setup.cors_origins,
             rates: setup.rates,
             bounds: setup.bounds,
-            metrics: Arc::clone(&setup.engine.metrics),
+            metrics: Arc::clone(&metrics),
             log: setup.log,
         });
         let (load_gate, gate) = mpsc::channel::<()>();
@@ -160,7 +167,7 @@ impl Server {
         drop(_inside);
         let stop = Some(stop);
         let load_gate = Some(load_gate);
-        let mut server = Server { address, app, engine, load_gate, runtime, stop, task };
+        let mut server = Server { address, app, metrics, engine, load_gate, runtime, stop, task };
         if setup.model == ModelState::Serving {
             server.finish_loading();
         }
@@ -175,6 +182,18 @@ impl Server {
 
     pub fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("there is a model")
+    }
+
+    /// The ids of a text that no template has seen.
+    pub fn encode_raw(&self, prompt: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode_raw(prompt).expect("ids")
+    }
+
+    /// The ids of a text that a template has made.
+    pub fn encode(&self, rendered: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode(rendered, Special::Parse).expect("ids")
     }
 
     pub fn connect(&self) -> Client {
@@ -290,6 +309,10 @@ impl Script {
 
     /// What comes after these tokens, unless all has been said.
     fn next(&mut self, mut read: Vec<TokenId>) -> Option<TokenId> {
+        // The engine warms up with these; nobody has asked yet.
+        if read.iter().all(|token| *token == TokenId(0)) {
+            return None;
+        }
         let (reply, said) = self.under_way.get(&read).copied().unwrap_or_else(|| {
             self.next += 1;
             (self.next - 1, 0)

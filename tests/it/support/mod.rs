@@ -13,5 +13,6 @@ pub mod model;
 pub mod process;
 pub mod random;
 pub mod scale;
+pub mod scrape;
 pub mod store;
 pub mod text;
