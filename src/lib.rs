@@ -12,16 +12,17 @@
 //! | room | what it is for | it alone names |
 //! | --- | --- | --- |
 //! | [`types`] | nouns that several rooms share | |
+//! | [`metrics`] | what is counted and timed, as Prometheus reads it | `prometheus` |
 //! | [`text`] | tokenizer, incremental detokenizer, chat template, prompts that keep our replies' ids, why two prompts part, stop sequences | `tokenizers`, `minijinja` |
 //! | [`model`] | finding and reading model files, what makes two KV caches fit, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`store`] | what agents leave, on disk: saved so that no crash loses it, verified before it is used | `blake3` |
 //! | [`engine`] | requests to tokens: continuous batching over one pool of KV blocks, what agents leave there | |
-//! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `governor`, `subtle`, status codes |
+//! | [`http`] | the server: requests from the network to the engine, answers as JSON and events | `axum`, `hyper`, `subtle`, status codes |
 //! | [`config`] | the configuration file and the folders | `toml`, `directories` |
 //! | [`cli`] | the commands: flags in, text and exit code out | `clap`, `indicatif`, `anyhow`, `ctrlc`, printing |
 //!
 //! A room imports only rooms above it in this table (`text`, `model` and `store` do not import each
-//! other, `config` imports none); `tests/it/tidy.rs` holds that and the last column.
+//! other, nor `metrics`; `config` imports none); `tests/it/tidy.rs` holds that and the last column.
 //!
 //! The engine decides without a model and without a clock (`engine/scheduler`, `engine/agents.rs`,
 //! `engine/pool.rs` and their like); `engine/worker` takes its decisions to the model, on the one
@@ -41,13 +42,15 @@
 //! the whole program are in `tests/it`, their data and the scripts that made it in `tests/data`;
 //! `tests/bench` measures what is around the model.
 //!
-//! To add a route: one file in `http` and one line in its router. To add an architecture: one file
+//! To add a route: one file in `http` and one line in `http/routes.rs`. To add an architecture: one file
 //! in `model/arch` and one line in its table. To add a model to the catalogue: one entry in
 //! `model/source/catalogue.rs`. To add a command: one file in `cli` and one variant in its enum. To
 //! add a part of `semantic cache`: the same in `cli/cache`. To add a suite to `semantic bench`: one
 //! file in `cli/bench` and one line in its table.
 
 pub mod types;
+
+pub mod metrics;
 
 pub mod text;
 

@@ -1,8 +1,8 @@
 //! The commands: flags in, text and exit code out.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 73
-//! cannot write, 75 another process is in the way, 78 not started because of its settings, 130
-//! interrupted.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 64 wrong usage, 69 an address or a
+//! model is not to be had, 73 cannot write, 75 another process is in the way, 78 not started because
+//! of its settings, 130 interrupted.
 
 mod bench;
 mod cache;
@@ -10,6 +10,7 @@ mod compute;
 mod generate;
 mod health;
 mod interrupt;
+mod log;
 mod memory;
 mod model;
 mod models;
@@ -26,7 +27,8 @@ use std::sync::OnceLock;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
-use output::Failure;
+use log::{Log, LogFlags, Logger};
+use output::{EXIT_USAGE, Failure};
 
 /// A local LLM server and command line whose agents keep their memory.
 #[derive(Debug, Parser)]
@@ -47,15 +49,8 @@ struct Global {
     /// The folder for everything the program stores
     #[arg(long, global = true, value_name = "FOLDER", env = "SEMANTIC_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// What to log on stderr: error, warn, info, debug or trace, also per module
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILTER",
-        env = "SEMANTIC_LOG",
-        default_value = "warn"
-    )]
-    log: String,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,28 +73,41 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
+impl Command {
+    fn logger(&self) -> Logger {
+        match self {
+            Command::Serve(arguments) if arguments.is_quiet() => Logger::QuietServer,
+            Command::Serve(_) => Logger::Server,
+            _ => Logger::Command,
+        }
+    }
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap, with exit code 0.
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
             return output::exit_after_printing(error.print(), code);
         }
     };
-    output::log_to_stderr(&arguments.global.log);
-    match run(arguments) {
+    let log = match Log::start(&arguments.global.log, arguments.command.logger()) {
+        Ok(log) => log,
+        Err(reason) => return Failure::Usage(reason).report(),
+    };
+    match run(arguments, log) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
     let global = arguments.global;
     let context = || Context::new(&global);
     match arguments.command {
-        Command::Serve(arguments) => serve::run(&arguments, &context()?),
+        Command::Serve(arguments) => serve::run(&arguments, &context()?, &log),
         Command::Generate(arguments) => generate::run(arguments, &context()?),
         Command::Cache(arguments) => cache::run(&arguments, &context()?),
         Command::Bench(arguments) => bench::run(&arguments, &context()?),

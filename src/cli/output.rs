@@ -12,8 +12,10 @@ use crate::model::source::Progress;
 pub enum Failure {
     /// Exit code 1.
     Failed { error: anyhow::Error, hint: Option<String> },
-    /// Exit code 2: the request itself makes no sense.
+    /// Exit code 64: the request itself makes no sense.
     Usage(String),
+    /// Exit code 69: something that is needed is not to be had: an address, a model.
+    Unavailable { error: anyhow::Error, hint: Option<String> },
     /// Exit code 73: what is to be written cannot be.
     CannotWrite { message: String, hint: String },
     /// Exit code 75: another process has what this one needs; later it may go.
@@ -29,8 +31,9 @@ pub enum Failure {
 /// Interrupted by the user, as shells count it: 128 + SIGINT.
 pub const EXIT_INTERRUPTED: u8 = 130;
 const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
-/// `EX_CANTCREAT`, `EX_TEMPFAIL` and `EX_CONFIG` of sysexits.h.
+/// `EX_USAGE`, `EX_UNAVAILABLE`, `EX_CANTCREAT`, `EX_TEMPFAIL` and `EX_CONFIG` of sysexits.h.
+pub const EXIT_USAGE: u8 = 64;
+const EXIT_UNAVAILABLE: u8 = 69;
 const EXIT_CANNOT_WRITE: u8 = 73;
 const EXIT_BUSY: u8 = 75;
 const EXIT_CONFIG: u8 = 78;
@@ -46,6 +49,9 @@ impl Failure {
             Failure::Failed { error, hint } => {
                 Failure::Failed { error: error.context(what.to_owned()), hint }
             }
+            Failure::Unavailable { error, hint } => {
+                Failure::Unavailable { error: error.context(what.to_owned()), hint }
+            }
             other => other,
         }
     }
@@ -53,7 +59,9 @@ impl Failure {
     /// What went wrong, for who shows it among other things.
     pub fn message(&self) -> String {
         match self {
-            Failure::Failed { error, .. } => format!("{error:#}"),
+            Failure::Failed { error, .. } | Failure::Unavailable { error, .. } => {
+                format!("{error:#}")
+            }
             Failure::Usage(message)
             | Failure::CannotWrite { message, .. }
             | Failure::Busy { message, .. }
@@ -66,7 +74,7 @@ impl Failure {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Failure::Failed { hint, .. } => hint.as_deref(),
+            Failure::Failed { hint, .. } | Failure::Unavailable { hint, .. } => hint.as_deref(),
             Failure::CannotWrite { hint, .. }
             | Failure::Busy { hint, .. }
             | Failure::Misconfigured { hint, .. } => Some(hint),
@@ -86,15 +94,18 @@ impl Failure {
             Failure::CannotWrite { message, hint } => report(&message, &hint, EXIT_CANNOT_WRITE),
             Failure::Busy { message, hint } => report(&message, &hint, EXIT_BUSY),
             Failure::Misconfigured { message, hint } => report(&message, &hint, EXIT_CONFIG),
-            Failure::Failed { error, hint } => {
-                talk(&format!("error: {error:#}"));
-                if let Some(hint) = hint {
-                    talk(&format!("hint: {hint}"));
-                }
-                ExitCode::from(EXIT_FAILED)
-            }
+            Failure::Failed { error, hint } => report_error(&error, hint, EXIT_FAILED),
+            Failure::Unavailable { error, hint } => report_error(&error, hint, EXIT_UNAVAILABLE),
         }
     }
+}
+
+fn report_error(error: &anyhow::Error, hint: Option<String>, code: u8) -> ExitCode {
+    talk(&format!("error: {error:#}"));
+    if let Some(hint) = hint {
+        talk(&format!("hint: {hint}"));
+    }
+    ExitCode::from(code)
 }
 
 fn report(message: &str, hint: &str, code: u8) -> ExitCode {
@@ -132,21 +143,6 @@ pub fn exit_after_printing(printed: io::Result<()>, code: u8) -> ExitCode {
         Ok(()) => ExitCode::from(code),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(EXIT_FAILED),
-    }
-}
-
-/// Log lines go to stderr; a filter that cannot be read falls back to warnings, and says so.
-pub fn log_to_stderr(filter: &str) {
-    let parsed = tracing_subscriber::EnvFilter::try_new(filter);
-    let is_valid = parsed.is_ok();
-    let env_filter = parsed.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(env_filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init();
-    if !is_valid {
-        tracing::warn!(filter, "log filter cannot be read, logging warnings");
     }
 }
 

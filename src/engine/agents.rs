@@ -4,9 +4,12 @@
 //! it. An agent's name decides nothing about reuse; it names heads, so that each agent keeps its
 //! latest ones and no more than [`HEADS_PER_AGENT`].
 
+mod named;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::pool::Lease;
 use super::prefix::{Match, PrefixIndex};
@@ -39,6 +42,8 @@ pub struct Agents {
     hot_unsaved: BTreeSet<(u64, HeadId)>,
     /// Heads in the store only, least recently used first.
     warm: BTreeSet<(u64, HeadId)>,
+    /// Heads with blocks in the pool, of each agent that has any.
+    hot_agents: HashMap<(Namespace, AgentId), usize>,
     next_head: u64,
     /// Grows with every use.
     uses: u64,
@@ -73,6 +78,8 @@ pub struct Head {
     is_dropped: bool,
     /// The last try to save it as it is has failed.
     has_failed: bool,
+    /// When its last turn ended, if that was in this process.
+    ended: Option<Instant>,
     last_use: u64,
 }
 
@@ -121,7 +128,12 @@ impl Head {
         !self.is_saved() && !self.is_dropped && !self.has_failed
     }
 
-    fn is_hot(&self) -> bool {
+    /// When its last turn ended, if that was in this process.
+    pub fn ended(&self) -> Option<Instant> {
+        self.ended
+    }
+
+    pub fn is_hot(&self) -> bool {
         !self.blocks.is_empty()
     }
 
@@ -156,6 +168,18 @@ impl Agents {
     /// Agents with at least one head.
     pub fn count(&self) -> usize {
         self.spaces.values().map(|space| space.agents.len()).sum()
+    }
+
+    /// Agents with blocks in the pool.
+    pub fn count_hot(&self) -> usize {
+        self.hot_agents.len()
+    }
+
+    /// The heads of one agent.
+    pub fn of(&self, namespace: &Namespace, agent: &AgentId) -> impl Iterator<Item = &Head> {
+        let space = self.spaces.get(namespace);
+        let heads = space.and_then(|space| space.agents.get(agent));
+        heads.into_iter().flatten().map(|id| &self.heads[id])
     }
 
     pub fn heads(&self) -> usize {
@@ -228,6 +252,7 @@ impl Agents {
             self.touch(head);
             // There may be room for it by now.
             self.change(head, |head| head.is_dropped = false);
+            self.move_last(head);
             return head;
         }
         // The longest, so that what is left over is the most different.
@@ -246,7 +271,7 @@ impl Agents {
         }
         self.limit();
         let Kept { namespace, agent, tokens, rest, replies, blocks } = kept;
-        let (is_dropped, has_failed, last_use) = (false, false, 0);
+        let (is_dropped, has_failed, ended, last_use) = (false, false, None, 0);
         self.insert(Head {
             namespace,
             agent,
@@ -258,6 +283,7 @@ impl Agents {
             saved,
             is_dropped,
             has_failed,
+            ended,
             last_use,
         })
     }
@@ -311,6 +337,7 @@ impl Agents {
                     saved: Some(saved),
                     is_dropped: false,
                     has_failed: false,
+                    ended: None,
                     last_use: 0,
                 });
             }
@@ -364,6 +391,15 @@ impl Agents {
         }
     }
 
+    /// It becomes the newest of its agent.
+    fn move_last(&mut self, id: HeadId) {
+        let head = &self.heads[&id];
+        let space = self.spaces.get_mut(&head.namespace).expect("a head's namespace exists");
+        let siblings = space.agents.get_mut(&head.agent).expect("a head's agent exists");
+        siblings.retain(|sibling| *sibling != id);
+        siblings.push(id);
+    }
+
     fn siblings(&self, namespace: &Namespace, agent: &AgentId) -> Vec<HeadId> {
         let space = self.spaces.get(namespace);
         space.and_then(|space| space.agents.get(agent)).cloned().unwrap_or_default()
@@ -399,7 +435,7 @@ impl Agents {
         if let Some(line) = head.line {
             self.lines.insert(line, id);
         }
-        self.set_of(&head).insert((head.last_use, id));
+        self.enlist(id, &head);
         self.heads.insert(id, head);
         id
     }
@@ -468,7 +504,7 @@ impl Agents {
 
     fn take(&mut self, id: HeadId) -> Option<Head> {
         let head = self.heads.remove(&id)?;
-        self.set_of(&head).remove(&(head.last_use, id));
+        self.delist(id, &head);
         if let Some(line) = head.line {
             self.lines.remove(&line);
         }
@@ -511,10 +547,30 @@ impl Agents {
     /// Changes a head and moves it to the set it belongs to then.
     fn change(&mut self, id: HeadId, change: impl FnOnce(&mut Head)) {
         let Some(mut head) = self.heads.remove(&id) else { return };
-        self.set_of(&head).remove(&(head.last_use, id));
+        self.delist(id, &head);
         change(&mut head);
-        self.set_of(&head).insert((head.last_use, id));
+        self.enlist(id, &head);
         self.heads.insert(id, head);
+    }
+
+    fn enlist(&mut self, id: HeadId, head: &Head) {
+        self.set_of(head).insert((head.last_use, id));
+        if head.is_hot() {
+            let key = (head.namespace.clone(), head.agent.clone());
+            *self.hot_agents.entry(key).or_default() += 1;
+        }
+    }
+
+    fn delist(&mut self, id: HeadId, head: &Head) {
+        self.set_of(head).remove(&(head.last_use, id));
+        if head.is_hot() {
+            let key = (head.namespace.clone(), head.agent.clone());
+            let heads = self.hot_agents.get_mut(&key).expect("it was counted");
+            *heads -= 1;
+            if *heads == 0 {
+                self.hot_agents.remove(&key);
+            }
+        }
     }
 
     fn set_of(&mut self, head: &Head) -> &mut BTreeSet<(u64, HeadId)> {

@@ -1,8 +1,10 @@
 //! The engine as others hold it: cheap to clone, usable from any thread.
 
+mod agents;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,9 +16,11 @@ use super::worker::outbox::STREAM_ITEMS_MAX;
 use super::worker::thread::{self as engine_thread, Command, Setup, Shared, Submission};
 use super::worker::watchdog::PATIENCE_MIN;
 use super::{DrainError, Error, Item, Request};
+use crate::metrics::Metrics;
 use crate::model::{Model, Spec};
+use crate::store::Store;
 use crate::text::Tokenizer;
-use crate::types::{Namespace, TokenId};
+use crate::types::{Fingerprint, Namespace, TokenId};
 
 /// Commands on their way to the engine's thread, which takes all of them before each step.
 const COMMANDS_MAX: usize = 4096;
@@ -35,6 +39,8 @@ pub struct Config {
     pub step_patience: Duration,
     /// Tells the automatic agents of this process from those of others, e.g. the time.
     pub instance: u64,
+    /// Where it counts what it does.
+    pub metrics: Arc<Metrics>,
     /// Hears why the engine cannot go on, from a thread of the engine's. A server ends its
     /// process here.
     pub on_fatal: Box<dyn Fn(&str) + Send + Sync>,
@@ -51,6 +57,7 @@ impl Default for Config {
             queue_time: Duration::from_secs(120),
             step_patience: PATIENCE_MIN,
             instance: 0,
+            metrics: Arc::default(),
             on_fatal: Box::new(|_| ()),
         }
     }
@@ -75,6 +82,14 @@ pub struct Engine {
     commands: Arc<Commands>,
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    kept: Option<Kept>,
+}
+
+/// Where agents are kept. The store is the thread's: who has a handle does not hold it.
+#[derive(Clone)]
+struct Kept {
+    store: Weak<Store>,
+    fingerprint: Fingerprint,
 }
 
 /// The way to the thread, which ends when this is dropped.
@@ -115,6 +130,8 @@ pub struct Stats {
     /// Times that a sequence was parked.
     pub parkings: u64,
     pub agents: usize,
+    /// Of these, who has blocks in the pool.
+    pub agents_hot: usize,
 }
 
 /// The answer to one request, as it comes. Dropping it cancels the request.
@@ -147,6 +164,10 @@ impl Engine {
         let mut config = config;
         let on_fatal = std::mem::replace(&mut config.on_fatal, Box::new(|_| ()));
         let shared = Arc::new(Shared::new(on_fatal));
+        let kept = keeping.as_ref().map(|keeping| Kept {
+            store: Arc::downgrade(&keeping.store),
+            fingerprint: keeping.fingerprint,
+        });
         let setup = Setup {
             config,
             tokenizer,
@@ -162,7 +183,7 @@ impl Engine {
             shared.fail(&format!("cannot start a thread: {error}"));
         }
         let commands = Arc::new(Commands(sender));
-        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())) }
+        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())), kept }
     }
 
     /// Waits until the model has made its first token, or says why it has not. For a thread that
@@ -175,14 +196,16 @@ impl Engine {
         }
     }
 
-    /// Never waits. A refusal is the stream's first item.
+    /// Never waits. A refusal is the stream's first item. What becomes of the request is recorded in
+    /// the caller's span.
     pub fn submit(&self, request: Request) -> Stream {
         let (sender, receiver) = mpsc::channel(STREAM_ITEMS_MAX);
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let stream = Stream { receiver, is_cancelled: Arc::clone(&is_cancelled) };
         let refusal = match self.status() {
             Status::Serving => {
-                let submission = Submission { request, sender: sender.clone(), is_cancelled };
+                let span = tracing::Span::current();
+                let submission = Submission { request, sender: sender.clone(), is_cancelled, span };
                 match self.commands.0.try_send(Command::Submit(Box::new(submission))) {
                     Ok(()) => return stream,
                     Err(TrySendError::Full(_)) => Error::QueueFull { waiting: COMMANDS_MAX },
@@ -213,10 +236,10 @@ impl Engine {
         self.shared.spec.get()
     }
 
-    /// The ids that replies with this text (outer white space aside) were generated as, latest
-    /// first: what a chat's prompt is made with.
-    pub fn known_replies(&self, namespace: &Namespace, text: &str) -> Vec<Arc<[TokenId]>> {
-        self.shared.replies().known(namespace, text)
+    /// The ids that replies with this key were generated as, latest first: what a chat's prompt is
+    /// made with.
+    pub fn known_replies(&self, namespace: &Namespace, key: &str) -> Vec<Arc<[TokenId]>> {
+        self.shared.replies().known(namespace, key)
     }
 
     /// From the instant of the call new requests are refused. Waits until everything accepted

@@ -12,6 +12,7 @@
 //! | [`pool`] | which blocks are free |
 //! | [`sequence`] | the tokens and the text of one reply |
 
+mod about;
 pub mod agents;
 mod error;
 mod handle;
@@ -26,6 +27,8 @@ pub mod sequence;
 pub mod worker;
 
 pub use crate::model::sample::{Sampling, TokenLogprob};
+pub use crate::store::Usage as StoreUsage;
+pub use about::{AgentError, AgentState, HeadState, Past, StoredState, Tier};
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
 pub use keeping::Keeping;

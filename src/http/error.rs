@@ -1,19 +1,27 @@
 //! Why a request was not served, as the client hears it. The only file that knows status codes.
 //!
-//! The shape is OpenAI's: `{"error":{"message","type","param","code"}}`. A client hears what it can
-//! act on; what concerns us alone goes to the log.
+//! The shape is OpenAI's, `{"error":{"message","type","param","code"}}`, and Anthropic's on its
+//! routes. A client hears what it can act on; what concerns us alone goes to the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
+use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::limits;
+use crate::metrics::labels::Limit;
 use crate::{engine, text};
 
 /// When to come back if only the engine's queue is full: a request or two will have ended.
 const RETRY_FULL: Duration = Duration::from_secs(1);
+/// What is counted and logged in place of a status where nobody was left to hear one; the number
+/// is nginx's.
+pub const CLIENT_LEFT: u16 = 499;
 /// When to come back if the server starts, ends or cannot keep up: another may have taken over.
 const RETRY_LATER: Duration = Duration::from_secs(5);
 
@@ -28,8 +36,12 @@ pub enum Error {
     ForeignOrigin,
     #[error("a valid API key is needed, as `Authorization: Bearer KEY` or `x-api-key: KEY`")]
     Unauthorized,
-    #[error("too many requests {scope}; try again in {} s", .retry_after.as_secs())]
-    RateLimited { scope: &'static str, retry_after: Duration },
+    #[error("a valid admin key is needed, as `X-Admin-Key: KEY` or `Authorization: Bearer KEY`")]
+    NotAdmin,
+    #[error("this server has no admin key; SEMANTIC_ADMIN_KEY sets it")]
+    NoAdminKey,
+    #[error("too many {}; try again in {} s", .limits::what(*limit), .retry_after.as_secs())]
+    RateLimited { limit: Limit, retry_after: Duration },
     #[error("there is no such route")]
     NotFound,
     #[error("this route does not take {method}")]
@@ -54,6 +66,9 @@ pub enum Error {
     Prompt(#[from] text::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    /// Of a prompt that came in this field.
+    #[error("{error}")]
+    Unservable { error: engine::Error, field: &'static str },
     #[error("the handler panicked")]
     Panicked,
 }
@@ -65,8 +80,21 @@ impl Error {
     }
 
     /// The error as JSON, for a stream that has begun.
-    pub fn json(&self) -> String {
-        serde_json::to_string(&self.body()).expect("texts are JSON")
+    pub fn json(&self, dialect: Dialect) -> String {
+        self.body(dialect, None)
+    }
+
+    /// One word for programs, where there is one.
+    pub fn code(&self) -> Option<&'static str> {
+        self.describe().code
+    }
+
+    /// Whose limit the request was over, if that is why it was refused.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Error::RateLimited { limit, .. } => Some(*limit),
+            _ => None,
+        }
     }
 
     /// Tells the log what the client does not hear.
@@ -78,15 +106,29 @@ impl Error {
         self
     }
 
-    fn body(&self) -> Body {
+    fn body(&self, dialect: Dialect, request_id: Option<&str>) -> String {
         let Described { kind, code, message, .. } = self.describe();
         let message = message.map_or_else(|| self.to_string(), str::to_owned);
-        let param = match self {
-            Error::Invalid { param, .. } => param.clone(),
-            Error::Engine(error) => engine_param(error).map(str::to_owned),
-            _ => None,
+        let body = match dialect {
+            Dialect::OpenAi => {
+                let param = match self {
+                    Error::Invalid { param, .. } => param.as_deref(),
+                    Error::Engine(error) => engine_param(error),
+                    Error::Unservable { field, .. } => Some(*field),
+                    _ => None,
+                };
+                let kind = kind.for_openai();
+                json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
+            }
+            Dialect::Anthropic => {
+                let error = json!({ "type": kind.for_anthropic(), "message": message });
+                match request_id {
+                    Some(id) => json!({ "type": "error", "error": error, "request_id": id }),
+                    None => json!({ "type": "error", "error": error }),
+                }
+            }
         };
-        Body { error: Detail { message, kind: kind.name(), param, code } }
+        body.to_string()
     }
 
     fn describe(&self) -> Described {
@@ -105,6 +147,12 @@ impl Error {
             Error::Unauthorized => {
                 Described::new(S::UNAUTHORIZED, Kind::Authentication).code("invalid_api_key")
             }
+            Error::NotAdmin => {
+                Described::new(S::UNAUTHORIZED, Kind::Authentication).code("invalid_admin_key")
+            }
+            Error::NoAdminKey => {
+                Described::new(S::FORBIDDEN, Kind::Permission).code("admin_key_not_configured")
+            }
             Error::RateLimited { retry_after, .. } => {
                 let limited = Described::new(S::TOO_MANY_REQUESTS, Kind::RateLimit);
                 limited.code("rate_limit_exceeded").retry(*retry_after)
@@ -119,7 +167,7 @@ impl Error {
                 refused.code("unsupported_media_type")
             }
             Error::BodyTooLarge { .. } => {
-                let refused = Described::new(S::PAYLOAD_TOO_LARGE, Kind::InvalidRequest);
+                let refused = Described::new(S::PAYLOAD_TOO_LARGE, Kind::TooLarge);
                 refused.code("request_too_large").closing()
             }
             Error::BodyTooSlow(_) => {
@@ -129,7 +177,7 @@ impl Error {
             Error::BodyCut => Described::new(S::BAD_REQUEST, Kind::InvalidRequest).closing(),
             Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
             Error::Prompt(error) => describe_text(error),
-            Error::Engine(error) => describe_engine(error),
+            Error::Engine(error) | Error::Unservable { error, .. } => describe_engine(error),
             Error::Panicked => Described::internal(),
         }
     }
@@ -185,7 +233,6 @@ fn engine_param(error: &engine::Error) -> Option<&'static str> {
         engine::Error::NoTokensWanted => Some("max_tokens"),
         engine::Error::Choices { .. } => Some("n"),
         engine::Error::Logprobs { .. } => Some("top_logprobs"),
-        engine::Error::EmptyPrompt | engine::Error::PromptTooLong { .. } => Some("messages"),
         _ => None,
     }
 }
@@ -202,28 +249,59 @@ struct Described {
     message: Option<&'static str>,
 }
 
-/// OpenAI's `type`.
+/// Whose clients a route is for, and so whose words it has for errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    OpenAi,
+    Anthropic,
+}
+
+impl Dialect {
+    /// That of a path, whether or not it is a route.
+    pub fn of(path: &str) -> Dialect {
+        match path.strip_prefix("/v1/messages") {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::Anthropic,
+            Some(_) | None => Dialect::OpenAi,
+        }
+    }
+}
+
+/// The `type` of an error.
 #[derive(Clone, Copy)]
 enum Kind {
     InvalidRequest,
     Authentication,
     Permission,
     NotFound,
+    TooLarge,
     RateLimit,
     Overloaded,
     Server,
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    fn for_openai(self) -> &'static str {
         match self {
-            Kind::InvalidRequest => "invalid_request_error",
+            Kind::InvalidRequest | Kind::TooLarge => "invalid_request_error",
             Kind::Authentication => "authentication_error",
             Kind::Permission => "permission_error",
             Kind::NotFound => "not_found_error",
             Kind::RateLimit => "rate_limit_error",
             Kind::Overloaded => "overloaded_error",
             Kind::Server => "server_error",
+        }
+    }
+
+    fn for_anthropic(self) -> &'static str {
+        match self {
+            Kind::TooLarge => "request_too_large",
+            Kind::Server => "api_error",
+            Kind::InvalidRequest
+            | Kind::Authentication
+            | Kind::Permission
+            | Kind::NotFound
+            | Kind::RateLimit
+            | Kind::Overloaded => self.for_openai(),
         }
     }
 }
@@ -252,36 +330,61 @@ impl Described {
     }
 }
 
-#[derive(Serialize)]
-struct Body {
-    error: Detail,
-}
-
-#[derive(Serialize)]
-struct Detail {
-    message: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    param: Option<String>,
-    code: Option<&'static str>,
-}
-
+/// An answer without a body: [`render`] writes it, as a handler does not know who asked how.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let Described { status, retry_after, is_closing, .. } = self.describe();
-        let mut headers = HeaderMap::new();
-        let mut put = |name: HeaderName, value: HeaderValue| headers.insert(name, value);
-        put(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = status.into_response();
+        let headers = response.headers_mut();
         if let Some(after) = retry_after {
-            put(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
         }
         if status == StatusCode::UNAUTHORIZED {
-            put(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if is_closing {
-            put(CONNECTION, HeaderValue::from_static("close"));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        (status, headers, self.logged().json()).into_response()
+        response.extensions_mut().insert(Arc::new(self.logged()));
+        response
+    }
+}
+
+/// Writes the error that an answer is, if it is one.
+pub fn render(response: &mut Response, dialect: Dialect, request_id: &str) {
+    let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else { return };
+    *response.body_mut() = Body::from(error.body(dialect, Some(request_id)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+}
+
+/// That something was done about which there is nothing to say: 204.
+pub enum Done {
+    /// A browser has heard what its page may do.
+    Permitted(HeaderMap),
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        match self {
+            Done::Permitted(headers) => (StatusCode::NO_CONTENT, headers).into_response(),
+        }
+    }
+}
+
+/// A probe's answer.
+pub enum Probe {
+    /// 200.
+    Well(Value),
+    /// 503.
+    Unwell(Value),
+}
+
+impl IntoResponse for Probe {
+    fn into_response(self) -> Response {
+        match self {
+            Probe::Well(body) => (StatusCode::OK, Json(body)).into_response(),
+            Probe::Unwell(body) => (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response(),
+        }
     }
 }
 
@@ -301,7 +404,9 @@ mod tests {
             expect_test::expect![[
                 r#"{"error":{"message":"the server failed to answer this request; its log has the cause","type":"server_error","param":null,"code":"internal_error"}}"#
             ]]
-            .assert_eq(&error.json());
+            .assert_eq(&error.json(Dialect::OpenAi));
+            expect_test::expect![[r#"{"type":"error","error":{"type":"api_error","message":"the server failed to answer this request; its log has the cause"}}"#]]
+            .assert_eq(&error.json(Dialect::Anthropic));
             assert_eq!(error.into_response().status(), 500);
         }
     }

@@ -1,9 +1,10 @@
 //! What stands before every handler: who may ask, what, and how often.
 //!
 //! Outermost are the request's id, its time and its line in the log, so that refusals have them
-//! too. Then, in this order: health, the host, the key, the rate limits. The body is not read
-//! before all of them agree.
+//! too. Then, in this order: health, the host and the origin, the key and how many wrong ones came
+//! from this address, the rate limits. The body is not read before all of them agree.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +16,15 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
-use super::error::Error;
-use super::{App, body, random};
+use super::error::{self, Dialect, Done, Error};
+use super::guesses::Credential;
+use super::keys::{KeyId, Presented};
+use super::observe::Watched;
+use super::{App, body, cors, random};
 use crate::types::{AgentId, Namespace};
 
-const REQUEST_ID: &str = "x-request-id";
-const RESPONSE_TIME: &str = "x-response-time";
+pub const REQUEST_ID: &str = "x-request-id";
+pub const RESPONSE_TIME: &str = "x-response-time";
 /// Where an agent is named, the first wins.
 const AGENT_HEADERS: [&str; 2] = ["x-agent-id", "x-session-id"];
 /// A client's own request id is echoed up to this length: a UUID has 36 characters.
@@ -32,7 +36,13 @@ pub struct Gate {
     pub app: Arc<App>,
     pub door: Door,
     pub policy: Policy,
+    /// With `{names}` in place of what varies.
+    pub path: &'static str,
 }
+
+/// Where a connection comes from: the socket's own word, which no header can change.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// How a connection came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +63,8 @@ pub enum Policy {
     Key,
     /// And that the rate limits allow it.
     Generating,
+    /// The administrator's key, which is another one.
+    Admin,
 }
 
 /// Who asks, as the guard found out.
@@ -61,33 +73,55 @@ pub struct Caller {
     pub namespace: Namespace,
     /// As named in a header.
     pub agent: Option<AgentId>,
+    /// `None` where none is asked for.
+    pub key: Option<KeyId>,
+}
+
+impl Caller {
+    /// Who need not say who they are.
+    fn anybody() -> Caller {
+        Caller { namespace: Namespace::local(), agent: None, key: None }
+    }
+}
+
+/// What is to be done with a request.
+enum Admitted {
+    Handle(Caller),
+    /// Nothing but to tell a browser that its page may ask.
+    Permit,
 }
 
 pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match gate.admit(&request) {
-        Ok(caller) => {
+    let path = request.uri().path().to_owned();
+    let peer = *request.extensions().get::<Peer>().expect("every connection has its own");
+    let origin = gate.app.cors.allowed(request.headers());
+    let watched = Watched::begin(&gate, &request, id.as_str());
+    let span = watched.span();
+    let mut response = match gate.admit(&request, peer, origin.as_ref()) {
+        Ok(Admitted::Permit) => {
+            Done::Permitted(cors::permissions(request.headers())).into_response()
+        }
+        Ok(Admitted::Handle(caller)) => {
             request.extensions_mut().insert(caller);
-            let span = tracing::info_span!("request", id = %id.as_str());
-            let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind();
-            answer.await.unwrap_or_else(|_| Error::Panicked.into_response())
+            let answer = next.run(request).instrument(span.clone());
+            let answer = AssertUnwindSafe(answer).catch_unwind().await;
+            answer.unwrap_or_else(|_| span.in_scope(|| Error::Panicked.into_response()))
         }
         Err(refusal) => {
             body::discard(request, &gate.app.bounds);
-            refusal.into_response()
+            span.in_scope(|| refusal.into_response())
         }
     };
+    watched.look(&response);
+    error::render(&mut response, Dialect::of(&path), id.as_str());
+    gate.app.cors.mark(response.headers_mut(), origin);
     let elapsed_ms = started.elapsed().as_micros() as f64 / 1e3;
-    if gate.policy != Policy::Health {
-        let (id, status) = (id.as_str(), response.status().as_u16());
-        tracing::info!(%id, %method, path, status, elapsed_ms, "request answered");
-    }
     let time = HeaderValue::try_from(format!("{elapsed_ms:.3}ms")).expect("digits and a point");
     response.headers_mut().insert(REQUEST_ID, id.0);
     response.headers_mut().insert(RESPONSE_TIME, time);
-    response
+    watched.answered(response)
 }
 
 /// The answer to every path that is no route.
@@ -104,26 +138,64 @@ pub async fn method_not_allowed(State(app): State<Arc<App>>, request: Request) -
 }
 
 impl Gate {
-    fn admit(&self, request: &Request) -> Result<Caller, Error> {
-        let nobody = Caller { namespace: Namespace::local(), agent: None };
-        if self.policy == Policy::Health {
-            return Ok(nobody);
-        }
-        if self.door == Door::Spare {
-            return Err(Error::TooManyConnections);
-        }
+    /// `origin` is that of a page that may use this server.
+    fn admit(
+        &self,
+        request: &Request,
+        peer: Peer,
+        origin: Option<&HeaderValue>,
+    ) -> Result<Admitted, Error> {
         let headers = request.headers();
-        self.app.hosts.check(request.uri(), headers)?;
+        let is_preflight = origin.is_some() && cors::is_preflight(request.method(), headers);
+        match (self.policy, self.door) {
+            (Policy::Health, _) if is_preflight => return Ok(Admitted::Permit),
+            (Policy::Health, _) => return Ok(Admitted::Handle(Caller::anybody())),
+            (_, Door::Spare) => return Err(Error::TooManyConnections),
+            (_, Door::Main) => (),
+        }
+        self.app.hosts.check(request.uri(), headers, origin)?;
+        if is_preflight {
+            return Ok(Admitted::Permit);
+        }
         let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
         if self.policy == Policy::Open && is_reading {
-            return Ok(nobody);
+            return Ok(Admitted::Handle(Caller::anybody()));
         }
-        let namespace = self.app.access.namespace(headers).ok_or(Error::Unauthorized)?;
-        let caller = Caller { namespace, agent: named_agent(headers)? };
+        let caller = self.identify(headers, peer)?;
         if self.policy == Policy::Generating {
             self.app.limits.check(&caller)?;
         }
-        Ok(caller)
+        Ok(Admitted::Handle(caller))
+    }
+
+    fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Error> {
+        let App { access, admin, guesses, .. } = &*self.app;
+        let (presented, refusal) = match self.policy {
+            Policy::Admin => {
+                let admin = admin.as_ref().ok_or(Error::NoAdminKey)?;
+                let found = (Some(Credential::Admin), Caller::anybody());
+                (admin.look_up(headers).map(|()| found), Error::NotAdmin)
+            }
+            Policy::Health | Policy::Open | Policy::Key | Policy::Generating => {
+                let found = access.look_up(headers).map(|(key, namespace)| {
+                    (key.map(Credential::Key), Caller { namespace, agent: None, key })
+                });
+                (found, Error::Unauthorized)
+            }
+        };
+        match presented {
+            Presented::Nothing => Err(refusal),
+            Presented::Wrong => {
+                guesses.count(peer.0)?;
+                Err(refusal)
+            }
+            Presented::Right((credential, caller)) => {
+                if let Some(credential) = credential {
+                    guesses.check(peer.0, credential)?;
+                }
+                Ok(Caller { agent: named_agent(headers)?, ..caller })
+            }
+        }
     }
 }
 

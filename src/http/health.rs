@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use serde::Serialize;
 use serde_json::json;
 
 use super::App;
+use super::error::Probe;
 use crate::engine::{Stats, Status};
 
 /// Above this much of the pool the server is not ready; exactly this much is still fine.
@@ -35,24 +35,21 @@ pub async fn live() -> impl IntoResponse {
     Json(json!({ "status": "alive" }))
 }
 
-pub async fn startup(State(app): State<Arc<App>>) -> Response {
-    let answer = |status: StatusCode, body| (status, Json(body)).into_response();
+pub async fn startup(State(app): State<Arc<App>>) -> Probe {
     match app.serving.get().map(|serving| serving.engine.status()) {
-        None | Some(Status::Starting) => answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            json!({ "status": "starting", "reason": Reason::ModelLoading }),
-        ),
-        Some(Status::Failed(_)) => answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            json!({ "status": "starting", "reason": Reason::EngineFailed }),
-        ),
+        None | Some(Status::Starting) => {
+            Probe::Unwell(json!({ "status": "starting", "reason": Reason::ModelLoading }))
+        }
+        Some(Status::Failed(_)) => {
+            Probe::Unwell(json!({ "status": "starting", "reason": Reason::EngineFailed }))
+        }
         Some(Status::Serving | Status::Draining | Status::Stopped) => {
-            answer(StatusCode::OK, json!({ "status": "started" }))
+            Probe::Well(json!({ "status": "started" }))
         }
     }
 }
 
-pub async fn ready(State(app): State<Arc<App>>) -> Response {
+pub async fn ready(State(app): State<Arc<App>>) -> Probe {
     let engine = app.serving.get().map(|serving| &serving.engine);
     let status = engine.map_or(Status::Starting, |engine| engine.status());
     let stats = engine.map(|engine| engine.stats()).unwrap_or_default();
@@ -66,17 +63,12 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
     let is_leaving = app.is_shutting_down.load(Ordering::Relaxed);
     let pool_utilization = busy as f64 * 100.0 / stats.blocks_total.max(1) as f64;
     match reason(&status, is_leaving, is_near) {
-        None => {
-            Json(json!({ "status": "ready", "pool_utilization": pool_utilization })).into_response()
-        }
-        Some(reason) => {
-            let body = json!({
-                "status": "not_ready",
-                "reason": reason,
-                "pool_utilization": pool_utilization,
-            });
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-        }
+        None => Probe::Well(json!({ "status": "ready", "pool_utilization": pool_utilization })),
+        Some(reason) => Probe::Unwell(json!({
+            "status": "not_ready",
+            "reason": reason,
+            "pool_utilization": pool_utilization,
+        })),
     }
 }
 

@@ -5,7 +5,7 @@
 //! site as `Origin`.
 
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 
 use super::error::Error;
 
@@ -17,9 +17,15 @@ impl Hosts {
         Hosts(names.iter().map(|name| without_port(name).to_ascii_lowercase()).collect())
     }
 
-    /// Refuses what is addressed to another host, or sent by another site's page.
-    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
-        let text = |name| headers.get(name).map(|value: &axum::http::HeaderValue| value.to_str());
+    /// Refuses what is addressed to another host, or sent by another site's page unless that is of
+    /// an allowed origin.
+    pub fn check(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        allowed_origin: Option<&HeaderValue>,
+    ) -> Result<(), Error> {
+        let text = |name| headers.get(name).map(HeaderValue::to_str);
         // A request may name a host twice, as `GET http://host/ HTTP/1.1` does; then both count.
         let named = match text(HOST) {
             Some(Ok(host)) => self.allows(host),
@@ -27,6 +33,9 @@ impl Hosts {
         };
         if !named || uri.host().is_some_and(|host| !self.allows(host)) {
             return Err(Error::ForeignHost);
+        }
+        if allowed_origin.is_some() {
+            return Ok(());
         }
         let is_own = match text(ORIGIN) {
             None => true,

@@ -22,11 +22,50 @@ pub enum Access {
 }
 
 /// The valid keys, of which only digests are kept.
-pub struct Keys(Vec<Key>);
+#[derive(Default)]
+pub struct Keys(Vec<Grant>);
 
-struct Key {
-    digest: [u8; 32],
-    namespace: Namespace,
+/// What a key opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub digest: KeyDigest,
+    pub namespace: Namespace,
+    pub rates: KeyRates,
+}
+
+/// Limits of a key's own, in requests per minute; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyRates {
+    /// With this key, whichever agent they are for.
+    pub key: Option<u32>,
+    /// In place of the server's limit, for each agent of the namespace.
+    pub agent: Option<u32>,
+}
+
+/// A key's SHA-256. A key is random and long, so its digest needs no salt and tells nothing of it.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyDigest(pub [u8; 32]);
+
+/// A key by its place among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyId(pub usize);
+
+/// What came of the keys in a request's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presented<T> {
+    Nothing,
+    Wrong,
+    Right(T),
+}
+
+impl<T> Presented<T> {
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Presented<U> {
+        match self {
+            Presented::Nothing => Presented::Nothing,
+            Presented::Wrong => Presented::Wrong,
+            Presented::Right(found) => Presented::Right(change(found)),
+        }
+    }
 }
 
 /// Why a list of keys cannot be used. Names a key by its place, never by itself.
@@ -38,60 +77,121 @@ pub enum KeyError {
     TooShort { place: usize, chars: usize },
     #[error("key {place} has a character that no header can carry")]
     Unprintable { place: usize },
+    #[error("key {place} is there twice")]
+    Twice { place: usize },
+}
+
+/// The key of the administration, of which only the digest is kept.
+pub struct AdminKey(KeyDigest);
+
+impl AdminKey {
+    pub fn new(text: &str) -> Result<AdminKey, KeyError> {
+        check(text, 1).map(|()| AdminKey(KeyDigest::of(text)))
+    }
+
+    /// Whether these headers have it, as `X-Admin-Key` or as a bearer.
+    pub fn look_up(&self, headers: &HeaderMap) -> Presented<()> {
+        let own = headers.get("x-admin-key").map(|value| value.as_bytes().trim_ascii());
+        let is_right = |digest: KeyDigest| (self.0 == digest).then_some(());
+        first_right(bearer(headers).into_iter().chain(own), is_right)
+    }
 }
 
 impl Access {
-    /// What the sender of these headers may see; `None` without a valid key.
-    pub fn namespace(&self, headers: &HeaderMap) -> Option<Namespace> {
+    /// Which key these headers have, and what it may see.
+    pub fn look_up(&self, headers: &HeaderMap) -> Presented<(Option<KeyId>, Namespace)> {
+        let own = headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii());
+        let presented = bearer(headers).into_iter().chain(own);
         match self {
-            Access::Open => Some(Namespace::local()),
-            Access::Keys(keys) => presented(headers).find_map(|key| keys.namespace(key)),
+            Access::Open => Presented::Right((None, Namespace::local())),
+            Access::Keys(keys) => first_right(presented, |digest| {
+                keys.find(digest).map(|(id, grant)| (Some(id), grant.namespace.clone()))
+            }),
+        }
+    }
+
+    pub fn grants(&self) -> &[Grant] {
+        match self {
+            Access::Open => &[],
+            Access::Keys(keys) => &keys.0,
         }
     }
 }
 
 impl Keys {
-    /// Reads `key,key,…`; white space around a key is not part of it.
+    /// Reads `key,key,…`; white space around a key is not part of it. Each has the namespace of its
+    /// digest.
     pub fn parse(list: &str) -> Result<Keys, KeyError> {
-        let mut keys = Vec::new();
+        let mut keys = Keys::default();
         let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
         for (index, text) in texts.enumerate() {
             let place = index + 1;
-            if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(KeyError::Unprintable { place });
-            }
-            if text.len() < KEY_CHARS_MIN {
-                return Err(KeyError::TooShort { place, chars: text.len() });
-            }
-            keys.push(Key::new(text));
+            check(text, place)?;
+            let digest = KeyDigest::of(text);
+            let namespace = digest.namespace();
+            let grant = Grant { digest, namespace, rates: KeyRates::default() };
+            keys = keys.with(vec![grant]).map_err(|_| KeyError::Twice { place })?;
         }
-        match keys.is_empty() {
+        match keys.0.is_empty() {
             true => Err(KeyError::None),
-            false => Ok(Keys(keys)),
+            false => Ok(keys),
         }
+    }
+
+    /// And these; or the index of one that is there already.
+    pub fn with(mut self, grants: Vec<Grant>) -> Result<Keys, usize> {
+        for (index, grant) in grants.into_iter().enumerate() {
+            match self.find(grant.digest) {
+                Some(_) => return Err(index),
+                None => self.0.push(grant),
+            }
+        }
+        Ok(self)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Takes as long for every key that is presented: all digests are compared, each whole.
-    fn namespace(&self, presented: &[u8]) -> Option<Namespace> {
-        let digest: [u8; 32] = Sha256::digest(presented).into();
+    fn find(&self, digest: KeyDigest) -> Option<(KeyId, &Grant)> {
         let mut found = None;
-        for key in &self.0 {
-            if bool::from(key.digest.ct_eq(&digest)) {
-                found = Some(&key.namespace);
+        for (index, grant) in self.0.iter().enumerate() {
+            if grant.digest == digest {
+                found = Some((KeyId(index), grant));
             }
         }
-        found.cloned()
+        found
     }
 }
 
-impl Key {
-    fn new(text: &str) -> Key {
-        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        let hex: String =
-            digest[..NAMESPACE_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
-        Key { digest, namespace: Namespace::new(&format!("key-{hex}")) }
+impl KeyDigest {
+    pub fn of(key: &str) -> KeyDigest {
+        KeyDigest::of_bytes(key.as_bytes())
+    }
+
+    fn of_bytes(key: &[u8]) -> KeyDigest {
+        KeyDigest(Sha256::digest(key).into())
+    }
+
+    fn namespace(&self) -> Namespace {
+        let digits = self.0[..NAMESPACE_BYTES].iter().map(|byte| format!("{byte:02x}"));
+        Namespace::new(&format!("key-{}", digits.collect::<String>()))
     }
 }
+
+/// In a time that tells nothing about either.
+impl PartialEq for KeyDigest {
+    fn eq(&self, other: &KeyDigest) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for KeyDigest {}
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,15 +199,38 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The keys in a request's headers. An `Authorization` of another scheme is a proxy's business.
-fn presented(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
-        // RFC 9110, 11.1: the name of a scheme is case-insensitive.
-        let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-    });
-    let own = headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii());
-    bearer.into_iter().chain(own)
+/// The key at this place of a list, from 1.
+fn check(text: &str, place: usize) -> Result<(), KeyError> {
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(KeyError::Unprintable { place });
+    }
+    match text.len() < KEY_CHARS_MIN {
+        true => Err(KeyError::TooShort { place, chars: text.len() }),
+        false => Ok(()),
+    }
+}
+
+/// A proxy may add a key of its own, so one that is right is enough.
+fn first_right<'a, T>(
+    presented: impl Iterator<Item = &'a [u8]>,
+    find: impl Fn(KeyDigest) -> Option<T>,
+) -> Presented<T> {
+    let mut outcome = Presented::Nothing;
+    for key in presented {
+        match find(KeyDigest::of_bytes(key)) {
+            Some(found) => return Presented::Right(found),
+            None => outcome = Presented::Wrong,
+        }
+    }
+    outcome
+}
+
+/// An `Authorization` of another scheme is a proxy's business.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    // RFC 9110, 11.1: the name of a scheme is case-insensitive.
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 #[cfg(test)]
@@ -120,6 +243,8 @@ mod tests {
         assert_eq!(error(""), "there is no key");
         assert_eq!(error(" , "), "there is no key");
         assert_eq!(error("0123456789abcdef,short"), "key 2 has 5 characters; at least 16");
+        let twice = "0123456789abcdef,fedcba9876543210,0123456789abcdef";
+        assert_eq!(error(twice), "key 3 is there twice");
         assert_eq!(error("0123456789abcdéf"), "key 1 has a character that no header can carry");
         let keys = Keys::parse(" 0123456789abcdef ,fedcba9876543210,").unwrap();
         assert_eq!(format!("{keys:?}"), "2 keys");
@@ -128,12 +253,14 @@ mod tests {
     #[test]
     fn a_key_has_the_namespace_of_its_digest() {
         let keys = Keys::parse("0123456789abcdef,fedcba9876543210").unwrap();
+        let namespace = |key: &[u8]| {
+            keys.find(KeyDigest::of_bytes(key)).map(|(_, grant)| grant.namespace.clone())
+        };
         // sha256sum of the key.
-        let namespace = Namespace::new("key-9f9f5111f7b27a78");
-        assert_eq!(keys.namespace(b"0123456789abcdef"), Some(namespace));
-        assert_ne!(keys.namespace(b"fedcba9876543210"), keys.namespace(b"0123456789abcdef"));
+        assert_eq!(namespace(b"0123456789abcdef"), Some(Namespace::new("key-9f9f5111f7b27a78")));
+        assert_ne!(namespace(b"fedcba9876543210"), namespace(b"0123456789abcdef"));
         for other in [&b""[..], b"0123456789abcdeF", b"0123456789abcde", b"0123456789abcdef "] {
-            assert_eq!(keys.namespace(other), None);
+            assert_eq!(namespace(other), None);
         }
     }
 }

@@ -1,22 +1,20 @@
-//! How often requests may come: GCRA, per agent and in all.
+//! How often requests may come: per agent, per key and in all.
 
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use governor::clock::{Clock, DefaultClock};
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::HashMapStateStore;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{NotUntil, Quota, RateLimiter};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use super::error::Error;
+use super::gcra::{Bucket, Buckets, Quota, Refused};
 use super::guard::Caller;
+use super::keys::Access;
+use crate::metrics::labels::Limit;
 use crate::types::{AgentId, Namespace};
 
-/// Agents that could ask at full rate again are forgotten after so many checks, so that the map
-/// holds no more than these and those of the last minute.
-const CHECKS_BETWEEN_CLEANINGS: u64 = 1024;
+/// Agents that are counted one by one: about 20 MB with names as long as they are, 40 MB with the
+/// longest. Further ones share a quota with the others of their namespace until places are free.
+const AGENTS_MAX: usize = 100_000;
+/// Every key may have a namespace.
+const NAMESPACES_MAX: usize = 10_000;
 
 /// Requests per minute, all of which may come at once; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,143 +22,217 @@ pub struct Rates {
     /// For each agent that has a name.
     pub agent: u32,
     pub global: u32,
+    /// For each address, of requests with a key that is none.
+    pub failed_keys: u32,
 }
 
-pub struct Limits<C: Clock = DefaultClock> {
-    agent: Option<PerAgent<C>>,
-    global: Option<RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>>,
-    checks: AtomicU64,
-    clock: C,
+/// The end of "too many".
+pub fn what(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Agent => "requests of this agent",
+        Limit::Key => "requests with this key",
+        Limit::Global => "requests to this server",
+        Limit::FailedKeys => "invalid keys from this address",
+    }
 }
 
-type Key = (Namespace, AgentId);
-type PerAgent<C> =
-    RateLimiter<Key, HashMapStateStore<Key>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+pub struct Limits {
+    agent: Option<Quota>,
+    /// In place of `agent`, where a key says so.
+    agent_of: HashMap<Namespace, Option<Quota>>,
+    agents: Buckets<(Namespace, AgentId)>,
+    /// Of agents for whom there is no place.
+    crowds: Buckets<Namespace>,
+    /// By [`KeyId`](super::keys::KeyId).
+    keys: Vec<(Option<Quota>, Bucket)>,
+    global: (Option<Quota>, Bucket),
+}
 
 impl Limits {
-    pub fn new(rates: Rates) -> Limits {
-        Limits::with_clock(rates, DefaultClock::default())
+    pub fn new(rates: Rates, access: &Access) -> Limits {
+        Limits::with_places(rates, access, AGENTS_MAX)
     }
-}
 
-impl<C: Clock + Clone> Limits<C> {
-    fn with_clock(rates: Rates, clock: C) -> Limits<C> {
-        let quota = |rate| NonZeroU32::new(rate).map(Quota::per_minute);
-        let agent = |quota| RateLimiter::hashmap_with_clock(quota, clock.clone());
-        let global = |quota| RateLimiter::direct_with_clock(quota, clock.clone());
+    fn with_places(rates: Rates, access: &Access, agents_max: usize) -> Limits {
+        let of_agents = access.grants().iter().filter_map(|grant| {
+            Some((grant.namespace.clone(), Quota::per_minute(grant.rates.agent?)))
+        });
+        let of_key = |rate: Option<u32>| (rate.and_then(Quota::per_minute), Bucket::default());
         Limits {
-            agent: quota(rates.agent).map(agent),
-            global: quota(rates.global).map(global),
-            checks: AtomicU64::new(0),
-            clock,
+            agent: Quota::per_minute(rates.agent),
+            agent_of: of_agents.collect(),
+            agents: Buckets::new(agents_max),
+            crowds: Buckets::new(NAMESPACES_MAX),
+            keys: access.grants().iter().map(|grant| of_key(grant.rates.key)).collect(),
+            global: (Quota::per_minute(rates.global), Bucket::default()),
         }
     }
 
-    /// Counts a request. An agent that is over its own limit costs the others nothing.
+    /// Counts a request. An agent that is over its own limit costs its key nothing, and a key that
+    /// is over its own costs the others nothing.
     pub fn check(&self, caller: &Caller) -> Result<(), Error> {
-        if let Some(agent) = &caller.agent {
-            self.check_agent(&caller.namespace, agent)?;
-        }
-        let Some(global) = &self.global else { return Ok(()) };
-        global.check().map_err(|until| self.limited("to this server", &until))
+        self.check_at(caller, Instant::now())
     }
 
     /// Counts a request of an agent whose name came in the body, and so after [`Limits::check`].
     pub fn check_agent(&self, namespace: &Namespace, agent: &AgentId) -> Result<(), Error> {
-        let Some(limiter) = &self.agent else { return Ok(()) };
-        let checks = self.checks.fetch_add(1, Ordering::Relaxed);
-        if checks % CHECKS_BETWEEN_CLEANINGS == CHECKS_BETWEEN_CLEANINGS - 1 {
-            limiter.retain_recent();
-            limiter.shrink_to_fit();
-        }
-        limiter
-            .check_key(&(namespace.clone(), agent.clone()))
-            .map_err(|until| self.limited("of this agent", &until))
+        self.check_agent_at(namespace, agent, Instant::now())
     }
 
-    fn limited(&self, scope: &'static str, until: &NotUntil<C::Instant>) -> Error {
-        // `Retry-After` has whole seconds: rounded up, so that who waits that long is served.
-        let wait = until.wait_time_from(self.clock.now());
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Error::RateLimited { scope, retry_after: Duration::from_secs(seconds.max(1)) }
+    fn check_at(&self, caller: &Caller, now: Instant) -> Result<(), Error> {
+        if let Some(agent) = &caller.agent {
+            self.check_agent_at(&caller.namespace, agent, now)?;
+        }
+        let take = |limit, (quota, bucket): &(Option<Quota>, Bucket)| match quota {
+            Some(quota) => bucket.take(*quota, now).map_err(|wait| limited(limit, wait)),
+            None => Ok(()),
+        };
+        if let Some(key) = caller.key {
+            take(Limit::Key, &self.keys[key.0])?;
+        }
+        take(Limit::Global, &self.global)
     }
+
+    fn check_agent_at(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let Some(quota) = self.agent_of.get(namespace).copied().unwrap_or(self.agent) else {
+            return Ok(());
+        };
+        let alone = self.agents.take((namespace.clone(), agent.clone()), quota, now);
+        let counted = match alone {
+            Err(Refused::Full) => self.crowds.take(namespace.clone(), quota, now),
+            other => other,
+        };
+        counted.map_err(|refused| match refused {
+            Refused::Wait(wait) => limited(Limit::Agent, wait),
+            Refused::Full => limited(Limit::Agent, Duration::ZERO),
+        })
+    }
+}
+
+/// `Retry-After` has whole seconds: rounded up, so that who waits that long is served.
+pub fn limited(limit: Limit, wait: Duration) -> Error {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Error::RateLimited { limit, retry_after: Duration::from_secs(seconds.max(1)) }
 }
 
 #[cfg(test)]
 mod tests {
-    use governor::clock::FakeRelativeClock;
-
     use super::*;
+    use crate::http::keys::{Grant, KeyDigest, KeyId, KeyRates, Keys};
+
+    fn rates(agent: u32, global: u32) -> Rates {
+        Rates { agent, global, failed_keys: 0 }
+    }
+
+    fn limits(agent: u32, global: u32) -> Limits {
+        Limits::new(rates(agent, global), &Access::Open)
+    }
 
     fn caller(agent: &str) -> Caller {
-        Caller { namespace: Namespace::local(), agent: AgentId::new(agent).ok() }
+        Caller { namespace: Namespace::local(), agent: AgentId::new(agent).ok(), key: None }
     }
 
-    fn limits(agent: u32, global: u32) -> (FakeRelativeClock, Limits<FakeRelativeClock>) {
-        let clock = FakeRelativeClock::default();
-        (clock.clone(), Limits::with_clock(Rates { agent, global }, clock))
-    }
-
-    /// How many of `tries` are let through, and the first refusal's seconds.
-    fn burst(limits: &Limits<FakeRelativeClock>, agent: &str, tries: u32) -> (u32, Option<u64>) {
+    /// How many of `tries` are let through, and the first refusal's limit and seconds.
+    fn burst(
+        limits: &Limits,
+        caller: &Caller,
+        now: Instant,
+        tries: u32,
+    ) -> (u32, Option<(Limit, u64)>) {
         let mut admitted = 0;
-        let mut wait = None;
+        let mut refusal = None;
         for _ in 0..tries {
-            match limits.check(&caller(agent)) {
+            match limits.check_at(caller, now) {
                 Ok(()) => admitted += 1,
-                Err(Error::RateLimited { retry_after, .. }) => {
-                    wait.get_or_insert(retry_after.as_secs());
+                Err(Error::RateLimited { limit, retry_after }) => {
+                    refusal.get_or_insert((limit, retry_after.as_secs()));
                 }
                 Err(other) => panic!("{other}"),
             }
         }
-        (admitted, wait)
+        (admitted, refusal)
     }
 
     #[test]
     fn exactly_the_quota_passes_and_who_waits_as_told_is_served() {
-        let (clock, limits) = limits(60, 1000);
-        assert_eq!(burst(&limits, "a", 100), (60, Some(1)));
+        let limits = limits(60, 1000);
+        let mut now = Instant::now();
+        assert_eq!(burst(&limits, &caller("a"), now, 100), (60, Some((Limit::Agent, 1))));
         for _ in 0..100 {
-            clock.advance(Duration::from_secs(1));
-            assert_eq!(burst(&limits, "a", 3), (1, Some(1)));
+            now += Duration::from_secs(1);
+            assert_eq!(burst(&limits, &caller("a"), now, 3), (1, Some((Limit::Agent, 1))));
         }
-        clock.advance(Duration::from_secs(60));
-        assert_eq!(burst(&limits, "a", 61), (60, Some(1)));
+        now += Duration::from_secs(60);
+        assert_eq!(burst(&limits, &caller("a"), now, 61), (60, Some((Limit::Agent, 1))));
     }
 
     #[test]
     fn agents_have_their_own_quota_in_their_own_namespace() {
-        let (_, limits) = limits(2, 0);
-        assert_eq!(burst(&limits, "a", 3), (2, Some(30)));
-        assert_eq!(burst(&limits, "b", 3), (2, Some(30)));
+        let (limits, now) = (limits(2, 0), Instant::now());
+        assert_eq!(burst(&limits, &caller("a"), now, 3), (2, Some((Limit::Agent, 30))));
+        assert_eq!(burst(&limits, &caller("b"), now, 3), (2, Some((Limit::Agent, 30))));
         let other = Caller { namespace: Namespace::new("key-1"), ..caller("a") };
-        assert!(limits.check(&other).is_ok());
+        assert_eq!(burst(&limits, &other, now, 1), (1, None));
         // The nameless have no quota of their own.
-        assert_eq!(burst(&limits, "", 100), (100, None));
+        assert_eq!(burst(&limits, &caller(""), now, 100), (100, None));
     }
 
     #[test]
     fn a_refused_agent_takes_nothing_from_the_global_quota() {
-        let (_, limits) = limits(1, 3);
-        assert_eq!(burst(&limits, "a", 50), (1, Some(60)));
-        assert_eq!(burst(&limits, "", 50), (2, Some(20)));
+        let (limits, now) = (limits(1, 3), Instant::now());
+        assert_eq!(burst(&limits, &caller("a"), now, 50), (1, Some((Limit::Agent, 60))));
+        assert_eq!(burst(&limits, &caller(""), now, 50), (2, Some((Limit::Global, 20))));
     }
 
     #[test]
     fn zero_is_no_limit() {
-        let (_, limits) = limits(0, 0);
-        assert_eq!(burst(&limits, "a", 10_000), (10_000, None));
+        let (limits, now) = (limits(0, 0), Instant::now());
+        assert_eq!(burst(&limits, &caller("a"), now, 10_000), (10_000, None));
     }
 
     #[test]
-    fn agents_that_went_quiet_are_forgotten() {
-        let (clock, limits) = limits(60, 0);
-        for agent in 0..100_000 {
-            clock.advance(Duration::from_millis(10));
-            limits.check(&caller(&agent.to_string())).expect("its first request");
+    fn a_key_may_have_limits_of_its_own() {
+        let grant = |key, agent| Grant {
+            digest: KeyDigest::of(&format!("{key:?} {agent:?}")),
+            namespace: Namespace::new(&format!("{key:?} {agent:?}")),
+            rates: KeyRates { key, agent },
+        };
+        let grants = vec![grant(Some(3), None), grant(None, Some(4)), grant(Some(0), Some(0))];
+        let caller = |index: usize| Caller {
+            namespace: grants[index].namespace.clone(),
+            key: Some(KeyId(index)),
+            ..caller("a")
+        };
+        let callers = [caller(0), caller(1), caller(2)];
+        let keys = Keys::default().with(grants).expect("keys");
+        let limits = Limits::new(rates(2, 0), &Access::Keys(keys));
+        let now = Instant::now();
+        assert_eq!(burst(&limits, &callers[0], now, 9), (2, Some((Limit::Agent, 30))));
+        let nameless = Caller { agent: None, ..callers[0].clone() };
+        assert_eq!(burst(&limits, &nameless, now, 9), (1, Some((Limit::Key, 20))));
+        assert_eq!(burst(&limits, &callers[1], now, 9), (4, Some((Limit::Agent, 15))));
+        assert_eq!(burst(&limits, &callers[2], now, 9), (9, None));
+    }
+
+    #[test]
+    fn agents_without_a_place_share_a_quota_and_the_others_keep_theirs() {
+        let limits = Limits::with_places(rates(2, 0), &Access::Open, 1000);
+        let now = Instant::now();
+        for agent in 0..1000 {
+            assert_eq!(burst(&limits, &caller(&agent.to_string()), now, 1), (1, None));
         }
-        let kept = limits.agent.as_ref().expect("a limit").len();
-        assert!(kept < 2 * CHECKS_BETWEEN_CLEANINGS as usize, "{kept}");
+        assert_eq!(burst(&limits, &caller("x"), now, 1), (1, None));
+        assert_eq!(burst(&limits, &caller("y"), now, 9), (1, Some((Limit::Agent, 30))));
+        assert_eq!(burst(&limits, &caller("7"), now, 9), (1, Some((Limit::Agent, 30))));
+        let other = Caller { namespace: Namespace::new("key-1"), ..caller("x") };
+        assert_eq!(burst(&limits, &other, now, 9), (2, Some((Limit::Agent, 30))));
+        // In a minute there are places again.
+        let later = now + Duration::from_secs(60);
+        assert_eq!(burst(&limits, &caller("y"), later, 9), (2, Some((Limit::Agent, 30))));
     }
 }

@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::guard::Door;
+use super::guard::{Door, Peer};
+use super::routes::router;
 use super::write_timeout::WriteTimeout;
-use super::{App, Bounds, router};
+use super::{App, Bounds};
+use crate::metrics::{Connection, Metrics, labels};
 
 /// Connections that the system holds until they are accepted: what `listen` uses elsewhere.
 const BACKLOG: u32 = 1024;
@@ -64,7 +67,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
             // Forgets those that have ended.
             Some(_) = connections.join_next() => (),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => match doors.enter() {
+                Ok((stream, address)) => match doors.enter(Peer(address.ip())) {
                     Some(entry) => {
                         connections.spawn(serve_connection(stream, entry, bounds.clone(), closing.clone()));
                     }
@@ -79,6 +82,9 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
         }
     }
     drop(listener);
+    if !connections.is_empty() {
+        tracing::info!(connections = connections.len(), "closing what is open");
+    }
     drop(closing_sender);
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(bounds.closing_timeout, all).await.is_err() {
@@ -91,6 +97,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
 struct Doors {
     main: Arc<Semaphore>,
     spare: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
     main_router: Router,
     spare_router: Router,
 }
@@ -98,8 +105,10 @@ struct Doors {
 /// A connection's place among the others, given back when it ends.
 struct Entry {
     door: Door,
+    peer: Peer,
     router: Router,
     _place: OwnedSemaphorePermit,
+    _counted: Connection,
 }
 
 impl Doors {
@@ -107,18 +116,27 @@ impl Doors {
         Doors {
             main: Arc::new(Semaphore::new(app.bounds.connections)),
             spare: Arc::new(Semaphore::new(app.bounds.spare_connections)),
+            metrics: Arc::clone(&app.metrics),
             main_router: router(app, Door::Main),
             spare_router: router(app, Door::Spare),
         }
     }
 
-    fn enter(&self) -> Option<Entry> {
+    fn enter(&self, peer: Peer) -> Option<Entry> {
         let enter = |door, places: &Arc<Semaphore>, router: &Router| {
             let place = Arc::clone(places).try_acquire_owned().ok()?;
-            Some(Entry { door, router: router.clone(), _place: place })
+            let counted = Connection::open(&self.metrics, label(door));
+            Some(Entry { door, peer, router: router.clone(), _place: place, _counted: counted })
         };
         enter(Door::Main, &self.main, &self.main_router)
             .or_else(|| enter(Door::Spare, &self.spare, &self.spare_router))
+    }
+}
+
+fn label(door: Door) -> labels::Door {
+    match door {
+        Door::Main => labels::Door::Main,
+        Door::Spare => labels::Door::Spare,
     }
 }
 
@@ -135,7 +153,11 @@ async fn serve_connection(
         return;
     }
     let io = TokioIo::new(WriteTimeout::new(stream, bounds.write_timeout));
-    let service = TowerToHyperService::new(entry.router);
+    let router = TowerToHyperService::new(entry.router);
+    let service = service_fn(|mut request| {
+        request.extensions_mut().insert(entry.peer);
+        router.call(request)
+    });
     let mut connection = pin!(builder(entry.door, &bounds).serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -5,51 +5,78 @@
 //! conversation a prompt, the engine's stream an answer. Handlers compute nothing: what takes
 //! longer than half a millisecond leaves the async threads (`prompt`).
 //!
-//! To add a route: a handler in a file of its own and a line in [`router`], under the policy that
-//! it needs. A route without a policy cannot be written.
+//! To add a route: a handler in a file of its own and a line in `routes`, with the policy that it
+//! needs. A route without a policy cannot be written.
 
+mod admin;
+mod agents;
 mod body;
 mod chat;
+mod completions;
+mod cors;
 mod error;
+mod fields;
+mod gcra;
 mod guard;
+mod guesses;
 mod health;
 mod hosts;
+mod info;
 mod keys;
 mod limits;
 mod listen;
+mod log;
+mod messages;
+mod observe;
+mod openapi;
 mod prompt;
 mod random;
+mod report;
+mod routes;
+mod scrape;
 mod sse;
+mod tokens;
+mod traceparent;
+mod turn;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
-
 use crate::engine::{self, Engine, Status};
+use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Tokenizer};
 
+use cors::Cors;
 use error::Error;
-use guard::{Door, Gate, Policy};
+use guesses::Guesses;
 use hosts::Hosts;
 use limits::Limits;
 
-pub use keys::{Access, KEY_CHARS_MIN, KeyError, Keys};
+pub use cors::{Origin, OriginError};
+pub use guard::Policy;
+pub use keys::{Access, AdminKey, Grant, KEY_CHARS_MIN, KeyDigest, KeyError, KeyRates, Keys};
 pub use limits::Rates;
 pub use listen::{bind, serve};
+pub use log::LogControl;
+pub use routes::{ANY, Route, all as routes};
 
 /// How the server conducts itself.
 pub struct Config {
     pub access: Access,
+    /// Opens the administration; without it nobody does.
+    pub admin: Option<AdminKey>,
     /// Host names that requests may be addressed to, with any port; others are refused, so that a
     /// web page cannot reach this server through a name of its own (DNS rebinding).
     pub allowed_hosts: Vec<String>,
+    /// Of web pages that may use this server.
+    pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
+    /// The engine counts in the same.
+    pub metrics: Arc<Metrics>,
+    pub log: LogControl,
 }
 
 /// Every limit of a connection and of a request before it reaches the engine. Tests have shorter
@@ -96,9 +123,14 @@ impl Default for Bounds {
 /// What all requests share.
 pub struct App {
     access: Access,
+    admin: Option<AdminKey>,
     hosts: Hosts,
+    cors: Cors,
+    guesses: Guesses,
     limits: Limits,
     bounds: Bounds,
+    metrics: Arc<Metrics>,
+    log: LogControl,
     serving: OnceLock<Arc<Serving>>,
     is_shutting_down: AtomicBool,
     /// Whether the last look at the pool found it nearly exhausted.
@@ -117,10 +149,15 @@ pub struct Serving {
 impl App {
     pub fn new(config: Config) -> Arc<App> {
         Arc::new(App {
+            limits: Limits::new(config.rates, &config.access),
+            guesses: Guesses::new(config.rates.failed_keys),
             access: config.access,
+            admin: config.admin,
             hosts: Hosts::new(config.allowed_hosts),
-            limits: Limits::new(config.rates),
+            cors: Cors::new(config.cors_origins),
             bounds: config.bounds,
+            metrics: config.metrics,
+            log: config.log,
             serving: OnceLock::new(),
             is_shutting_down: AtomicBool::new(false),
             was_near_exhaustion: AtomicBool::new(false),
@@ -138,6 +175,11 @@ impl App {
         self.is_shutting_down.store(true, Ordering::Relaxed);
     }
 
+    /// Changes what is logged from here on, or says what is wrong with the filter.
+    pub fn set_log_level(&self, filter: &str) -> Result<(), String> {
+        self.log.set_level(filter)
+    }
+
     /// Refuses what the engine would refuse anyway, before any work is done for it.
     fn serving(&self) -> Result<&Arc<Serving>, Error> {
         let serving = self.serving.get().ok_or(engine::Error::Starting)?;
@@ -148,30 +190,4 @@ impl App {
             Status::Failed(_) | Status::Stopped => Err(engine::Error::Stopped.into()),
         }
     }
-}
-
-/// All routes, each behind the guard with its policy.
-fn router(app: &Arc<App>, door: Door) -> Router {
-    let health = Router::new()
-        .route("/health", get(health::ok))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/health/startup", get(health::startup))
-        .route("/health/{*other}", get(guard::not_found));
-    let open = Router::new().route("/", get(health::about));
-    let generating = Router::new().route("/v1/chat/completions", post(chat::completions));
-    let unknown = Router::new().fallback(guard::not_found);
-    let policies = [
-        (Policy::Health, health),
-        (Policy::Open, open),
-        (Policy::Generating, generating),
-        (Policy::Key, unknown),
-    ];
-    let guarded = policies.map(|(policy, routes)| {
-        let gate = Gate { app: Arc::clone(app), door, policy };
-        routes
-            .method_not_allowed_fallback(guard::method_not_allowed)
-            .layer(from_fn_with_state(gate, guard::guard))
-    });
-    guarded.into_iter().fold(Router::new(), Router::merge).with_state(Arc::clone(app))
 }

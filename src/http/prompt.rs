@@ -1,4 +1,4 @@
-//! From a conversation to the tokens that the engine sees.
+//! From what was said to the tokens that the engine sees.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,32 +7,100 @@ use tokio::task::JoinHandle;
 
 use super::Serving;
 use super::error::Error;
-use crate::text::{self, Conversation, Message, Prompt, RenderOptions, chat_prompt};
-use crate::types::Namespace;
+use crate::engine::Reply;
+use crate::text::{self, Conversation, Message, Prompt, RenderOptions, Tool, chat_prompt};
+use crate::types::{Namespace, TokenId};
 
-/// Text that is made a prompt on the async thread itself: about half a millisecond's work. More
-/// goes to a thread that may take its time.
+/// Text that is worked on by the async thread itself: about half a millisecond's work. More goes to
+/// a thread that may take its time.
 const INLINE_BYTES_MAX: usize = 1 << 10;
 /// What a message costs besides its text, as bytes of text that cost as much.
 const MESSAGE_BYTES: usize = 64;
 
+/// What a reply is wanted to.
+#[derive(Debug, PartialEq)]
+pub enum Input {
+    /// A conversation, to which the reply is the assistant's next turn.
+    Chat { messages: Vec<Message>, tools: Vec<Tool> },
+    /// A text as it is, of which the reply is more.
+    Text(String),
+    /// The same as ids, which may lie outside the vocabulary.
+    Tokens(Vec<TokenId>),
+    /// A conversation that has been made a prompt.
+    Prompt(Prompt),
+}
+
+impl Input {
+    pub fn reply(&self) -> Reply {
+        match self {
+            Input::Chat { .. } | Input::Prompt(_) => Reply::Turn,
+            Input::Text(_) | Input::Tokens(_) => Reply::Continuation,
+        }
+    }
+
+    /// The field of a request that it came in.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Input::Chat { .. } => "messages",
+            Input::Text(_) | Input::Tokens(_) | Input::Prompt(_) => "prompt",
+        }
+    }
+
+    /// Of text that is worked on, about.
+    fn bytes(&self) -> usize {
+        match self {
+            Input::Chat { messages, tools } => {
+                let json_bytes = |value: &serde_json::Value| value.to_string().len();
+                let message_bytes = |message: &Message| {
+                    let extra: usize = message.extra.values().map(json_bytes).sum();
+                    MESSAGE_BYTES + message.content.as_ref().map_or(0, String::len) + extra
+                };
+                let messages: usize = messages.iter().map(message_bytes).sum();
+                messages + tools.iter().map(|tool| json_bytes(&tool.schema)).sum::<usize>()
+            }
+            Input::Text(text) => text.len(),
+            Input::Tokens(_) | Input::Prompt(_) => 0,
+        }
+    }
+}
+
 pub async fn prompt(
     serving: &Arc<Serving>,
     namespace: &Namespace,
-    messages: Vec<Message>,
+    input: Input,
 ) -> Result<Prompt, Error> {
-    let text_bytes = |message: &Message| message.content.as_ref().map_or(0, String::len);
-    let bytes: usize = messages.iter().map(|message| text_bytes(message) + MESSAGE_BYTES).sum();
-    if bytes <= INLINE_BYTES_MAX {
-        return Ok(encode(serving, namespace, &messages)?);
+    if let Input::Chat { tools, .. } = &input
+        && !tools.is_empty()
+        && !serving.template.renders_tools()
+    {
+        let message = format!("the template of {} renders no tools", serving.model);
+        return Err(Error::field("tools", message));
     }
     let (serving, namespace) = (Arc::clone(serving), namespace.clone());
-    let encode = move || encode(&serving, &namespace, &messages);
-    let mut encoding = AbortedIfDropped(tokio::task::spawn_blocking(encode));
-    Ok((&mut encoding.0).await.map_err(|_| Error::Panicked)??)
+    let bytes = input.bytes();
+    let encode = move || match input {
+        Input::Chat { messages, tools } => encode(&serving, &namespace, &messages, tools),
+        Input::Text(text) => serving.tokenizer.encode_raw(&text).map(Prompt::from),
+        Input::Tokens(tokens) => Ok(tokens.into()),
+        Input::Prompt(prompt) => Ok(prompt),
+    };
+    Ok(beside(bytes, encode).await??)
 }
 
-/// If the client leaves while its prompt waits for a thread, nobody makes it.
+/// Does work that is linear in so many bytes of text: at once if they are few, else beside the
+/// async threads.
+pub async fn beside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    if bytes <= INLINE_BYTES_MAX {
+        return Ok(work());
+    }
+    let mut working = AbortedIfDropped(tokio::task::spawn_blocking(work));
+    (&mut working.0).await.map_err(|_| Error::Panicked)
+}
+
+/// If the client leaves while its work waits for a thread, nobody does it.
 struct AbortedIfDropped<T>(JoinHandle<T>);
 
 impl<T> Drop for AbortedIfDropped<T> {
@@ -45,8 +113,12 @@ fn encode(
     serving: &Serving,
     namespace: &Namespace,
     messages: &[Message],
+    tools: Vec<Tool>,
 ) -> Result<Prompt, text::Error> {
-    let options = RenderOptions::new(SystemTime::now());
+    let options = RenderOptions {
+        tools: tools.into_iter().map(|tool| tool.schema).collect(),
+        ..RenderOptions::new(SystemTime::now())
+    };
     let conversation = Conversation { messages, options: &options };
     let mut known = |reply: &str| serving.engine.known_replies(namespace, reply);
     chat_prompt(&serving.template, &serving.tokenizer, conversation, &mut known)

@@ -19,6 +19,27 @@ pub struct AgentInfo {
     pub shared_bytes: u64,
 }
 
+/// An agent on disk, in few words.
+#[derive(Clone, Debug)]
+pub struct AgentBrief {
+    pub agent: AgentId,
+    /// Of the newest save of each line, the newest of all first; at least one.
+    pub live: Vec<LineBrief>,
+    pub saves: usize,
+    /// Of all files that its saves need, each counted once.
+    pub bytes: u64,
+}
+
+/// The newest save of a line, in few words.
+#[derive(Clone, Debug)]
+pub struct LineBrief {
+    pub generation: Generation,
+    pub fingerprint: Fingerprint,
+    pub model: String,
+    pub tokens: usize,
+    pub saved_at: SystemTime,
+}
+
 /// One save of an agent.
 #[derive(Clone, Debug)]
 pub struct SaveInfo {

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::index::{self, Save, Shelf};
 use super::layout::FolderName;
-use super::{AgentInfo, BlockName, NamespaceUsage, SaveInfo, Store, StoreError, Usage};
+use super::{
+    AgentBrief, AgentInfo, BlockName, LineBrief, NamespaceUsage, SaveInfo, Store, StoreError, Usage,
+};
 use crate::types::{AgentId, Namespace};
 
 /// How many agents need each block.
@@ -39,6 +41,32 @@ impl Store {
         Ok(state.and_then(|state| agent_info(shelf, state, &sharers(shelf))))
     }
 
+    /// The agents of a namespace, in no order.
+    pub fn briefs(&self, namespace: &Namespace) -> Vec<AgentBrief> {
+        let folder = self.secrets.namespace_folder(namespace);
+        // What is counted is counted without the index, which others wait for.
+        let saves: Vec<Saves> = {
+            let index = self.index();
+            let agents = index.shelves.get(&folder).map(|shelf| shelf.agents.values());
+            agents.into_iter().flatten().map(Saves::of).collect()
+        };
+        saves.iter().filter_map(Saves::brief).collect()
+    }
+
+    /// One agent of it.
+    pub fn brief(&self, namespace: &Namespace, agent: &AgentId) -> Option<AgentBrief> {
+        let agent = self.secrets.agent_folder(namespace, agent);
+        let namespace = self.secrets.namespace_folder(namespace);
+        let saves = Saves::of(self.index().agent(namespace, agent)?);
+        saves.brief()
+    }
+
+    /// Whether an agent has a save.
+    pub fn has_agent(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        let agent = self.secrets.agent_folder(namespace, agent);
+        self.is_known(self.secrets.namespace_folder(namespace), agent)
+    }
+
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let index = self.index();
         let mut namespaces: Vec<NamespaceUsage> =
@@ -60,6 +88,39 @@ impl Store {
     pub(super) fn is_known(&self, namespace: FolderName, agent: FolderName) -> bool {
         let index = self.index();
         index.agent(namespace, agent).is_some_and(|state| !state.saves.is_empty())
+    }
+}
+
+/// The saves of an agent as they were at one moment.
+struct Saves {
+    all: Vec<Save>,
+    /// Of these the newest of each line.
+    live: Vec<Save>,
+}
+
+impl Saves {
+    fn of(agent: &index::Agent) -> Saves {
+        Saves {
+            all: agent.saves.values().cloned().collect(),
+            live: agent.live().into_iter().cloned().collect(),
+        }
+    }
+
+    fn brief(&self) -> Option<AgentBrief> {
+        let line = |save: &Save| LineBrief {
+            generation: save.head.generation,
+            fingerprint: save.head.fingerprint,
+            model: save.head.model.clone(),
+            tokens: save.head.tokens,
+            saved_at: time(save.head.saved_at_ms),
+        };
+        let manifests: u64 = self.all.iter().map(|save| save.bytes).sum();
+        Some(AgentBrief {
+            agent: self.live.first()?.head.agent.clone(),
+            live: self.live.iter().map(line).collect(),
+            saves: self.all.len(),
+            bytes: manifests + blocks_of(self.all.iter()).values().sum::<u64>(),
+        })
     }
 }
 

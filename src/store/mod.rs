@@ -48,7 +48,8 @@ pub use block::{BlockName, BlockRef, KvBytes, KvModel, SealedBlock};
 pub use disk::{Disk, Folder, Holder};
 pub use error::{Flaw, FullReason, OpenError, StoreError};
 pub use info::{
-    AgentInfo, Collected, Damage, NamespaceUsage, Repaired, SaveInfo, Shortened, Usage, Verified,
+    AgentBrief, AgentInfo, Collected, Damage, LineBrief, NamespaceUsage, Repaired, SaveInfo,
+    Shortened, Usage, Verified,
 };
 pub use save::{Committed, Draft, StoredLine};
 pub use settings::{BUDGET_BYTES, Settings};
@@ -81,6 +82,11 @@ pub struct Store {
 impl Store {
     pub fn is_read_only(&self) -> bool {
         self.lock.is_none()
+    }
+
+    /// The bytes of all files, and how many they may be.
+    pub fn occupancy(&self) -> (u64, u64) {
+        (self.index().bytes(), self.settings.budget_bytes)
     }
 
     /// A number that no other line of this store has.

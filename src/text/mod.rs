@@ -26,6 +26,7 @@ mod replies;
 mod stop;
 mod template;
 mod tokenizer;
+mod tools;
 
 #[cfg(test)]
 mod tests;
@@ -40,3 +41,4 @@ pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};
 pub use tokenizer::{Special, Tokenizer};
+pub use tools::{PastCall, ReplyPart, TEXTS_JOINED_BY, Tool, ToolCall, ToolCallParser};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::types::{Namespace, TokenId};
 
+use super::tools::reply_key;
+
 /// What all replies together may take: about four million tokens with their text, a month of
 /// somebody's agents and little beside a model.
 pub const REPLIES_BYTES_MAX: usize = 32 << 20;
@@ -15,8 +17,9 @@ pub const LISTS_PER_REPLY_MAX: usize = 4;
 /// What a text costs besides its bytes and ids: two table entries, a few pointers.
 const ENTRY_BYTES: usize = 256;
 
-/// Generated replies by their text, the least recently used of all namespaces first to go. Outer
-/// white space of a text does not count: clients and templates trim it.
+/// Generated replies by what a client sees of them ([`reply_key`]), the least recently used of all
+/// namespaces first to go. Outer white space of a text does not count: clients and templates trim
+/// it.
 #[derive(Debug)]
 pub struct Replies {
     namespaces: HashMap<Namespace, HashMap<Arc<str>, Reply>>,
@@ -53,25 +56,25 @@ impl Replies {
     /// `tokens` were generated and read `text`: without the token that ended the turn, which the
     /// chat template writes, and without a stop sequence. White space alone is not remembered.
     pub fn remember(&mut self, namespace: &Namespace, text: &str, tokens: Arc<[TokenId]>) {
-        let text = text.trim();
-        if text.is_empty() || tokens.is_empty() {
+        let key = reply_key(text);
+        if key.is_empty() || tokens.is_empty() {
             return;
         }
-        let mut lists = self.remove(namespace, text).unwrap_or_default();
+        let mut lists = self.remove(namespace, &key).unwrap_or_default();
         lists.retain(|list| *list != tokens);
         lists.insert(0, tokens);
         lists.truncate(LISTS_PER_REPLY_MAX);
-        self.insert(namespace, text.into(), lists);
+        self.insert(namespace, (*key).into(), lists);
         while self.bytes > self.bytes_max {
-            let Some((_, (namespace, text))) = self.by_use.pop_first() else { return };
-            self.remove(&namespace, &text);
+            let Some((_, (namespace, key))) = self.by_use.pop_first() else { return };
+            self.remove(&namespace, &key);
         }
     }
 
-    /// The lists of ids that replies with this text were generated as, latest first.
-    pub fn known(&mut self, namespace: &Namespace, text: &str) -> Vec<Arc<[TokenId]>> {
+    /// The lists of ids that replies with this key were generated as, latest first.
+    pub fn known(&mut self, namespace: &Namespace, key: &str) -> Vec<Arc<[TokenId]>> {
         let texts = self.namespaces.get_mut(namespace);
-        let Some(reply) = texts.and_then(|texts| texts.get_mut(text.trim())) else {
+        let Some(reply) = texts.and_then(|texts| texts.get_mut(key.trim())) else {
             return Vec::new();
         };
         let used = self.by_use.remove(&reply.last_use).expect("every reply has its last use");

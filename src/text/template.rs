@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value};
-use serde_json::Map;
+use serde_json::{Map, json};
 
 use crate::types::{TextSource, TokenId};
 
@@ -41,6 +41,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token`, `eos_token` and their like.
     special_tokens: BTreeMap<String, String>,
+    renders_tools: bool,
 }
 
 /// One turn of a conversation as a template sees it.
@@ -134,7 +135,30 @@ impl ChatTemplate {
             let template = python::without_generation_tags(&template).into_owned();
             environment.add_template_owned(name, template).map_err(broken)?;
         }
-        Ok(ChatTemplate { environment, special_tokens })
+        let mut template = ChatTemplate { environment, special_tokens, renders_tools: false };
+        template.renders_tools = template.shows_a_tool();
+        Ok(template)
+    }
+
+    /// Whether the model hears of tools at all: most templates leave out what they do not know.
+    pub fn renders_tools(&self) -> bool {
+        self.renders_tools
+    }
+
+    fn shows_a_tool(&self) -> bool {
+        const NAME: &str = "is_this_tool_shown";
+        let schema = json!({
+            "type": "function",
+            "function": {
+                "name": NAME,
+                "description": "",
+                "parameters": { "type": "object", "properties": {} },
+            },
+        });
+        let options =
+            RenderOptions { tools: vec![schema], ..RenderOptions::new(SystemTime::UNIX_EPOCH) };
+        let rendered = self.render(&[Message::new("user", "Hello")], &options);
+        rendered.is_ok_and(|text| text.contains(NAME))
     }
 
     /// The prompt for these messages. It contains BOS if the template writes it.

@@ -523,7 +523,7 @@ fn more_text_than_there_is_cannot_be_read() {
     expect![[r#"
         error: cannot use 24 tokens of text: it has 4, the model's context is 512, at least 2 are needed
     "#]].assert_eq(&ran.stderr);
-    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(ran.code, Some(64), "{ran:?}");
     let ran = bench(&machine, &["--suite=fidelity", "--text=absent", "-q", "--json"]);
     expect![[r#"
         error: cannot read absent: No such file or directory (os error 2)

@@ -3,6 +3,7 @@
 
 mod failures;
 mod lifecycle;
+mod named;
 mod reuse;
 mod serving;
 mod storing;

@@ -2,25 +2,32 @@
 
 #![allow(clippy::unwrap_used, reason = "the panic is the report")]
 
+mod access;
 mod bad_input;
 mod batching;
 mod bench;
 mod cache;
 mod chat;
 mod cli;
+mod completions;
 mod conduct;
+mod deploy;
 mod engine;
 mod golden;
 mod health;
 mod hostile;
 mod http;
 mod invariance;
+mod keys;
 mod kv;
+mod logging;
 #[cfg(target_os = "linux")]
 mod memory;
+mod messages;
 mod native;
 mod promise;
 mod remembering;
+mod seeing;
 mod serve;
 mod simulation;
 mod source;

@@ -6,21 +6,23 @@
 //! then on every step brings it a token nearer to its end.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
+use semantic::engine::worker::operations::{Operation, What};
 use semantic::engine::worker::{Clock, Keeper, Watch, Worker};
-use semantic::engine::{Error, Event, Finish, Reply, Request};
+use semantic::engine::{AgentError, Error, Event, Evicted, Finish, Reply, Request};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{Batch, Model, Row, Spec, Wanted};
 use semantic::store::KvModel;
 use semantic::text::{Prompt, Tokenizer};
 use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Fingerprint, Namespace, TokenId};
+use tokio::sync::oneshot;
 
 use crate::support::engine::{Control, Fault, controlled};
 use crate::support::io::SlowIo;
@@ -77,6 +79,9 @@ fn simulated_engines_mix_nothing_up_and_starve_nobody() {
     assert!(totals.failed > 0);
     assert!(totals.failed_saves > 0);
     assert!(totals.restarts > 0);
+    assert!(totals.forgotten > 0);
+    assert!(totals.forked > 0);
+    assert!(totals.evicted > 0);
 }
 
 /// What came to pass.
@@ -95,6 +100,9 @@ struct Totals {
     tokens: usize,
     failed_saves: usize,
     restarts: usize,
+    forgotten: usize,
+    forked: usize,
+    evicted: usize,
 }
 
 impl Totals {
@@ -113,6 +121,9 @@ impl Totals {
         self.tokens += other.tokens;
         self.failed_saves += other.failed_saves;
         self.restarts += other.restarts;
+        self.forgotten += other.forgotten;
+        self.forked += other.forked;
+        self.evicted += other.evicted;
     }
 }
 
@@ -152,6 +163,23 @@ struct Asked {
     steps_as_oldest: usize,
 }
 
+/// A namespace and an agent of it.
+type Agent = (usize, usize);
+
+/// Something asked for an agent.
+struct Operating {
+    agent: Agent,
+    answer: Answer,
+    /// Somebody has asked the agent since, so that it is there again.
+    is_asked_again: bool,
+}
+
+enum Answer {
+    Evicted(oneshot::Receiver<Result<Evicted, AgentError>>),
+    Forgotten(oneshot::Receiver<Result<(), AgentError>>),
+    Forked { to: Agent, answer: oneshot::Receiver<Result<(), AgentError>> },
+}
+
 struct World {
     random: Random,
     time: Rc<FakeTime>,
@@ -161,6 +189,10 @@ struct World {
     disk: Option<ShakyDisk>,
     io: Option<SlowIo>,
     is_evicting: bool,
+    /// What has been asked for single agents and is not answered yet.
+    operations: Vec<Operating>,
+    /// Agents that are gone for good, until somebody asks for one again.
+    forgotten: BTreeSet<Agent>,
     limits: Limits,
     pool_blocks: usize,
     memory: Memory,
@@ -237,6 +269,8 @@ impl World {
             disk,
             io,
             is_evicting: false,
+            operations: Vec::new(),
+            forgotten: BTreeSet::new(),
             limits,
             pool_blocks,
             memory,
@@ -331,8 +365,8 @@ impl World {
         let sampling = Sampling { temperature, seed: self.random.next(), ..Sampling::GREEDY };
         let is_end_ignored = max_tokens >= 500 || self.random.range(0..2) == 0;
         let request = Request {
-            namespace: Namespace::new(&format!("n{namespace}")),
-            agent: agent.map(|agent| AgentId::new(&format!("a{agent}")).unwrap()),
+            namespace: space(namespace),
+            agent: agent.map(id),
             prompt: Prompt::from(prompt.clone()),
             max_tokens: Some(max_tokens),
             sampling: sampling.clone(),
@@ -355,7 +389,10 @@ impl World {
             steps_as_oldest: 0,
         };
         match self.worker.scheduler.submit(request, self.time.now()) {
-            Ok(id) => drop(self.in_flight.insert(id, asked)),
+            Ok(id) => {
+                self.in_flight.insert(id, asked);
+                agent.into_iter().for_each(|agent| self.is_there_again((namespace, agent)));
+            }
             Err(Error::QueueFull { .. } | Error::LargerThanPool(_) | Error::Choices { .. }) => {
                 self.totals.refused += 1;
             }
@@ -393,9 +430,90 @@ impl World {
             }
             110..170 => self.time.slowness.set(1.0),
             170 => self.restart(),
+            171..201 => self.operate(),
             _ => (),
         }
         self.hear();
+    }
+
+    fn is_there_again(&mut self, agent: Agent) {
+        self.forgotten.remove(&agent);
+        for operating in &mut self.operations {
+            operating.is_asked_again |= operating.agent == agent;
+        }
+    }
+
+    /// Asks something for one agent.
+    fn operate(&mut self) {
+        let namespace = self.random.range(0..self.histories.len());
+        let agents = self.histories[namespace].len();
+        let (agent, to) = (self.random.range(0..agents), self.random.range(0..agents));
+        let (what, answer) = match self.random.range(0..3) {
+            0 => {
+                let (reply, answer) = oneshot::channel();
+                (What::Evict(reply), Answer::Evicted(answer))
+            }
+            1 => {
+                let (reply, answer) = oneshot::channel();
+                (What::Forget(reply), Answer::Forgotten(answer))
+            }
+            _ => {
+                let (reply, answer) = oneshot::channel();
+                let answer = Answer::Forked { to: (namespace, to), answer };
+                (What::Fork { to: id(to), reply }, answer)
+            }
+        };
+        let operation = Operation { namespace: space(namespace), agent: id(agent), what };
+        self.worker.operate(operation, self.time.now());
+        let agent = (namespace, agent);
+        self.operations.push(Operating { agent, answer, is_asked_again: false });
+    }
+
+    fn is_there(&self, (namespace, agent): Agent) -> bool {
+        let (namespace, agent) = (space(namespace), id(agent));
+        let is_stored = |io: &SlowIo| io.store().has_agent(&namespace, &agent);
+        self.worker.scheduler.agent(&namespace, &agent).is_some()
+            || self.io.as_ref().is_some_and(is_stored)
+    }
+
+    fn check_operations(&mut self) {
+        for mut operating in std::mem::take(&mut self.operations) {
+            let is_over = match &mut operating.answer {
+                Answer::Evicted(answer) => answer.try_recv().map(|evicted| {
+                    self.totals.evicted += evicted.map_or(0, |evicted| evicted.saved);
+                }),
+                Answer::Forgotten(answer) => answer.try_recv().map(|forgotten| {
+                    if forgotten.is_ok() && !operating.is_asked_again {
+                        self.totals.forgotten += 1;
+                        self.forgotten.insert(operating.agent);
+                    }
+                }),
+                Answer::Forked { to, answer } => answer.try_recv().map(|forked| {
+                    if forked.is_ok() {
+                        self.totals.forked += 1;
+                        assert!(self.is_there(*to), "a copy that is not there");
+                    }
+                }),
+            };
+            match (is_over, &operating.answer) {
+                (Err(oneshot::error::TryRecvError::Closed), _) => panic!("it is answered"),
+                (Err(oneshot::error::TryRecvError::Empty), _) => self.operations.push(operating),
+                (Ok(()), Answer::Forked { to, .. }) => self.is_there_again(*to),
+                (Ok(()), Answer::Evicted(_) | Answer::Forgotten(_)) => (),
+            }
+        }
+        // While a copy is made it may be there before that is said.
+        let copies: Vec<Agent> = self
+            .operations
+            .iter()
+            .filter_map(|operating| match operating.answer {
+                Answer::Forked { to, .. } => Some(to),
+                Answer::Evicted(_) | Answer::Forgotten(_) => None,
+            })
+            .collect();
+        for agent in self.forgotten.iter().filter(|agent| !copies.contains(agent)) {
+            assert!(!self.is_there(*agent), "{agent:?} is back");
+        }
     }
 
     fn set_failing(&mut self, failing: Failing) {
@@ -443,6 +561,12 @@ impl World {
         self.worker = Worker::new(scheduler, Box::new(model), Some(keeper));
         (self.control, self.io) = (control, Some(io));
         self.in_flight.clear();
+        // A copy may have been made though nobody has heard of it.
+        for operating in std::mem::take(&mut self.operations) {
+            if let Answer::Forked { to, .. } = operating.answer {
+                self.forgotten.remove(&to);
+            }
+        }
         self.is_evicting = false;
         self.totals.restarts += 1;
     }
@@ -471,6 +595,7 @@ impl World {
         }
         self.worker.scheduler.assert_consistent();
         self.hear();
+        self.check_operations();
     }
 
     /// Takes what clients would hear.
@@ -575,6 +700,14 @@ impl World {
         }
         tokens.split_off(prompt.len())
     }
+}
+
+fn space(namespace: usize) -> Namespace {
+    Namespace::new(&format!("n{namespace}"))
+}
+
+fn id(agent: usize) -> AgentId {
+    AgentId::new(&format!("a{agent}")).unwrap()
 }
 
 impl Asked {

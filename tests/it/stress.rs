@@ -127,7 +127,7 @@ fn test_10_agents_50_rapid_requests() {
     assert_eq!(right, [requests; AGENTS]);
 
     // With limits nobody is refused for another reason, and each agent for itself.
-    let rates = Rates { agent: 20, global: 0 };
+    let rates = Rates { agent: 20, global: 0, failed_keys: 0 };
     let server = Server::start(Setup { rates, fake: pool(128), ..Setup::default() });
     let served = at_once(AGENTS, |agent| {
         let (mut client, name) = (server.connect(), format!("agent-{agent}"));

@@ -3,6 +3,8 @@
 //! The address is taken first, so that probes are answered while the model loads; then the model's
 //! files are opened, the engine loads them, and requests are served until a signal comes.
 
+mod keys;
+mod print_config;
 mod settings;
 mod shutdown;
 
@@ -18,15 +20,18 @@ use tokio::sync::{oneshot, watch};
 use super::Context;
 use super::compute::{Compute, ComputeFlags};
 use super::generate::random_seed;
+use super::log::Log;
 use super::model::{self, ModelFlag, name_model};
 use super::output::{self, Failure, human_bytes};
 use super::store::{self, Access};
 use crate::engine::{self, Engine, Keeping};
 use crate::http::{self, App, Serving};
-use crate::model::LoadOptions;
+use crate::metrics::Metrics;
 use crate::model::source::ResolvedModel;
-use crate::text::{self, ChatTemplate, Tokenizer};
+use crate::model::{LoadOptions, mlx_version};
+use crate::text::{self, Tokenizer};
 
+use keys::Entry;
 use settings::{EngineSettings, Settings};
 use shutdown::{End, Signals};
 
@@ -43,15 +48,36 @@ pub struct Arguments {
     flags: settings::Flags,
     #[command(flatten)]
     compute: ComputeFlags,
+    /// Make an API key, print it once, keep its hash in the keys file, and do not serve
+    #[arg(long, value_name = "NAME")]
+    new_key: Option<String>,
+    /// Print the settings that would be used, as a configuration file, and do not serve
+    #[arg(long)]
+    print_config: bool,
     /// Say nothing on stderr unless something fails
     #[arg(long, short)]
     quiet: bool,
 }
 
-pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
-    let settings = settings::settings(arguments, &context.config.serve)?;
+impl Arguments {
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCode, Failure> {
+    if let Some(name) = &arguments.new_key {
+        return new_key(name, arguments, context);
+    }
+    let mut settings = settings::settings(arguments, context)?;
+    settings.log = log.control();
+    let name = arguments.model.name(context);
+    if arguments.print_config {
+        return print_config::print(&settings, name, context);
+    }
+    let entry = settings.entrance.open()?;
     let plan = ModelPlan {
-        name: arguments.model.name(context).to_owned(),
+        name: name.to_owned(),
         compute: settings.compute,
         engine: settings.engine,
         is_quiet: arguments.quiet,
@@ -61,19 +87,47 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(settings, plan, context.clone()));
+    let ended = runtime.block_on(serve(settings, entry, plan, context.clone()));
     // A download or a long prompt that is still under way is not waited for.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<ExitCode, Failure> {
+fn new_key(name: &str, arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
+    let file = settings::keys_file(arguments, context);
+    let key = keys::make(name, file.path())?;
+    output::data(format!("{key}\n").as_bytes())?;
+    if !arguments.quiet {
+        let path = file.path().display();
+        output::talk(&format!("its hash is in {path}, which a server reads when it starts"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(
+    settings: Settings,
+    entry: Entry,
+    plan: ModelPlan,
+    context: Context,
+) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
     allow_many_connections();
     let talk = talker(plan.is_quiet);
     let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
-    talk(&format!("listening on http://{}", listener.local_addr()?));
-    let app = App::new(settings.http);
+    let address = listener.local_addr()?;
+    talk(&format!("listening on http://{address}"));
+    let access = match entry {
+        Entry::Access(access) => access,
+        Entry::FirstKey(path) => {
+            let (key, access) = keys::make_first(&path)?;
+            // Quiet or not: nobody can find it out later.
+            output::talk(&keys::introduction(&key, &path, address));
+            access
+        }
+    };
+    let times = settings.times;
+    let metrics = Arc::new(Metrics::default());
+    let app = App::new(settings.http(access, Arc::clone(&metrics)));
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
         // Sent or dropped, it is the same.
@@ -86,7 +140,7 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
     let (fatal, mut failure) = watch::channel(None);
     let starting = tokio::task::spawn_blocking({
         let app = Arc::clone(&app);
-        move || start(&plan, &context, fatal, &app)
+        move || start(&plan, &context, Watching { fatal, metrics }, &app)
     });
     let engine = tokio::select! {
         engine = starting => engine.map_err(anyhow::Error::new)??,
@@ -97,7 +151,7 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
 
     let served = async {
         let asked = signals.next().await;
-        shutdown::shut_down(&app, &engine, asked, &mut signals, &settings.times).await
+        shutdown::shut_down(&app, &engine, asked, &mut signals, &times).await
     };
     let end = tokio::select! {
         end = served => end,
@@ -145,15 +199,14 @@ fn talker(is_quiet: bool) -> impl Fn(&str) {
 
 fn cannot_listen(settings: &Settings, error: io::Error) -> Failure {
     let address = settings.address;
-    match error.kind() {
-        io::ErrorKind::AddrInUse => Failure::with_hint(
+    let (error, hint) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
             anyhow::anyhow!("{address} is in use"),
             Some("another server runs there; stop it, or give another --port".to_owned()),
         ),
-        _ => {
-            Failure::from(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
-        }
-    }
+        _ => (anyhow::Error::new(error).context(format!("cannot listen on {address}")), None),
+    };
+    Failure::Unavailable { error, hint }
 }
 
 /// What to load, and how it is to run.
@@ -164,11 +217,17 @@ struct ModelPlan {
     is_quiet: bool,
 }
 
+/// Who sees what becomes of the engine.
+struct Watching {
+    fatal: watch::Sender<Option<String>>,
+    metrics: Arc<Metrics>,
+}
+
 /// Finds the model's files, fetching them if need be, and returns when an engine has loaded them.
 fn start(
     plan: &ModelPlan,
     context: &Context,
-    fatal: watch::Sender<Option<String>>,
+    watching: Watching,
     app: &App,
 ) -> Result<Engine, Failure> {
     // First, so that a second server on this folder ends before it fetches or loads anything.
@@ -178,7 +237,7 @@ fn start(
     let text = files.text()?;
     let of_model = |error: text::Error| name_model(error, &resolved.path);
     let tokenizer = Arc::new(Tokenizer::new(&text).map_err(of_model)?);
-    let template = ChatTemplate::new(&text).map_err(of_model)?;
+    let template = model::chat_template(&text, &resolved.path, None)?;
     let kv = plan.compute.kv.unwrap_or(resolved.kv);
     let keeping = Keeping {
         store,
@@ -192,12 +251,15 @@ fn start(
         threads: plan.compute.threads,
     };
     tracing::info!(model = resolved.name, blocks = options.pool_blocks, %kv, "loading the model");
+    let Watching { fatal, metrics } = watching;
+    metrics.set_build(env!("CARGO_PKG_VERSION"), &mlx_version(), &public_name(&resolved));
     let config = engine::Config {
         step: plan.engine.step,
         running_max: plan.engine.running_max,
         queue_max: plan.engine.queue_max,
         queue_time: plan.engine.queue_time,
         instance: random_seed(),
+        metrics,
         on_fatal: Box::new(move |reason| {
             fatal.send_replace(Some(reason.to_owned()));
         }),

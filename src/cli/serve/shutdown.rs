@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -57,6 +57,15 @@ pub enum Asked {
     ToStop,
 }
 
+impl Asked {
+    fn name(self) -> &'static str {
+        match self {
+            Asked::ToTerminate => "SIGTERM",
+            Asked::ToStop => "SIGINT",
+        }
+    }
+}
+
 impl Signals {
     /// From here on the signals do not end the process by themselves.
     pub fn catch() -> std::io::Result<Signals> {
@@ -82,14 +91,18 @@ pub async fn shut_down(
     signals: &mut Signals,
     times: &Times,
 ) -> End {
-    tracing::info!("shutting down");
+    let started = Instant::now();
+    tracing::info!(signal = asked.name(), requests = requests(engine), "shutting down");
     app.start_shutting_down();
     let mut heard = 1;
     tokio::select! {
         () = wait_and_drain(engine, asked, times) => (),
-        _ = signals.next() => heard += 1,
+        _ = signals.next() => {
+            heard += 1;
+            tracing::warn!(requests = requests(engine), "a second signal: nothing is waited for");
+        }
     }
-    tokio::select! {
+    let end = tokio::select! {
         end = cut_and_save(engine) => end,
         () = async {
             while heard < SIGNALS_MAX {
@@ -97,18 +110,41 @@ pub async fn shut_down(
                 heard += 1;
             }
         } => End::LeftAtOnce,
+    };
+    let elapsed_ms = milliseconds(started);
+    match end {
+        End::LeftAtOnce => tracing::warn!(elapsed_ms, "leaving without saving: a third signal"),
+        End::Saved | End::NotAllSaved => tracing::info!(elapsed_ms, "leaving"),
     }
+    end
+}
+
+/// Requests that have been accepted and have not ended.
+fn requests(engine: &Engine) -> usize {
+    let stats = engine.stats();
+    stats.running + stats.waiting + stats.parked
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_micros() as f64 / 1e3
 }
 
 async fn wait_and_drain(engine: &Engine, asked: Asked, times: &Times) {
     if asked == Asked::ToTerminate && !times.lame_duck.is_zero() {
-        tracing::info!(seconds = times.lame_duck.as_secs_f64(), "not ready, still accepting");
+        let (seconds, requests) = (times.lame_duck.as_secs_f64(), requests(engine));
+        tracing::info!(seconds, requests, "not ready, still accepting");
         tokio::time::sleep(times.lame_duck).await;
     }
-    tracing::info!("draining");
-    match engine.drain(times.drain).await {
-        Ok(finished) => tracing::info!(finished, "drained"),
-        Err(error @ DrainError::Timeout { .. }) => tracing::warn!(%error, "not drained in time"),
+    let started = Instant::now();
+    let (timeout_s, requests) = (times.drain.as_secs_f64(), requests(engine));
+    tracing::info!(timeout_s, requests, "draining");
+    let drained = engine.drain(times.drain).await;
+    let elapsed_ms = milliseconds(started);
+    match drained {
+        Ok(finished) => tracing::info!(finished, elapsed_ms, "drained"),
+        Err(DrainError::Timeout { running, drained: finished, .. }) => {
+            tracing::warn!(running, finished, elapsed_ms, "not drained in time");
+        }
         Err(error @ DrainError::Stopped) => tracing::error!(%error, "cannot drain"),
     }
 }
@@ -116,14 +152,18 @@ async fn wait_and_drain(engine: &Engine, asked: Asked, times: &Times) {
 async fn cut_and_save(engine: &Engine) -> End {
     // A second signal may have ended a lame duck, which was still accepting.
     let _ = engine.drain(Duration::ZERO).await;
+    tracing::info!(requests = requests(engine), "cutting what is left, and saving");
+    let started = Instant::now();
     engine.cut();
-    match tokio::time::timeout(SAVE_TIMEOUT, engine.evict_all_to_disk()).await {
+    let evicted = tokio::time::timeout(SAVE_TIMEOUT, engine.evict_all_to_disk()).await;
+    let elapsed_ms = milliseconds(started);
+    match evicted {
         Ok(Ok(Evicted { saved, failed: 0, forgotten })) => {
-            tracing::info!(saved, forgotten, "no agent is left");
+            tracing::info!(saved, forgotten, elapsed_ms, "no agent is left");
             End::Saved
         }
         Ok(Ok(Evicted { saved, failed, .. })) => {
-            tracing::error!(saved, failed, "some agents could not be saved");
+            tracing::error!(saved, failed, elapsed_ms, "some agents could not be saved");
             End::NotAllSaved
         }
         Ok(Err(error)) => {

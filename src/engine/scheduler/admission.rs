@@ -250,6 +250,9 @@ impl Scheduler {
                 started: now,
             }
         });
+        if !self.tickets[&order.request].is_announced {
+            self.note_parting(order.request, active.sequence.tokens(), start.reused);
+        }
         active.set_table(start.shared.into_iter().chain(own).collect());
         active.computed = if restore.is_some() { 0 } else { start.reused };
         active.restoring = restore.as_ref().map(|restore| restore.id);
@@ -309,7 +312,7 @@ impl Scheduler {
     fn make_room(&mut self, count: usize) -> bool {
         while self.pool.free() < count {
             let Some(victim) = self.agents.victim() else { return false };
-            self.agents.evict(victim);
+            self.evict(victim);
         }
         true
     }
@@ -322,7 +325,7 @@ impl Scheduler {
         }
         while self.pool.free() < count {
             let Some(victim) = self.idle_victim() else { return false };
-            self.agents.evict(victim);
+            self.evict(victim);
         }
         true
     }
@@ -331,7 +334,7 @@ impl Scheduler {
         let most = self.pool.total() * POOL_USE_PERCENT / 100;
         while self.pool.used() > most {
             let Some(victim) = self.idle_victim() else { return };
-            self.agents.evict(victim);
+            self.evict(victim);
         }
     }
 

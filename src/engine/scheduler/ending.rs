@@ -16,6 +16,7 @@ pub const DURABLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A request that has its replies.
 pub struct Ending {
+    pub(super) namespace: Namespace,
     outcome: Outcome,
     head: HeadId,
     /// Tokens of the head that are to be safe.
@@ -33,6 +34,12 @@ pub struct Filled<'a> {
     pub tokens: &'a [TokenId],
 }
 
+impl Ending {
+    pub(super) fn agent(&self) -> &AgentId {
+        &self.outcome.admitted.agent
+    }
+}
+
 impl Scheduler {
     /// All replies of a request are complete and kept as `head`.
     pub(super) fn finish(
@@ -42,12 +49,14 @@ impl Scheduler {
         head: Option<(HeadId, usize)>,
         now: Instant,
     ) {
+        let namespace = ticket.namespace.clone();
         let mut outcome = ticket.outcome(now);
         let kept = head.filter(|_| self.store_keeps);
         let kept = kept.and_then(|(id, tokens)| Some((id, tokens, self.agents.head(id)?)));
         match kept {
             Some((head, tokens, kept)) if kept.will_be_saved() => {
-                let ending = Ending { outcome, head, tokens, until: now + DURABLE_WAIT_MAX };
+                let until = now + DURABLE_WAIT_MAX;
+                let ending = Ending { namespace, outcome, head, tokens, until };
                 self.endings.insert(request, ending);
             }
             // Nothing of it is new, or nothing more of it will be saved.

@@ -9,6 +9,8 @@
 
 mod admission;
 mod ending;
+mod named;
+mod parting;
 mod progress;
 mod share;
 mod ticket;
@@ -32,6 +34,7 @@ use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
 
 use ending::Ending;
 pub use ending::Filled;
+pub use parting::{Parting, Place};
 pub use share::{Prefilling, share};
 use ticket::Ticket;
 
@@ -92,11 +95,14 @@ pub struct Scheduler {
     copies: Vec<Copy>,
     items: Vec<(RequestId, Item)>,
     replies: Vec<GeneratedReply>,
+    partings: Vec<(RequestId, Parting)>,
     next_request: u64,
     next_restore: u64,
     admissions: u64,
     finished_requests: u64,
     parkings: u64,
+    /// Heads that gave their blocks back.
+    evictions: u64,
 }
 
 /// A request that has no blocks yet.
@@ -157,7 +163,7 @@ pub struct Restore {
     pub blocks: Vec<RestoredBlock>,
     /// Tokens that have KV once it is done.
     reused: usize,
-    started: Instant,
+    pub started: Instant,
 }
 
 /// A block of the store and the place of the pool it goes to.
@@ -208,11 +214,13 @@ impl Scheduler {
             copies: Vec::new(),
             items: Vec::new(),
             replies: Vec::new(),
+            partings: Vec::new(),
             next_request: 0,
             next_restore: 0,
             admissions: 0,
             finished_requests: 0,
             parkings: 0,
+            evictions: 0,
         }
     }
 
@@ -485,12 +493,23 @@ impl Scheduler {
         self.agents.dropped(line);
     }
 
+    /// Gives a head's blocks back.
+    fn evict(&mut self, head: HeadId) {
+        self.agents.evict(head);
+        self.evictions += 1;
+    }
+
+    /// Heads that gave their blocks back, ever.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
     /// Gives back the blocks of every head that is safe in the store, or of all where the store
     /// keeps none. Returns how many heads that were.
     pub fn evict_idle(&mut self) -> usize {
         let mut count = 0;
         while let Some(head) = self.idle_victim() {
-            self.agents.evict(head);
+            self.evict(head);
             count += 1;
         }
         count
@@ -507,6 +526,7 @@ impl Scheduler {
             parked: self.parked.len(),
             parkings: self.parkings,
             agents: self.agents.count(),
+            agents_hot: self.agents.count_hot(),
         }
     }
 

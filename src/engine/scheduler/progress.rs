@@ -115,6 +115,9 @@ impl Scheduler {
         ticket.choices[order.choice] = Some(choice);
         let is_complete = ticket.is_complete();
         let head = self.keep(order, active);
+        if let Some((head, _)) = head {
+            self.agents.set_ended(head, now);
+        }
         if is_complete {
             let ticket = self.tickets.remove(&order.request).expect("it was just seen");
             self.finish(order.request, ticket, head, now);

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use crate::engine::scheduler::RestoreId;
 use crate::store::{
     BlockName, BlockRef, Committed, Draft, KvBytes, KvModel, SealedBlock, Store, StoreError,
+    StoredLine,
 };
-use crate::types::{AgentId, Line, Namespace};
+use crate::types::{AgentId, Fingerprint, Line, Namespace};
 
 /// Bytes on their way to the disk. Whoever has more waits: nothing is dropped.
 const WRITE_BYTES_MAX: u64 = 64 << 20;
@@ -33,6 +34,10 @@ const COLLECTS: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SaveId(pub u64);
 
+/// A number that no other job for an agent of this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
 /// What is to be written. Jobs are done in order.
 pub enum Write {
     Block {
@@ -48,6 +53,20 @@ pub enum Write {
         namespace: Namespace,
         agent: AgentId,
         line: Line,
+    },
+    /// All of it, whatever model it is of.
+    RemoveAgent {
+        job: JobId,
+        namespace: Namespace,
+        agent: AgentId,
+    },
+    Fork {
+        job: JobId,
+        namespace: Namespace,
+        from: AgentId,
+        to: AgentId,
+        /// Of the lines that the engine can go on from.
+        fingerprint: Fingerprint,
     },
 }
 
@@ -76,11 +95,26 @@ pub enum Done {
     NotWritten {
         block: BlockName,
     },
+    Removed {
+        job: JobId,
+        result: Result<(), Failed>,
+    },
+    Forked {
+        job: JobId,
+        result: Result<Forked, Failed>,
+    },
     Read {
         restore: RestoreId,
         index: usize,
         result: Result<KvBytes, Failed>,
     },
+}
+
+/// A copy of an agent.
+pub struct Forked {
+    pub lines: Vec<StoredLine>,
+    /// Lines that went to make room for it.
+    pub removed: Vec<(Namespace, AgentId, Line)>,
 }
 
 /// Why it has not been done.
@@ -181,11 +215,15 @@ impl Io for Threads {
         self.queued.jobs.fetch_add(1, Ordering::AcqRel);
         self.queued.bytes.fetch_add(job.bytes(), Ordering::AcqRel);
         let sent = self.writes.as_ref().map(|writes| writes.send(job));
-        if let Some(Err(mpsc::SendError(Write::Commit { save, .. }))) = sent {
-            let result = Err(Failed::Stopped);
-            // This end of the channel is here, so that it is never closed.
-            let _ = self.done_sender.send(Done::Committed { save, result });
-        }
+        let Some(Err(mpsc::SendError(job))) = sent else { return };
+        let done = match job {
+            Write::Commit { save, .. } => Done::Committed { save, result: Err(Failed::Stopped) },
+            Write::RemoveAgent { job, .. } => Done::Removed { job, result: Err(Failed::Stopped) },
+            Write::Fork { job, .. } => Done::Forked { job, result: Err(Failed::Stopped) },
+            Write::Block { .. } | Write::Remove { .. } => return,
+        };
+        // This end of the channel is here, so that it is never closed.
+        let _ = self.done_sender.send(done);
     }
 
     fn read(&mut self, job: Read) {
@@ -218,7 +256,7 @@ impl Write {
         match self {
             Write::Block { block, .. } => block.block.file_bytes,
             Write::Commit { draft, .. } => size_of_val(&*draft.tokens) as u64,
-            Write::Remove { .. } => 0,
+            Write::Remove { .. } | Write::RemoveAgent { .. } | Write::Fork { .. } => 0,
         }
     }
 }
@@ -281,6 +319,18 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
                 tracing::warn!(%error, %agent, "an old conversation was not removed");
             }
             None
+        }
+        Write::RemoveAgent { job, namespace, agent } => {
+            let result = guarded(|| store.remove_agent(&namespace, &agent)).map(|_| ());
+            Some(Done::Removed { job, result })
+        }
+        Write::Fork { job, namespace, from, to, fingerprint } => {
+            let result = guarded(|| {
+                let Committed { removed, .. } = store.fork(&namespace, &from, &to)?;
+                let lines = store.lines_of(&namespace, &to, &fingerprint);
+                Ok(Forked { lines, removed })
+            });
+            Some(Done::Forked { job, result })
         }
     }
 }

@@ -4,6 +4,8 @@
 //! does the reading and writing as arguments, so that a simulation runs the same code.
 
 pub mod io;
+mod observer;
+pub mod operations;
 pub(super) mod outbox;
 mod restorer;
 mod saver;
@@ -18,10 +20,14 @@ use super::error::Error;
 use super::handle::Evicted;
 use super::pace::Shape;
 use super::scheduler::{Copy, PlannedRow, Scheduler, Work};
+use crate::metrics::Metrics;
+use crate::metrics::labels::Tier;
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
 use crate::store::{KvModel, Store};
 use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
 use io::{Done, Io};
+use observer::Observer;
+use operations::Operations;
 use restorer::Restorer;
 use saver::Saver;
 
@@ -47,11 +53,17 @@ pub struct Worker {
     pub scheduler: Scheduler,
     model: Box<dyn Model>,
     keeper: Option<Keeper>,
+    pub(super) observer: Observer,
+    metrics: Arc<Metrics>,
+    /// Evictions that the metrics have.
+    evictions: u64,
+    operations: Operations,
     panics: Vec<Instant>,
 }
 
 /// What saves and restores.
 pub struct Keeper {
+    store: Arc<Store>,
     /// None if the store is only read.
     saver: Option<Saver>,
     restorer: Restorer,
@@ -61,8 +73,8 @@ pub struct Keeper {
 impl Keeper {
     pub fn new(store: Arc<Store>, model: Arc<KvModel>, io: Box<dyn Io>) -> Keeper {
         let restorer = Restorer::new(model.kv_bytes(BLOCK_TOKENS));
-        let saver = (!store.is_read_only()).then(|| Saver::new(store, model));
-        Keeper { saver, restorer, io }
+        let saver = (!store.is_read_only()).then(|| Saver::new(Arc::clone(&store), model));
+        Keeper { store, saver, restorer, io }
     }
 }
 
@@ -82,7 +94,29 @@ enum Failure {
 
 impl Worker {
     pub fn new(scheduler: Scheduler, model: Box<dyn Model>, keeper: Option<Keeper>) -> Worker {
-        Worker { scheduler, model, keeper, panics: Vec::new() }
+        let metrics: Arc<Metrics> = Arc::default();
+        let observer = Observer::new(Arc::clone(&metrics));
+        let operations = Operations::default();
+        Worker {
+            scheduler,
+            model,
+            keeper,
+            observer,
+            metrics,
+            evictions: 0,
+            operations,
+            panics: Vec::new(),
+        }
+    }
+
+    /// Counts there what is done from now on.
+    pub fn with_metrics(mut self, metrics: &Arc<Metrics>) -> Worker {
+        self.metrics = Arc::clone(metrics);
+        self.observer = Observer::new(Arc::clone(metrics));
+        if let Some(Keeper { saver: Some(saver), .. }) = &mut self.keeper {
+            saver.count_in(metrics);
+        }
+        self
     }
 
     /// Takes what the store has done, lets requests in, computes one step, saves a little.
@@ -96,11 +130,13 @@ impl Worker {
             match work {
                 Work::Copy(copy) => self.copy(&copy, &mut broken),
                 Work::Restore(restore) => {
+                    self.observer.restoring(restore.order.request, clock.now());
                     let keeper = self.keeper.as_mut().expect("warm heads come from a store");
                     keeper.restorer.begin(restore, &mut *keeper.io);
                 }
             }
         }
+        self.look();
         let rows = self.scheduler.rows();
         if !rows.is_empty() {
             is_busy = true;
@@ -110,14 +146,26 @@ impl Worker {
         is_busy |= self.save(now, !rows.is_empty());
         let saver = self.keeper.as_ref().and_then(|keeper| keeper.saver.as_ref());
         self.scheduler.end_late(now, |head| saver.is_some_and(|saver| saver.is_pending(head)));
+        self.settle_operations(now);
         Ok(is_busy)
     }
 
+    /// Counts what was decided.
+    fn look(&mut self) {
+        for (request, parting) in self.scheduler.take_partings() {
+            self.observer.parting(request, &parting, self.scheduler.tokenizer());
+        }
+        let evictions = self.scheduler.evictions();
+        self.metrics.cache.evicted(Tier::Hot, evictions - self.evictions);
+        self.evictions = evictions;
+    }
+
     fn take_done(&mut self, now: Instant) -> bool {
-        let Some(Keeper { saver, restorer, io }) = &mut self.keeper else { return false };
-        let done = io.take_done();
-        let is_busy = !done.is_empty();
-        for done in done {
+        let Some(Keeper { io, .. }) = &mut self.keeper else { return false };
+        let all_done = io.take_done();
+        let is_busy = !all_done.is_empty();
+        for done in all_done {
+            let Some(Keeper { saver, restorer, io, .. }) = &mut self.keeper else { break };
             match done {
                 Done::Committed { save, result } => {
                     if let Some(saver) = saver {
@@ -134,9 +182,12 @@ impl Worker {
                         saver.not_written(block);
                     }
                 }
+                Done::Removed { job, result } => self.removed(job, result),
+                Done::Forked { job, result } => self.forked(job, result),
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
-                    restorer.arrived(read, &mut self.scheduler, &mut *self.model, &mut **io, now);
+                    let (scheduler, model) = (&mut self.scheduler, &mut *self.model);
+                    restorer.arrived(read, scheduler, model, &mut **io, &self.observer, now);
                 }
             }
         }
@@ -187,6 +238,7 @@ impl Worker {
                 // Choosing the tokens belongs to a step's time.
                 let took = clock.now().saturating_duration_since(started);
                 self.scheduler.observe(&shape, took);
+                self.metrics.steps.stepped(rows.len(), took);
                 Ok(())
             }
             Err(failure) if rows.len() == 1 => self.blame(&rows[0], failure, ended),
@@ -212,7 +264,10 @@ impl Worker {
 
     fn blame(&mut self, row: &PlannedRow, failure: Failure, now: Instant) -> Result<(), Fatal> {
         let reason = failure.to_string();
-        tracing::error!(request = row.order.request.0, reason, "the model failed a request");
+        let request = row.order.request;
+        self.observer.in_scope(request, || {
+            tracing::error!(request = request.0, reason, "the model failed a request");
+        });
         self.scheduler.fail(row.order.request, Error::Model(reason));
         if matches!(failure, Failure::Panicked) {
             self.panics.retain(|at| now.saturating_duration_since(*at) < PANIC_WINDOW);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::io::{Failed, Io, Read};
+use super::observer::Observer;
 use crate::engine::scheduler::{Restore, RestoreId, Scheduler};
 use crate::model::Model;
 use crate::store::KvBytes;
@@ -85,6 +86,7 @@ impl Restorer {
         scheduler: &mut Scheduler,
         model: &mut dyn Model,
         io: &mut dyn Io,
+        observer: &Observer,
         now: Instant,
     ) {
         let Arrived { restore: id, index, result } = arrived;
@@ -92,6 +94,9 @@ impl Restorer {
         let block = &active.restore.blocks[index];
         active.awaited -= 1;
         self.read_bytes -= block.from.file_bytes;
+        if result.is_ok() {
+            observer.read(block.from.file_bytes);
+        }
         // Its request may have gone, and its blocks be another's.
         let is_awaited = scheduler.awaits(&active.restore);
         if !is_awaited {
@@ -106,11 +111,19 @@ impl Restorer {
             imported.map_err(|error| error.to_string())
         });
         if let Err(reason) = result {
-            tracing::warn!(index, reason, "a saved block is of no use; computing from there on");
+            let request = active.restore.order.request;
+            observer.in_scope(request, || {
+                tracing::warn!(
+                    index,
+                    reason,
+                    "a saved block is of no use; computing from there on"
+                );
+            });
             active.end = active.end.min(index);
         }
         if active.awaited == 0 && active.next >= active.end {
             let Active { restore, end, .. } = self.active.remove(&id).expect("it was just there");
+            observer.restored(&restore, end, now);
             scheduler.restored(&restore, end, now);
         }
         self.ask(io);

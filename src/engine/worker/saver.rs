@@ -12,9 +12,11 @@ use super::io::{Failed, Io, SaveId, Write};
 use crate::engine::agents::{Forgotten, Head, HeadId};
 use crate::engine::pool::Lease;
 use crate::engine::scheduler::Scheduler;
+use crate::metrics::Metrics;
+use crate::metrics::labels::Tier;
 use crate::model::Model;
 use crate::store::{BlockName, BlockRef, Committed, Draft, KvModel, Store, StoreError, StoredLine};
-use crate::types::{AgentId, BLOCK_TOKENS, Generation, Line, Namespace, TokenId};
+use crate::types::{AgentId, BLOCK_TOKENS, Fingerprint, Generation, Line, Namespace, TokenId};
 
 /// A head that could not be saved is tried again after this.
 const SAVE_RETRY: Duration = Duration::from_secs(10);
@@ -43,6 +45,7 @@ pub struct Saver {
     next_save: u64,
     /// Everything is to be saved now.
     hurry: Option<Hurry>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
@@ -56,6 +59,7 @@ struct Hurry {
 struct Pending {
     head: HeadId,
     stored: StoredLine,
+    since: Instant,
 }
 
 struct Retry {
@@ -88,7 +92,13 @@ impl Saver {
             spare: Vec::new(),
             next_save: 0,
             hurry: None,
+            metrics: Arc::default(),
         }
+    }
+
+    /// Counts there from now on.
+    pub fn count_in(&mut self, metrics: &Arc<Metrics>) {
+        self.metrics = Arc::clone(metrics);
     }
 
     /// Sends of what is due as much as the writer takes, and as the time allows: less between two
@@ -121,7 +131,7 @@ impl Saver {
         let due: Vec<HeadId> = scheduler.unsaved().filter(|head| self.is_due(*head, now)).collect();
         // The latest first: somebody waits for it, and what is left of an old one may be much.
         for head in due.into_iter().rev() {
-            match self.save(head, scheduler, model, io, allowance) {
+            match self.save(head, scheduler, model, io, now, allowance) {
                 Ok(()) => is_busy = true,
                 Err(NotSent::Later) => return is_busy,
                 Err(NotSent::Failed(reason)) => self.failed(head, &reason, scheduler, now),
@@ -146,6 +156,49 @@ impl Saver {
     /// Whether a save of it is on its way.
     pub fn is_pending(&self, head: HeadId) -> bool {
         self.pending_heads.contains(&head)
+    }
+
+    /// Whether a save of one of its conversations is on its way, whatever has become of the head.
+    pub fn is_saving(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        self.saving(namespace, agent).next().is_some()
+    }
+
+    fn saving<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        agent: &'a AgentId,
+    ) -> impl Iterator<Item = Line> + 'a {
+        let stored = self.pending.values().map(|pending| &pending.stored);
+        let of_agent =
+            move |line: &&StoredLine| line.namespace == *namespace && line.agent == *agent;
+        stored.filter(of_agent).map(|stored| stored.line)
+    }
+
+    /// What is on its way of an agent comes back to nobody. Its files are for the caller to remove.
+    pub fn forget_agent(&mut self, namespace: &Namespace, agent: &AgentId) {
+        let lines: Vec<Line> = self.saving(namespace, agent).collect();
+        self.forgotten.extend(lines);
+    }
+
+    /// Somebody waits for these: what has failed is tried again at once.
+    pub fn try_again(&mut self, heads: &[HeadId]) {
+        for head in heads {
+            self.retries.remove(head);
+            if let Some(hurry) = &mut self.hurry {
+                hurry.failed.remove(head);
+            }
+        }
+    }
+
+    /// Whether it could not be saved and is not tried for now.
+    pub fn has_given_up(&self, head: HeadId, now: Instant) -> bool {
+        let waits = self.retries.get(&head).is_some_and(|retry| retry.at > now);
+        waits && !self.is_pending(head)
+    }
+
+    /// Whose KV it saves.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.model.fingerprint
     }
 
     fn is_due(&self, head: HeadId, now: Instant) -> bool {
@@ -194,6 +247,7 @@ impl Saver {
         scheduler: &mut Scheduler,
         model: &mut dyn Model,
         io: &mut dyn Io,
+        now: Instant,
         allowance: &mut Allowance,
     ) -> Result<(), NotSent> {
         let head = scheduler.head(id).expect("it was just listed").clone();
@@ -212,7 +266,7 @@ impl Saver {
             scheduler.set_line(id, line);
             line
         });
-        self.commit(id, &head, line, blocks, io);
+        self.commit(id, &head, line, blocks, io, now);
         Ok(())
     }
 
@@ -223,6 +277,7 @@ impl Saver {
         line: Line,
         blocks: Vec<BlockRef>,
         io: &mut dyn Io,
+        now: Instant,
     ) {
         let tokens: Arc<[TokenId]> = match head.rest.is_empty() {
             true => Arc::clone(&head.tokens),
@@ -249,7 +304,7 @@ impl Saver {
             replies: draft.replies.clone(),
             blocks: draft.blocks.clone(),
         };
-        self.pending.insert(save, Pending { head: id, stored });
+        self.pending.insert(save, Pending { head: id, stored, since: now });
         self.pending_heads.insert(id);
         io.write(Write::Commit { save, draft: Box::new(draft) });
     }
@@ -281,7 +336,10 @@ impl Saver {
         let stored = sealed.block.clone();
         match self.store.is_stored(namespace, &stored.name) {
             true => self.spare.push(sealed.into_kv()),
-            false => io.write(Write::Block { agent: agent.clone(), block: Box::new(sealed) }),
+            false => {
+                self.metrics.cache.written(sealed.block.file_bytes);
+                io.write(Write::Block { agent: agent.clone(), block: Box::new(sealed) });
+            }
         }
         lease.set_stored(Some(stored.clone()));
         Ok(stored)
@@ -295,11 +353,15 @@ impl Saver {
         scheduler: &mut Scheduler,
         now: Instant,
     ) {
-        let Some(Pending { head, mut stored }) = self.pending.remove(&save) else { return };
+        let Some(Pending { head, mut stored, since }) = self.pending.remove(&save) else { return };
         self.pending_heads.remove(&head);
         let line = stored.line;
         match result {
             Ok(Committed { generation, removed }) => {
+                self.metrics.cache.saved(now.saturating_duration_since(since));
+                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
+                let (bytes, budget) = self.store.occupancy();
+                self.metrics.cache.store_has(bytes, budget);
                 self.retries.remove(&head);
                 self.unwritten.clear();
                 stored.generation = generation;
@@ -355,6 +417,7 @@ impl Saver {
     }
 
     fn failed(&mut self, head: HeadId, reason: &str, scheduler: &mut Scheduler, now: Instant) {
+        self.metrics.cache.not_saved();
         tracing::warn!(head = head.0, reason, "agent not saved");
         scheduler.not_saved(head);
         // Of those that have gone unsaved, nothing else tells.
@@ -368,6 +431,7 @@ impl Saver {
     /// The store need not keep these any longer.
     pub fn forget(&mut self, forgotten: Vec<Forgotten>, io: &mut dyn Io) {
         for Forgotten { namespace, agent, line } in forgotten {
+            self.metrics.cache.evicted(Tier::Warm, 1);
             tracing::info!(%namespace, %agent, line = line.0, "an agent's oldest conversation goes");
             if self.pending.values().any(|pending| pending.stored.line == line) {
                 self.forgotten.insert(line);

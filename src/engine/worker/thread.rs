@@ -8,8 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc::Sender, oneshot};
+use tracing::Span;
 
 use super::io::Threads;
+use super::operations::Operation;
 use super::outbox::Outbox;
 use super::watchdog::Watchdog;
 use super::{Clock, Fatal, Keeper, Worker};
@@ -17,6 +19,7 @@ use crate::engine::handle::{Config, Evicted, Stats, Status};
 use crate::engine::keeping::Keeping;
 use crate::engine::scheduler::{RequestId, Scheduler};
 use crate::engine::{DrainError, Error, Item, Request};
+use crate::metrics::{Metrics, Steps};
 use crate::model::{Model, Spec};
 use crate::store::StoredLine;
 use crate::text::{Replies, Tokenizer};
@@ -41,6 +44,9 @@ pub enum Command {
     EvictAll {
         reply: oneshot::Sender<Evicted>,
     },
+    /// Looks at how things stand, and tells.
+    Look(Box<dyn FnOnce(&Scheduler) + Send>),
+    Operate(Operation),
     /// The store has done something.
     Wake,
     Shutdown,
@@ -50,6 +56,8 @@ pub struct Submission {
     pub request: Request,
     pub sender: Sender<Item>,
     pub is_cancelled: Arc<AtomicBool>,
+    /// What its caller was in when it asked.
+    pub span: Span,
 }
 
 /// What handles and the thread both see.
@@ -155,6 +163,7 @@ fn serve(
     load: impl FnOnce() -> Result<Box<dyn Model>, String>,
 ) -> Result<Ended, Fatal> {
     let Setup { config, tokenizer, keeping, sender, commands, shared } = setup;
+    let metrics = Arc::clone(&config.metrics);
     let mut model = load().map_err(Fatal)?;
     let spec = shared.spec.get_or_init(|| model.spec().clone());
     let saves = keeping.as_ref().is_some_and(|keeping| !keeping.store.is_read_only());
@@ -170,6 +179,8 @@ fn serve(
                 scheduler.found(line);
             }
             model.prepare(longest_blocks.min(PREPARED_BYTES / spec.block_bytes(BLOCK_TOKENS)));
+            let (bytes, budget) = keeping.store.occupancy();
+            metrics.cache.store_has(bytes, budget);
             let kv_model = keeping.model(&*model);
             // If the channel is full, its reader is awake.
             let wake = move || drop(sender.try_send(Command::Wake));
@@ -178,7 +189,7 @@ fn serve(
             Some(Keeper::new(keeping.store, kv_model, Box::new(io)))
         }
     };
-    let mut worker = Worker::new(scheduler, model, keeper);
+    let mut worker = Worker::new(scheduler, model, keeper).with_metrics(&metrics);
     let on_hang = {
         let shared = Arc::clone(&shared);
         move |reason: String| shared.fail(&reason)
@@ -195,6 +206,7 @@ fn serve(
         shared,
         watchdog: Arc::clone(&watchdog),
         outboxes: BTreeMap::new(),
+        metrics,
         drains: Vec::new(),
         evictions: Vec::new(),
     };
@@ -236,8 +248,15 @@ struct Thread {
     shared: Arc<Shared>,
     watchdog: Arc<Watchdog>,
     outboxes: BTreeMap<RequestId, Outbox>,
+    metrics: Arc<Metrics>,
     drains: Vec<Drain>,
-    evictions: Vec<oneshot::Sender<Evicted>>,
+    evictions: Vec<Eviction>,
+}
+
+/// Somebody waits for all agents to be saved.
+struct Eviction {
+    since: Instant,
+    reply: oneshot::Sender<Evicted>,
 }
 
 /// A drain that waits.
@@ -245,8 +264,18 @@ struct Drain {
     /// None if it is further away than time goes.
     deadline: Option<Instant>,
     timeout: Duration,
+    since: Instant,
     finished_before: u64,
     reply: oneshot::Sender<Result<usize, DrainError>>,
+}
+
+impl Drain {
+    /// One without a time only makes sure that nothing more is accepted.
+    fn count(&self, count: impl FnOnce(&Steps), metrics: &Metrics) {
+        if !self.timeout.is_zero() {
+            count(&metrics.steps);
+        }
+    }
 }
 
 /// The clock of the machine.
@@ -319,7 +348,8 @@ impl Thread {
         let is_watching = !self.worker.scheduler.is_idle()
             || !self.outboxes.is_empty()
             || !self.drains.is_empty()
-            || !self.evictions.is_empty();
+            || !self.evictions.is_empty()
+            || self.worker.is_operating();
         match is_watching {
             true => Some(IDLE_PERIOD),
             false => {
@@ -334,8 +364,9 @@ impl Thread {
         match command {
             Command::Submit(submission) => self.submit(*submission),
             Command::Drain { timeout, finished_before, reply } => {
-                let deadline = Instant::now().checked_add(timeout);
-                self.drains.push(Drain { deadline, timeout, finished_before, reply });
+                let since = Instant::now();
+                let deadline = since.checked_add(timeout);
+                self.drains.push(Drain { deadline, timeout, since, finished_before, reply });
             }
             Command::Cut => {
                 self.worker.scheduler.cut();
@@ -343,8 +374,10 @@ impl Thread {
             }
             Command::EvictAll { reply } => {
                 self.worker.evict_all();
-                self.evictions.push(reply);
+                self.evictions.push(Eviction { since: Instant::now(), reply });
             }
+            Command::Look(look) => look(&self.worker.scheduler),
+            Command::Operate(operation) => self.worker.operate(operation, Instant::now()),
             Command::Wake => (),
             Command::Shutdown => return Next::Leave,
         }
@@ -352,7 +385,7 @@ impl Thread {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let Submission { request, sender, is_cancelled } = submission;
+        let Submission { request, sender, is_cancelled, span } = submission;
         let now = Instant::now();
         let mut outbox = Outbox::new(sender, is_cancelled);
         // The flag was set before the drain's command was sent, so nothing slips in between.
@@ -361,7 +394,10 @@ impl Thread {
             false => self.worker.scheduler.submit(request, now),
         };
         match accepted {
-            Ok(id) => drop(self.outboxes.insert(id, outbox)),
+            Ok(id) => {
+                self.worker.observer.submitted(id, span, now);
+                self.outboxes.insert(id, outbox);
+            }
             Err(error) => outbox.push(Err(error), now),
         }
     }
@@ -402,6 +438,7 @@ impl Thread {
             self.shared.replies().remember(&reply.namespace, &reply.text, reply.tokens);
         }
         for (id, item) in self.worker.scheduler.take_items() {
+            self.worker.observer.item(id, &item, now);
             if let Some(outbox) = self.outboxes.get_mut(&id) {
                 outbox.push(item, now);
             }
@@ -422,7 +459,8 @@ impl Thread {
         }
         let Some(evicted) = self.worker.evicted() else { return };
         self.publish();
-        for reply in self.evictions.drain(..) {
+        for Eviction { since, reply } in self.evictions.drain(..) {
+            self.metrics.cache.evicted_all(since.elapsed());
             // Nobody may be there to hear it.
             let _ = reply.send(evicted);
         }
@@ -435,10 +473,13 @@ impl Thread {
         for drain in std::mem::take(&mut self.drains) {
             let drained = (scheduler.finished_requests() - drain.finished_before) as usize;
             let timeout = drain.timeout;
+            let took = now.saturating_duration_since(drain.since);
             // Who asked may have gone away.
             if running == 0 {
+                drain.count(|metrics| metrics.drained(drained, took), &self.metrics);
                 let _ = drain.reply.send(Ok(drained));
             } else if drain.deadline.is_some_and(|deadline| deadline <= now) {
+                drain.count(|metrics| metrics.not_drained(drained), &self.metrics);
                 let _ = drain.reply.send(Err(DrainError::Timeout { running, drained, timeout }));
             } else {
                 self.drains.push(drain);

@@ -1,18 +1,17 @@
 //! The wire format of an answer.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::request::UsageChunk;
-use crate::engine::{Admitted, Choice, Delta, Finish, Outcome, TokenLogprob};
-use crate::http::random;
+use crate::engine::{Admitted, Delta, Outcome, TokenLogprob};
+use crate::http::error::{Dialect, Error};
+use crate::http::fields::UsageChunk;
+use crate::http::report::{self, Semantic, Usage, finish_reason};
+use crate::http::{sse, turn};
 use crate::text::Tokenizer;
 use crate::types::TokenId;
-
-/// What OpenAI writes for a token that cannot come; JSON has no infinity.
-const LOGPROB_MIN: f32 = -9999.0;
 
 /// One answer under way: what all its parts have in common, and what is kept for the end.
 pub struct Reply {
@@ -28,10 +27,9 @@ pub struct Reply {
 
 impl Reply {
     pub fn new(model: String, tokenizer: Option<Arc<Tokenizer>>, choices: usize) -> Reply {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Reply {
-            id: format!("chatcmpl-{}{}", random::hex(), random::hex()),
-            created: since.map_or(0, |elapsed| elapsed.as_secs()),
+            id: report::id("chatcmpl-"),
+            created: report::unix_seconds(),
             model,
             usage_chunk: UsageChunk::Without,
             tokenizer,
@@ -50,7 +48,7 @@ impl Reply {
     }
 
     /// The whole answer.
-    pub fn completion(self, outcome: &Outcome) -> impl Serialize + use<> {
+    pub fn completion(self, outcome: &Outcome) -> Completion {
         let has_logprobs = self.tokenizer.is_some();
         let choices = outcome.choices.iter().zip(self.logprobs).enumerate();
         Completion {
@@ -62,8 +60,8 @@ impl Reply {
                     finish_reason: finish_reason(&choice.finish),
                 })
                 .collect(),
-            usage: usage(outcome),
-            semantic: semantic(outcome),
+            usage: Usage::of(outcome),
+            semantic: Semantic::of(outcome),
             id: self.id,
             object: "chat.completion",
             created: self.created,
@@ -72,13 +70,13 @@ impl Reply {
     }
 
     /// The role of each choice.
-    pub fn first_chunks(&self) -> Vec<String> {
+    fn first_chunks(&self) -> Vec<String> {
         let role = || ChunkDelta { role: Some("assistant"), content: Some(String::new()) };
         (0..self.logprobs.len()).map(|choice| self.choice_chunk(choice, role(), None)).collect()
     }
 
     /// More of a choice, if there is anything to show.
-    pub fn chunk(&self, delta: &Delta) -> Option<String> {
+    fn chunk(&self, delta: &Delta) -> Option<String> {
         let logprobs = self.read_logprobs(delta);
         if delta.text.is_empty() && logprobs.as_ref().is_none_or(Vec::is_empty) {
             return None;
@@ -88,7 +86,7 @@ impl Reply {
     }
 
     /// How each choice ended, then what was used. The last one says where the KV came from.
-    pub fn last_chunks(&self, outcome: &Outcome) -> Vec<String> {
+    fn last_chunks(&self, outcome: &Outcome) -> Vec<String> {
         let nothing = || ChunkDelta { role: None, content: None };
         let ends = outcome.choices.iter().enumerate().map(|(index, choice)| ChunkChoice {
             index,
@@ -98,11 +96,11 @@ impl Reply {
         });
         let mut chunks: Vec<Chunk<'_>> = ends.map(|end| self.new_chunk(vec![end])).collect();
         if let UsageChunk::With = self.usage_chunk {
-            let usage = Some(Some(usage(outcome)));
+            let usage = Some(Some(Usage::of(outcome)));
             chunks.push(Chunk { usage, ..self.new_chunk(Vec::new()) });
         }
         if let Some(last) = chunks.last_mut() {
-            last.semantic = Some(semantic(outcome));
+            last.semantic = Some(Semantic::of(outcome));
         }
         chunks.iter().map(to_json).collect()
     }
@@ -148,46 +146,35 @@ impl Reply {
     }
 }
 
+impl turn::Events for Reply {
+    fn admitted(&mut self, _: &Admitted) -> String {
+        events(&self.first_chunks())
+    }
+
+    fn text(&mut self, delta: &Delta) -> String {
+        self.chunk(delta).map_or_else(String::new, |chunk| sse::event(&chunk))
+    }
+
+    fn finished(&mut self, outcome: &Outcome) -> String {
+        events(&self.last_chunks(outcome)) + &sse::event("[DONE]")
+    }
+
+    fn failed(&mut self, error: &Error) -> String {
+        sse::event(&error.json(Dialect::OpenAi))
+    }
+}
+
+fn events(chunks: &[String]) -> String {
+    chunks.iter().map(|chunk| sse::event(chunk)).collect()
+}
+
 fn to_json(chunk: &Chunk<'_>) -> String {
     serde_json::to_string(chunk).expect("texts and numbers are JSON")
 }
 
-fn finish_reason(finish: &Finish) -> &'static str {
-    match finish {
-        // Whoever cancelled is gone, and a word that OpenAI's clients do not know helps nobody.
-        Finish::Stop | Finish::StopSequence(_) | Finish::Cancelled => "stop",
-        Finish::Length => "length",
-    }
-}
-
-fn usage(outcome: &Outcome) -> Usage {
-    let completion_tokens = outcome.choices.iter().map(|choice: &Choice| choice.completion_tokens);
-    let (prompt_tokens, completion_tokens) =
-        (outcome.admitted.prompt_tokens, completion_tokens.sum());
-    Usage {
-        prompt_tokens,
-        completion_tokens,
-        total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: PromptTokensDetails {
-            cached_tokens: outcome.admitted.cached_tokens,
-        },
-    }
-}
-
-fn semantic(outcome: &Outcome) -> Semantic {
-    let Admitted { agent, source, restored_tokens, restore, .. } = &outcome.admitted;
-    Semantic {
-        agent: agent.to_string(),
-        generation: outcome.durability.generation().map(|generation| generation.0),
-        durable: outcome.durability.is_durable(),
-        source: source.word(),
-        restored_tokens: *restored_tokens,
-        restore_ms: restore.as_secs_f64() * 1e3,
-    }
-}
-
-#[derive(Serialize)]
-struct Completion {
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatCompletion")]
+pub struct Completion {
     id: String,
     object: &'static str,
     created: u64,
@@ -197,7 +184,8 @@ struct Completion {
     semantic: Semantic,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatChoice")]
 struct CompletionChoice {
     index: usize,
     message: Message,
@@ -205,7 +193,8 @@ struct CompletionChoice {
     finish_reason: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatReply")]
 struct Message {
     role: &'static str,
     content: String,
@@ -240,44 +229,20 @@ struct ChunkDelta {
     content: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
-    prompt_tokens_details: PromptTokensDetails,
-}
-
-#[derive(Serialize)]
-struct PromptTokensDetails {
-    cached_tokens: usize,
-}
-
-/// What OpenAI's format has no place for: whose memory this became and where it was.
-#[derive(Serialize)]
-struct Semantic {
-    agent: String,
-    /// Of the agent's saves, that which has this turn; null if it is not on disk.
-    generation: Option<u64>,
-    durable: bool,
-    source: &'static str,
-    restored_tokens: usize,
-    restore_ms: f64,
-}
-
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatLogprobs")]
 struct Logprobs {
     content: Vec<Logprob>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Logprob {
     #[serde(flatten)]
     chosen: Alternative,
     top_logprobs: Vec<Alternative>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Alternative {
     token: String,
     logprob: f32,
@@ -288,7 +253,7 @@ struct Alternative {
 impl Alternative {
     fn new(tokenizer: &Tokenizer, token: TokenId, logprob: f32) -> Alternative {
         let bytes = tokenizer.token_bytes(token).unwrap_or_default().to_vec();
-        let logprob = logprob.max(LOGPROB_MIN);
+        let logprob = logprob.max(report::LOGPROB_MIN);
         Alternative { token: String::from_utf8_lossy(&bytes).into_owned(), logprob, bytes }
     }
 }

@@ -1,35 +1,22 @@
 //! The wire format of a request, and the checked request that it becomes.
 
-use std::fmt;
-use std::marker::PhantomData;
-
-use serde::de::{self, DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Map;
 
-use crate::engine::{CHOICES_MAX, Sampling, TOP_LOGPROBS_MAX};
+use crate::engine::{Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
-use crate::http::random;
-use crate::text::Message;
+use crate::http::fields::{
+    self, Drawing, MESSAGES_MAX, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, in_range,
+    refuse_set,
+};
+use crate::text::{Message, Tool};
 use crate::types::AgentId;
-
-/// A rendering may take 300,000 steps, which is enough for about three thousand messages.
-const MESSAGES_MAX: usize = 2048;
-/// No model has a context near this, and other servers read it as a 32-bit number.
-const TOKENS_MAX: u64 = i32::MAX as u64;
-/// OpenAI takes four; each one costs time at every token.
-const STOPS_MAX: usize = 16;
-/// What may become a stop is held back from the reader.
-const STOP_BYTES_MAX: usize = 1024;
-/// As OpenAI has it; above 2 nothing sensible comes out.
-const TEMPERATURE_MAX: f64 = 2.0;
-const PENALTY_MAX: f64 = 2.0;
-/// OpenAI's default: the model's own distribution.
-const TEMPERATURE_DEFAULT: f64 = 1.0;
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct ChatRequest {
     messages: Vec<WireMessage>,
@@ -61,39 +48,60 @@ pub struct ChatRequest {
     #[serde(rename = "prompt_cache_key")]
     _prompt_cache_key: Option<String>,
 
+    #[schemars(skip)]
     audio: Option<IgnoredAny>,
+    #[schemars(skip)]
     function_call: Option<IgnoredAny>,
+    #[schemars(skip)]
     functions: Option<IgnoredAny>,
+    #[schemars(skip)]
     logit_bias: Option<IgnoredAny>,
+    #[schemars(skip)]
     metadata: Option<IgnoredAny>,
+    #[schemars(skip)]
     modalities: Option<IgnoredAny>,
+    #[schemars(skip)]
     parallel_tool_calls: Option<IgnoredAny>,
+    #[schemars(skip)]
     prediction: Option<IgnoredAny>,
+    #[schemars(skip)]
     reasoning_effort: Option<IgnoredAny>,
+    #[schemars(skip)]
     service_tier: Option<IgnoredAny>,
+    #[schemars(skip)]
     tool_choice: Option<IgnoredAny>,
+    #[schemars(skip)]
     tools: Option<IgnoredAny>,
+    #[schemars(skip)]
     verbosity: Option<IgnoredAny>,
+    #[schemars(skip)]
     web_search_options: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ChatMessage")]
 struct WireMessage {
     role: Role,
     content: Option<OneOrMany<Part>>,
     name: Option<String>,
     tool_call_id: Option<String>,
 
+    #[schemars(skip)]
     annotations: Option<IgnoredAny>,
+    #[schemars(skip)]
     audio: Option<IgnoredAny>,
+    #[schemars(skip)]
     function_call: Option<IgnoredAny>,
+    #[schemars(skip)]
     refusal: Option<IgnoredAny>,
+    #[schemars(skip)]
     tool_calls: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ChatRole")]
 enum Role {
     System,
     Developer,
@@ -102,37 +110,27 @@ enum Role {
     Tool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "TextPart")]
 struct Part {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object")]
-struct StreamOptions {
-    include_usage: Option<bool>,
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
 }
 
-/// A text, or a list of something that a text may stand for.
-enum OneOrMany<T> {
-    One(String),
-    Many(Vec<T>),
-}
-
 /// A request with nothing left to check but what only the engine knows.
 #[derive(Debug, PartialEq)]
 pub struct Chat {
     pub messages: Vec<Message>,
+    pub tools: Vec<Tool>,
     /// Up to the end of the context if not given, as OpenAI has it.
     pub max_tokens: Option<usize>,
     pub sampling: Sampling,
@@ -146,13 +144,6 @@ pub struct Chat {
     pub session: Option<AgentId>,
 }
 
-/// Whether a stream ends with what it used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsageChunk {
-    With,
-    Without,
-}
-
 impl TryFrom<ChatRequest> for Chat {
     type Error = Error;
 
@@ -161,12 +152,13 @@ impl TryFrom<ChatRequest> for Chat {
         Ok(Chat {
             max_tokens: max_tokens(&request)?,
             sampling: sampling(&request)?,
-            choices: choices(&request)?,
+            choices: fields::choices(request.n)?,
             logprobs: logprobs(&request)?,
-            streamed: streamed(&request)?,
-            session: session(&request)?,
-            stops: stops(request.stop)?,
+            streamed: fields::streamed(request.stream, request.stream_options.as_ref())?,
+            session: fields::session(request.session_id.as_deref())?,
+            stops: fields::stops("stop", request.stop)?,
             messages: messages(request.messages)?,
+            tools: Vec::new(),
         })
     }
 }
@@ -198,17 +190,6 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Error> {
     }
 }
 
-fn refuse_set(fields: &[(&str, Option<IgnoredAny>)], path: &str) -> Result<(), Error> {
-    match fields.iter().find(|(_, value)| value.is_some()) {
-        Some((name, _)) => Err(unsupported(&format!("{path}{name}"))),
-        None => Ok(()),
-    }
-}
-
-fn unsupported(field: &str) -> Error {
-    Error::field(field, format!("{field} is not supported by this server"))
-}
-
 fn max_tokens(request: &ChatRequest) -> Result<Option<usize>, Error> {
     // The older name is still what most clients send.
     let (name, given) = match (request.max_completion_tokens, request.max_tokens) {
@@ -224,27 +205,16 @@ fn max_tokens(request: &ChatRequest) -> Result<Option<usize>, Error> {
 }
 
 fn sampling(request: &ChatRequest) -> Result<Sampling, Error> {
-    let temperature = request.temperature.unwrap_or(TEMPERATURE_DEFAULT);
-    let penalty = |name, given: Option<f64>| {
-        Ok::<f32, Error>(in_range(name, given.unwrap_or(0.0), -PENALTY_MAX, PENALTY_MAX)? as f32)
+    let drawing = Drawing {
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        min_p: request.min_p,
+        frequency_penalty: request.frequency_penalty,
+        presence_penalty: request.presence_penalty,
+        seed: request.seed,
     };
-    let top_k = request.top_k.map(|top_k| in_range("top_k", top_k, 1, TOKENS_MAX)).transpose()?;
-    let sampling = Sampling {
-        temperature: in_range("temperature", temperature, 0.0, TEMPERATURE_MAX)? as f32,
-        top_k: top_k.map(|top_k| top_k as usize),
-        top_p: in_range("top_p", request.top_p.unwrap_or(1.0), 0.0, 1.0)? as f32,
-        min_p: in_range("min_p", request.min_p.unwrap_or(0.0), 0.0, 1.0)? as f32,
-        repeat_penalty: 1.0,
-        frequency_penalty: penalty("frequency_penalty", request.frequency_penalty)?,
-        presence_penalty: penalty("presence_penalty", request.presence_penalty)?,
-        seed: request.seed.map_or_else(random::number, i64::cast_unsigned),
-    };
-    sampling.check().expect("the ranges here lie within those of the sampler");
-    Ok(sampling)
-}
-
-fn choices(request: &ChatRequest) -> Result<usize, Error> {
-    Ok(in_range("n", request.n.unwrap_or(1), 1, CHOICES_MAX as u64)? as usize)
+    drawing.sampling()
 }
 
 fn logprobs(request: &ChatRequest) -> Result<Option<usize>, Error> {
@@ -258,46 +228,6 @@ fn logprobs(request: &ChatRequest) -> Result<Option<usize>, Error> {
             Err(Error::field("top_logprobs", "top_logprobs needs logprobs to be true"))
         }
     }
-}
-
-fn streamed(request: &ChatRequest) -> Result<Option<UsageChunk>, Error> {
-    match (request.stream.unwrap_or(false), &request.stream_options) {
-        (true, options) => {
-            let includes = options.as_ref().and_then(|options| options.include_usage);
-            Ok(Some(match includes.unwrap_or(false) {
-                true => UsageChunk::With,
-                false => UsageChunk::Without,
-            }))
-        }
-        (false, None) => Ok(None),
-        (false, Some(_)) => {
-            Err(Error::field("stream_options", "stream_options needs stream to be true"))
-        }
-    }
-}
-
-fn session(request: &ChatRequest) -> Result<Option<AgentId>, Error> {
-    let agent = request.session_id.as_deref().map(AgentId::new).transpose();
-    agent.map_err(|error| Error::field("session_id", format!("session_id: {error}")))
-}
-
-fn stops(stop: Option<OneOrMany<String>>) -> Result<Vec<String>, Error> {
-    let stops = match stop {
-        None => Vec::new(),
-        Some(OneOrMany::One(stop)) => vec![stop],
-        Some(OneOrMany::Many(stops)) => stops,
-    };
-    let problem = match stops.iter().map(String::len).max() {
-        _ if stops.len() > STOPS_MAX => {
-            format!("stop has {} texts; at most {STOPS_MAX}", stops.len())
-        }
-        _ if stops.iter().any(String::is_empty) => "a stop text is empty".to_owned(),
-        Some(bytes) if bytes > STOP_BYTES_MAX => {
-            format!("a stop text has {bytes} bytes; at most {STOP_BYTES_MAX}")
-        }
-        _ => return Ok(stops),
-    };
-    Err(Error::field("stop", problem))
 }
 
 fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
@@ -366,48 +296,5 @@ fn join(parts: Vec<Part>, path: &str) -> Result<String, Error> {
     match texts.is_empty() {
         true => Err(Error::field(format!("{path}content"), format!("{path}content is empty"))),
         false => Ok(texts.join("\n")),
-    }
-}
-
-fn in_range<T: PartialOrd + fmt::Debug>(name: &str, value: T, low: T, high: T) -> Result<T, Error> {
-    match (&low..=&high).contains(&&value) {
-        true => Ok(value),
-        false => Err(Error::field(
-            name,
-            format!("{name} is {value:?}; it goes from {low:?} to {high:?}"),
-        )),
-    }
-}
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
-    }
-}
-
-/// By hand, because an untagged enum's errors name neither the place nor the reason.
-struct OneOrManyVisitor<T>(PhantomData<T>);
-
-impl<'de, T: DeserializeOwned> Visitor<'de> for OneOrManyVisitor<T> {
-    type Value = OneOrMany<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or a list")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(OneOrMany::One(text.to_owned()))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Self::Value, E> {
-        Ok(OneOrMany::One(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = list.next_element()? {
-            items.push(item);
-        }
-        Ok(OneOrMany::Many(items))
     }
 }

@@ -29,17 +29,17 @@ const DROPS_ASSISTANT: &str =
 
 const TEMPLATES: &[&str] = &[CHATML, HEADERS, INST, THINKING, TURNS, BARE, TWICE, DROPS_ASSISTANT];
 
-struct Model {
-    tokenizer: Tokenizer,
+pub(super) struct Model {
+    pub(super) tokenizer: Tokenizer,
     /// As `TEMPLATES`.
     templates: Vec<ChatTemplate>,
     /// A token for each byte.
     bytes: Vec<TokenId>,
     /// All tokens that are neither special nor added.
-    words: Vec<TokenId>,
+    pub(super) words: Vec<TokenId>,
 }
 
-static BYTE_LEVEL: LazyLock<Model> = LazyLock::new(|| {
+pub(super) static BYTE_LEVEL: LazyLock<Model> = LazyLock::new(|| {
     let json = include_str!("../../../tests/data/text/byte_level.tokenizer.json");
     model(json, "<|endoftext|>", "<|im_end|>")
 });
@@ -76,12 +76,12 @@ impl Model {
     }
 
     /// A text in a way that no encoder would write it: a token for each byte.
-    fn spelled(&self, text: &str) -> Arc<[TokenId]> {
+    pub(super) fn spelled(&self, text: &str) -> Arc<[TokenId]> {
         text.bytes().map(|byte| self.bytes[usize::from(byte)]).collect()
     }
 
     /// The text of tokens, special ones included.
-    fn text(&self, ids: &[TokenId]) -> String {
+    pub(super) fn text(&self, ids: &[TokenId]) -> String {
         let bytes = ids.iter().flat_map(|id| self.tokenizer.token_bytes(*id).unwrap_or_default());
         String::from_utf8_lossy(&bytes.copied().collect::<Vec<u8>>()).into_owned()
     }
@@ -106,7 +106,7 @@ fn latest(prompt: &Prompt) -> Vec<TokenId> {
     prompt.resolve(&|_| 0).tokens
 }
 
-fn replies(prompt: &Prompt) -> Vec<&[Arc<[TokenId]>]> {
+pub(super) fn replies(prompt: &Prompt) -> Vec<&[Arc<[TokenId]>]> {
     let lists = |piece| match piece {
         &Piece::Tokens(_) => None,
         Piece::Reply(lists) => Some(lists.as_slice()),
@@ -118,11 +118,11 @@ fn without_white_space(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
-fn user(content: &str) -> Message {
+pub(super) fn user(content: &str) -> Message {
     Message::new("user", content)
 }
 
-fn assistant(content: &str) -> Message {
+pub(super) fn assistant(content: &str) -> Message {
     Message::new("assistant", content)
 }
 

@@ -4,6 +4,7 @@
 mod chat;
 mod template;
 mod tokenizer;
+mod tools;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -2,12 +2,16 @@
 //! is really sent.
 
 use semantic::engine::{self, Engine};
-use semantic::http::{Access, App, Bounds, Config, Keys, Rates, Serving, bind, serve};
+use semantic::http::{
+    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Origin, Rates, Serving, bind, serve,
+};
+use semantic::metrics::Metrics;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
-use semantic::model::{Batch, Error, Logits, Model, Spec};
-use semantic::text::{ChatTemplate, Tokenizer};
-use semantic::types::{BlockId, TextSource};
+use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
+use semantic::text::{ChatTemplate, Special, Tokenizer};
+use semantic::types::{BLOCK_TOKENS, BlockId, TextSource, TokenId};
 use serde_json::{Value as Json, json};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
@@ -25,6 +29,8 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 /// What a test says about its server.
 pub struct Setup {
     pub keys: Option<&'static str>,
+    pub admin_key: Option<&'static str>,
+    pub cors_origins: Vec<Origin>,
     pub rates: Rates,
     pub bounds: Bounds,
     pub model: ModelState,
@@ -39,6 +45,8 @@ pub struct Setup {
     /// How it fails.
     pub fault: Fault,
     pub template: &'static str,
+    /// What the model says, one after another; afterwards it speaks for itself.
+    pub replies: Vec<&'static str>,
 }
 
 /// What a model does that fails.
@@ -64,7 +72,9 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             keys: None,
-            rates: Rates { agent: 0, global: 0 },
+            admin_key: None,
+            cors_origins: Vec::new(),
+            rates: Rates { agent: 0, global: 0, failed_keys: 0 },
             bounds: Bounds::default(),
             model: ModelState::Serving,
             engine: engine::Config::default(),
@@ -79,6 +89,7 @@ impl Default for Setup {
             fails_at: None,
             fault: Fault::Error,
             template: include_str!("../../data/text/templates/chatml.jinja"),
+            replies: Vec::new(),
         }
     }
 }
@@ -86,6 +97,7 @@ impl Default for Setup {
 pub struct Server {
     pub address: SocketAddr,
     pub app: Arc<App>,
+    pub metrics: Arc<Metrics>,
     /// `None` where the model is missing.
     engine: Option<Engine>,
     /// The model waits for its end while it loads.
@@ -107,11 +119,16 @@ impl Server {
             Some(keys) => Access::Keys(Keys::parse(keys).expect("keys")),
             None => Access::Open,
         };
+        let metrics = Arc::clone(&setup.engine.metrics);
         let app = App::new(Config {
             access,
             allowed_hosts: ["127.0.0.1", "localhost", "[::1]"].map(String::from).to_vec(),
+            admin: setup.admin_key.map(|key| AdminKey::new(key).expect("a key")),
+            cors_origins: setup.cors_origins,
             rates: setup.rates,
             bounds: setup.bounds,
+            metrics: Arc::clone(&metrics),
+            log: LogControl::default(),
         });
         let (load_gate, gate) = mpsc::channel::<()>();
         let (hang_gate, hang) = mpsc::channel::<()>();
@@ -122,6 +139,7 @@ impl Server {
             steps_left: setup.fails_at,
             fault: setup.fault,
             hang,
+            script: Script::new(&setup.replies),
         };
         let load = move || {
             // Sent or dropped, it is the same.
@@ -156,7 +174,8 @@ impl Server {
         drop(_inside);
         let stop = Some(stop);
         let (load_gate, hang_gate) = (Some(load_gate), Some(hang_gate));
-        let mut server = Server { address, app, engine, load_gate, hang_gate, runtime, stop, task };
+        let mut server =
+            Server { address, app, metrics, engine, load_gate, hang_gate, runtime, stop, task };
         if setup.model == ModelState::Serving {
             server.finish_loading();
         }
@@ -171,6 +190,18 @@ impl Server {
 
     pub fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("there is a model")
+    }
+
+    /// The ids of a text that no template has seen.
+    pub fn encode_raw(&self, prompt: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode_raw(prompt).expect("ids")
+    }
+
+    /// The ids of a text that a template has made.
+    pub fn encode(&self, rendered: &str) -> Vec<TokenId> {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        tokenizer.encode(rendered, Special::Parse).expect("ids")
     }
 
     pub fn connect(&self) -> Client {
@@ -218,6 +249,7 @@ struct Paced {
     steps_left: Option<usize>,
     fault: Fault,
     hang: mpsc::Receiver<()>,
+    script: Script,
 }
 
 impl Model for Paced {
@@ -242,7 +274,17 @@ impl Model for Paced {
             Some(left) => *left -= 1,
             None => (),
         }
-        let logits = self.fake.step(batch)?;
+        let mut logits = self.fake.step(batch)?;
+        for (row, logits) in batch.rows.iter().zip(&mut logits) {
+            if !self.script.replies.is_empty()
+                && row.logits == Wanted::Last
+                && let Some(token) = self.script.next(read(&mut self.fake, row)?)
+            {
+                let mut certain = vec![-1e9; self.fake.spec().vocabulary];
+                certain[token.0 as usize] = 0.0;
+                *logits = Logits::new(certain.len(), certain);
+            }
+        }
         match self.is_endless {
             true => Ok(logits.iter().map(without_ends).collect()),
             false => Ok(logits),
@@ -256,6 +298,66 @@ impl Model for Paced {
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), Error> {
         self.fake.import(block, tokens, bytes)
     }
+}
+
+/// Replies that are said word for word, whatever the prompt.
+struct Script {
+    /// Of each reply, with the token that ends a turn.
+    replies: Vec<Vec<TokenId>>,
+    next: usize,
+    /// What was read where a reply goes on, with the reply and how much of it has been said.
+    under_way: HashMap<Vec<TokenId>, (usize, usize)>,
+}
+
+impl Script {
+    /// The texts are spelled as an encoder would not write them, as a model may: three characters
+    /// at a time. So they are found again only by who remembers the tokens.
+    fn new(replies: &[&str]) -> Script {
+        let tokenizer = Tokenizer::new(&text("")).expect("a tokenizer");
+        let spell = |reply: &&str| {
+            let characters: Vec<char> = reply.chars().collect();
+            let parts = characters.chunks(3).map(|part| part.iter().collect::<String>());
+            let ids = parts.flat_map(|part| tokenizer.encode(&part, Special::Ignore).expect("ids"));
+            ids.chain([TokenId(END_TOKENS[1] as u32)]).collect()
+        };
+        let replies = replies.iter().map(spell).collect();
+        Script { replies, next: 0, under_way: HashMap::new() }
+    }
+
+    /// What comes after these tokens, unless all has been said.
+    fn next(&mut self, mut read: Vec<TokenId>) -> Option<TokenId> {
+        // The engine warms up with these; nobody has asked yet.
+        if read.iter().all(|token| *token == TokenId(0)) {
+            return None;
+        }
+        let (reply, said) = self.under_way.get(&read).copied().unwrap_or_else(|| {
+            self.next += 1;
+            (self.next - 1, 0)
+        });
+        let token = *self.replies.get(reply)?.get(said)?;
+        read.push(token);
+        self.under_way.insert(read, (reply, said + 1));
+        Some(token)
+    }
+}
+
+/// All tokens of a sequence, which the fake has as its KV.
+fn read(fake: &mut Fake, row: &Row<'_>) -> Result<Vec<TokenId>, Error> {
+    let mut tokens = Vec::new();
+    for block in row.blocks {
+        let count = (row.end() - tokens.len()).min(BLOCK_TOKENS);
+        if count == 0 {
+            break;
+        }
+        let bytes = fake.export(*block, count)?;
+        let entries = bytes.chunks_exact(8).take(count);
+        tokens.extend(
+            entries.map(|entry| {
+                TokenId(u32::from_le_bytes(entry[4..].try_into().expect("four bytes")))
+            }),
+        );
+    }
+    Ok(tokens)
 }
 
 /// Below all that the fake makes.
@@ -426,6 +528,7 @@ impl Client {
         self.left = match (answer.header("transfer-encoding"), answer.header("content-length")) {
             (Some(_), _) => Length::Chunked,
             (None, Some(length)) => Length::Bytes(length.parse().expect("a number")),
+            (None, None) if status == 204 => Length::Bytes(0),
             (None, None) => Length::UntilClosed,
         };
         answer

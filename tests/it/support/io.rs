@@ -41,6 +41,10 @@ impl SlowIo {
         })))
     }
 
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.0.borrow().store)
+    }
+
     pub fn restored_blocks(&self) -> usize {
         self.0.borrow().restored_blocks
     }
@@ -93,6 +97,8 @@ impl Io for SlowIo {
                 Done::Read { .. }
                 | Done::Committed { .. }
                 | Done::Written { .. }
+                | Done::Removed { .. }
+                | Done::Forked { .. }
                 | Done::NotWritten { .. } => (),
             }
         }

@@ -46,7 +46,10 @@ impl Process {
     pub fn serving(machine: &Machine, model: &str, flags: &[&str]) -> Process {
         let arguments =
             [&["serve", "--no-auth", "--port=0", "--threads=1", "-m", model], flags].concat();
-        let process = Process::start(machine.command(&arguments));
+        let mut command = machine.command(&arguments);
+        // What it does goes without saying, here.
+        command.env("SEMANTIC_LOG_LEVEL", "warn");
+        let process = Process::start(command);
         process.wait_for(&format!("{model} is ready after "));
         process
     }
@@ -60,6 +63,11 @@ impl Process {
             found.is_some()
         });
         found.expect("it was waited for")
+    }
+
+    /// All that it has said so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("the text").clone()
     }
 
     pub fn id(&self) -> u32 {

@@ -1,0 +1,94 @@
+//! What the engine tells of an agent, and why it does not do with one what was asked. Pure.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::Error;
+use crate::types::{AgentId, Generation, TokenId};
+
+/// Where the newest conversation of an agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// In the pool.
+    Hot,
+    /// In the store only.
+    Warm,
+}
+
+/// An agent as the engine and the store know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentState {
+    pub agent: AgentId,
+    /// What it can go on from, the newest first. None if its first turn is still under way, or if
+    /// its memory is of another model.
+    pub heads: Vec<HeadState>,
+    /// Requests of it that are under way.
+    pub requests: usize,
+    /// When a turn of it ended last, if that was in this process.
+    pub used: Option<Instant>,
+    /// What it has on disk.
+    pub stored: Option<StoredState>,
+}
+
+impl AgentState {
+    /// One of which nothing is known yet.
+    pub fn new(agent: AgentId) -> AgentState {
+        AgentState { agent, heads: Vec::new(), requests: 0, used: None, stored: None }
+    }
+}
+
+/// One conversation of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadState {
+    pub tier: Tier,
+    pub tokens: usize,
+    pub replies: usize,
+    /// Whether the store has all of it.
+    pub is_saved: bool,
+    /// The last save of it.
+    pub generation: Option<Generation>,
+}
+
+/// What an agent has on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredState {
+    /// That of its newest save.
+    pub model: String,
+    /// Whether any of it is of the model that is served, with its settings.
+    pub is_usable: bool,
+    pub tokens: usize,
+    pub generation: Generation,
+    pub saves: usize,
+    /// Of all files it needs, each counted once.
+    pub bytes: u64,
+    pub saved_at: SystemTime,
+}
+
+/// An agent's newest conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    pub tokens: Arc<[TokenId]>,
+    /// Which of them are replies.
+    pub replies: Vec<Range<usize>>,
+}
+
+/// Why it was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AgentError {
+    #[error("there is no agent {:?}", .0.as_str())]
+    NotFound(AgentId),
+    #[error("there is an agent {:?} already", .0.as_str())]
+    Exists(AgentId),
+    #[error("agent {:?} is busy; try again when its turn has ended", .0.as_str())]
+    Busy(AgentId),
+    #[error("this server keeps nothing on disk")]
+    NothingKept,
+    /// The log has the cause.
+    #[error("the disk did not take what agent {:?} has said", .0.as_str())]
+    NotSaved(AgentId),
+    #[error("the disk failed")]
+    Disk,
+    #[error(transparent)]
+    Engine(#[from] Error),
+}

@@ -1,0 +1,165 @@
+//! What can be asked of the engine about agents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{Engine, Evicted, Kept};
+use crate::engine::scheduler::Scheduler;
+use crate::engine::worker::operations::{Operation, What};
+use crate::engine::worker::thread::Command;
+use crate::engine::{AgentError, AgentState, Error, Past, Status, StoreUsage, StoredState};
+use crate::store::{AgentBrief, Store};
+use crate::types::{AgentId, Fingerprint, Namespace};
+
+impl Engine {
+    /// Every agent of the namespace, by name. Loads nothing. To be awaited on a tokio runtime, as
+    /// what a store has is counted on a thread of its own.
+    pub async fn agents(&self, namespace: &Namespace) -> Result<Vec<AgentState>, AgentError> {
+        let space = namespace.clone();
+        let mut agents = self.look(move |scheduler| scheduler.agents(&space)).await?;
+        let space = namespace.clone();
+        let stored = self.inspect(move |store| store.briefs(&space)).await?;
+        self.add_stored(&mut agents, stored.unwrap_or_default());
+        Ok(agents.into_values().collect())
+    }
+
+    /// One agent; none if it is not there.
+    pub async fn agent(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+    ) -> Result<Option<AgentState>, AgentError> {
+        let whose = (namespace.clone(), agent.clone());
+        let state = self.look(move |scheduler| scheduler.agent(&whose.0, &whose.1)).await?;
+        let mut agents: BTreeMap<AgentId, AgentState> =
+            state.into_iter().map(|state| (agent.clone(), state)).collect();
+        let whose = (namespace.clone(), agent.clone());
+        let stored = self.inspect(move |store| store.brief(&whose.0, &whose.1)).await?;
+        self.add_stored(&mut agents, stored.flatten());
+        Ok(agents.remove(agent))
+    }
+
+    /// The conversation that an agent had last with this model.
+    pub async fn past(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+    ) -> Result<Option<Past>, AgentError> {
+        let whose = (namespace.clone(), agent.clone());
+        let past = self.look(move |scheduler| scheduler.past(&whose.0, &whose.1)).await?;
+        let (None, Some(kept)) = (&past, &self.kept) else { return Ok(past) };
+        // There may be more agents on disk than an engine holds in mind.
+        let (fingerprint, whose) = (kept.fingerprint, (namespace.clone(), agent.clone()));
+        let read = move |store: &Store| store.lines_of(&whose.0, &whose.1, &fingerprint).pop();
+        let line = self.inspect(read).await?.flatten();
+        Ok(line.map(|line| Past { tokens: line.tokens, replies: line.replies }))
+    }
+
+    /// Saves what an agent has and gives its blocks back. What is under way of it goes on.
+    pub async fn evict(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+    ) -> Result<Evicted, AgentError> {
+        self.operate(namespace, agent, What::Evict).await
+    }
+
+    /// The agent is gone, from the disk too, for good when this returns.
+    pub async fn forget(&self, namespace: &Namespace, agent: &AgentId) -> Result<(), AgentError> {
+        self.operate(namespace, agent, What::Forget).await
+    }
+
+    /// `to`, which must not be there yet, begins with all that `from` has. On disk when this
+    /// returns, if the engine keeps anything there.
+    pub async fn fork(
+        &self,
+        namespace: &Namespace,
+        from: &AgentId,
+        to: &AgentId,
+    ) -> Result<(), AgentError> {
+        let to = to.clone();
+        self.operate(namespace, from, |reply| What::Fork { to, reply }).await
+    }
+
+    /// What the store takes; none if nothing is kept.
+    pub async fn store_usage(&self) -> Result<Option<StoreUsage>, AgentError> {
+        match self.inspect(Store::usage).await? {
+            None => Ok(None),
+            Some(Ok(usage)) => Ok(Some(usage)),
+            Some(Err(_)) => Err(AgentError::Disk),
+        }
+    }
+
+    fn add_stored(
+        &self,
+        agents: &mut BTreeMap<AgentId, AgentState>,
+        stored: impl IntoIterator<Item = AgentBrief>,
+    ) {
+        let Some(Kept { fingerprint, .. }) = &self.kept else { return };
+        for brief in stored {
+            let agent = brief.agent.clone();
+            let state = agents.entry(agent.clone()).or_insert_with(|| AgentState::new(agent));
+            state.stored = stored_state(brief, fingerprint);
+        }
+    }
+
+    /// Asks the engine's thread, which answers before its next step.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Scheduler) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        // Who asked may have gone away.
+        let look = move |scheduler: &Scheduler| drop(reply.send(look(scheduler)));
+        self.ask(Command::Look(Box::new(look)))?;
+        answer.await.map_err(|_| Error::Stopped)
+    }
+
+    async fn operate<T>(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        what: impl FnOnce(oneshot::Sender<Result<T, AgentError>>) -> What,
+    ) -> Result<T, AgentError> {
+        let (reply, answer) = oneshot::channel();
+        let (namespace, agent) = (namespace.clone(), agent.clone());
+        self.ask(Command::Operate(Operation { namespace, agent, what: what(reply) }))?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
+    fn ask(&self, command: Command) -> Result<(), Error> {
+        match self.status() {
+            Status::Starting => Err(Error::Starting),
+            Status::Failed(_) | Status::Stopped => Err(Error::Stopped),
+            Status::Serving | Status::Draining => self.send(command).map_err(|_| Error::Stopped),
+        }
+    }
+
+    /// Asks the store on a thread that may take its time; none if nothing is kept.
+    async fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let Some(Kept { store, .. }) = &self.kept else { return Ok(None) };
+        let store: Arc<Store> = store.upgrade().ok_or(Error::Stopped)?;
+        let looking = tokio::task::spawn_blocking(move || look(&store));
+        looking.await.map(Some).map_err(|_| Error::Stopped)
+    }
+}
+
+/// Of the model that is served if there is anything of it, else of another.
+fn stored_state(brief: AgentBrief, fingerprint: &Fingerprint) -> Option<StoredState> {
+    let usable = brief.live.iter().find(|line| line.fingerprint == *fingerprint);
+    let newest = usable.or(brief.live.first())?;
+    Some(StoredState {
+        model: newest.model.clone(),
+        is_usable: usable.is_some(),
+        tokens: newest.tokens,
+        generation: newest.generation,
+        saves: brief.saves,
+        bytes: brief.bytes,
+        saved_at: newest.saved_at,
+    })
+}

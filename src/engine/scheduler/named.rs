@@ -1,0 +1,105 @@
+//! One agent, as its name finds it: what it has, and that it goes to the disk, or for good.
+
+use std::collections::BTreeMap;
+
+use super::super::about::{AgentState, HeadState, Past, Tier};
+use super::super::agents::{Head, HeadId};
+use super::Scheduler;
+use crate::types::{AgentId, Namespace};
+
+impl Scheduler {
+    /// Every agent of a namespace that has heads or requests.
+    pub fn agents(&self, namespace: &Namespace) -> BTreeMap<AgentId, AgentState> {
+        let heads = self.agents.names(namespace);
+        let mut states: BTreeMap<AgentId, AgentState> =
+            heads.map(|agent| (agent.clone(), self.heads_state(namespace, agent))).collect();
+        for agent in self.requesting(namespace) {
+            let state = states.entry(agent.clone());
+            state.or_insert_with(|| AgentState::new(agent.clone())).requests += 1;
+        }
+        states
+    }
+
+    /// One agent; none if it has neither heads nor requests.
+    pub fn agent(&self, namespace: &Namespace, agent: &AgentId) -> Option<AgentState> {
+        let requests = self.requests_of(namespace, agent);
+        let state = AgentState { requests, ..self.heads_state(namespace, agent) };
+        (requests > 0 || !state.heads.is_empty()).then_some(state)
+    }
+
+    fn heads_state(&self, namespace: &Namespace, agent: &AgentId) -> AgentState {
+        let heads = self.agents.heads_of(namespace, agent);
+        AgentState {
+            used: heads.iter().filter_map(|(_, head)| head.ended()).max(),
+            heads: heads.iter().rev().map(|(_, head)| head_state(head)).collect(),
+            ..AgentState::new(agent.clone())
+        }
+    }
+
+    /// The conversation that an agent had last.
+    pub fn past(&self, namespace: &Namespace, agent: &AgentId) -> Option<Past> {
+        let (_, head) = self.agents.heads_of(namespace, agent).pop()?;
+        let tokens = head.tokens.iter().chain(&head.rest).copied().collect();
+        Some(Past { tokens, replies: head.replies.clone() })
+    }
+
+    /// Requests of an agent that have not ended, those included whose replies are not yet safe.
+    pub fn requests_of(&self, namespace: &Namespace, agent: &AgentId) -> usize {
+        self.requesting(namespace).filter(|other| *other == agent).count()
+    }
+
+    /// Whose requests are under way.
+    fn requesting<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = &'a AgentId> {
+        let tickets = self.tickets.values().filter(move |ticket| ticket.namespace == *namespace);
+        let endings = self.endings.values().filter(move |ending| ending.namespace == *namespace);
+        tickets.map(|ticket| &ticket.agent).chain(endings.map(|ending| ending.agent()))
+    }
+
+    /// Whether there is anything that an agent can go on from.
+    pub fn has_heads(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        !self.agents.heads_of(namespace, agent).is_empty()
+    }
+
+    /// The heads of an agent that the store does not have all of, and could.
+    pub fn unsaved_of(&self, namespace: &Namespace, agent: &AgentId) -> Vec<HeadId> {
+        let heads = self.agents.heads_of(namespace, agent);
+        let unsaved = heads.into_iter().filter(|(_, head)| head.is_hot() && !head.is_saved());
+        unsaved.map(|(id, _)| id).collect()
+    }
+
+    /// What could not be saved of an agent is worth another try.
+    pub fn try_again(&mut self, namespace: &Namespace, agent: &AgentId) {
+        self.agents.try_again(namespace, agent);
+    }
+
+    /// Gives back the blocks of those of an agent's heads that the store has all of. Returns how
+    /// many heads that were.
+    pub fn evict_agent(&mut self, namespace: &Namespace, agent: &AgentId) -> usize {
+        let heads = self.agents.heads_of(namespace, agent);
+        let saved = heads.into_iter().filter(|(_, head)| head.is_hot() && head.is_saved());
+        let saved: Vec<HeadId> = saved.map(|(id, _)| id).collect();
+        saved.iter().for_each(|id| self.evict(*id));
+        saved.len()
+    }
+
+    /// No head of an agent is here any more. What the store has of them is for the caller to see to.
+    pub fn forget_agent(&mut self, namespace: &Namespace, agent: &AgentId) {
+        assert_eq!(self.requests_of(namespace, agent), 0);
+        self.agents.forget(namespace, agent);
+    }
+
+    /// Another agent can go on from the same heads, as long as they are in the pool.
+    pub fn copy_agent(&mut self, namespace: &Namespace, from: &AgentId, to: &AgentId) {
+        self.agents.copy(namespace, from, to);
+    }
+}
+
+fn head_state(head: &Head) -> HeadState {
+    HeadState {
+        tier: if head.is_hot() { Tier::Hot } else { Tier::Warm },
+        tokens: head.tokens.len() + head.rest.len(),
+        replies: head.replies.len(),
+        is_saved: head.is_saved(),
+        generation: head.saved().map(|saved| saved.generation),
+    }
+}

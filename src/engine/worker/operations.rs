@@ -1,0 +1,265 @@
+//! What is asked for one agent: that it goes to the disk, goes for good, or gets a copy. Each waits
+//! for what has to be safe first, and for the disk.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot::Sender;
+
+use super::io::{Failed, Forked, JobId, Write};
+use super::saver::Saver;
+use super::{Keeper, Worker};
+use crate::engine::agents::HeadId;
+use crate::engine::{AgentError, Evicted};
+use crate::store::StoreError;
+use crate::types::{AgentId, Namespace};
+
+/// What is to be safe first is waited for so long at most: the disk may be slow, and an agent that
+/// is asked on and on always has something that is not safe yet.
+pub const OPERATION_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Something to do with an agent, and who hears what came of it.
+pub struct Operation {
+    pub namespace: Namespace,
+    pub agent: AgentId,
+    pub what: What,
+}
+
+pub enum What {
+    Evict(Sender<Result<Evicted, AgentError>>),
+    Forget(Sender<Result<(), AgentError>>),
+    Fork { to: AgentId, reply: Sender<Result<(), AgentError>> },
+}
+
+/// Those that are under way.
+#[derive(Default)]
+pub struct Operations {
+    /// For what the agents have to be saved.
+    waiting: Vec<(Operation, Instant)>,
+    /// For the disk.
+    writing: BTreeMap<JobId, Operation>,
+    last_job: u64,
+}
+
+impl Operation {
+    fn concerns(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        let is_copy = matches!(&self.what, What::Fork { to, .. } if to == agent);
+        self.namespace == *namespace && (self.agent == *agent || is_copy)
+    }
+
+    /// Whoever asked may have gone away.
+    fn fail(self, error: AgentError) {
+        match self.what {
+            What::Evict(reply) => drop(reply.send(Err(error))),
+            What::Forget(reply) | What::Fork { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn succeed(self) {
+        match self.what {
+            What::Evict(reply) => drop(reply.send(Ok(Evicted::default()))),
+            What::Forget(reply) | What::Fork { reply, .. } => drop(reply.send(Ok(()))),
+        }
+    }
+}
+
+impl Operations {
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.writing.is_empty()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Operation> {
+        self.waiting.iter().map(|(operation, _)| operation).chain(self.writing.values())
+    }
+
+    /// Whom of the two, or one, that an operation is about another one is changing.
+    fn busy(&self, operation: &Operation) -> Option<AgentId> {
+        let Operation { namespace, agent, what } = operation;
+        let is_forgotten = |agent: &AgentId| {
+            let mut all = self.all().filter(|other| other.concerns(namespace, agent));
+            all.any(|other| matches!(other.what, What::Forget(_)))
+        };
+        let is_changed = |agent: &AgentId| self.all().any(|other| other.concerns(namespace, agent));
+        match what {
+            What::Evict(_) => is_forgotten(agent).then_some(agent),
+            What::Forget(_) => is_changed(agent).then_some(agent),
+            What::Fork { to, .. } if is_changed(to) => Some(to),
+            What::Fork { .. } => is_forgotten(agent).then_some(agent),
+        }
+        .cloned()
+    }
+
+    fn next_job(&mut self) -> JobId {
+        self.last_job += 1;
+        JobId(self.last_job)
+    }
+}
+
+impl Worker {
+    /// Does what is asked, or begins to.
+    pub fn operate(&mut self, operation: Operation, now: Instant) {
+        match self.refusal(&operation) {
+            Some(error) => operation.fail(error),
+            None => self.accept(operation, now),
+        }
+    }
+
+    pub fn is_operating(&self) -> bool {
+        !self.operations.is_empty()
+    }
+
+    fn refusal(&self, operation: &Operation) -> Option<AgentError> {
+        let Operation { namespace, agent, what } = operation;
+        if let Some(busy) = self.operations.busy(operation) {
+            return Some(AgentError::Busy(busy));
+        }
+        let requests = self.scheduler.requests_of(namespace, agent);
+        let has_memory = self.has_memory(namespace, agent);
+        let is_read_only = self.keeper.as_ref().is_some_and(|keeper| keeper.saver.is_none());
+        match what {
+            _ if requests == 0 && !has_memory => Some(AgentError::NotFound(agent.clone())),
+            What::Evict(_) => self.saver().is_none().then_some(AgentError::NothingKept),
+            // Its end would bring back what is forgotten now.
+            What::Forget(_) if requests > 0 => Some(AgentError::Busy(agent.clone())),
+            What::Fork { to, .. } if self.is_there(namespace, to) => {
+                Some(AgentError::Exists(to.clone()))
+            }
+            // Its first turn has not ended.
+            What::Fork { .. } if !has_memory => Some(AgentError::Busy(agent.clone())),
+            What::Forget(_) | What::Fork { .. } => is_read_only.then_some(AgentError::NothingKept),
+        }
+    }
+
+    fn is_there(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        self.scheduler.requests_of(namespace, agent) > 0 || self.has_memory(namespace, agent)
+    }
+
+    fn has_memory(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        let is_kept = |keeper: &Keeper| {
+            let saver = keeper.saver.as_ref();
+            keeper.store.has_agent(namespace, agent)
+                || saver.is_some_and(|saver| saver.is_saving(namespace, agent))
+        };
+        self.scheduler.has_heads(namespace, agent) || self.keeper.as_ref().is_some_and(is_kept)
+    }
+
+    fn saver(&self) -> Option<&Saver> {
+        self.keeper.as_ref()?.saver.as_ref()
+    }
+
+    fn accept(&mut self, operation: Operation, now: Instant) {
+        let Operation { namespace, agent, what } = &operation;
+        let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else {
+            // There is the pool and nothing else.
+            match what {
+                What::Forget(_) => self.scheduler.forget_agent(namespace, agent),
+                What::Fork { to, .. } => self.scheduler.copy_agent(namespace, agent, to),
+                What::Evict(_) => unreachable!("without a saver it was refused"),
+            }
+            return operation.succeed();
+        };
+        match what {
+            What::Evict(_) | What::Fork { .. } => {
+                self.scheduler.try_again(namespace, agent);
+                saver.try_again(&self.scheduler.unsaved_of(namespace, agent));
+                self.operations.waiting.push((operation, now + OPERATION_WAIT_MAX));
+            }
+            What::Forget(_) => {
+                self.scheduler.forget_agent(namespace, agent);
+                saver.forget_agent(namespace, agent);
+                // Behind everything of it that is on its way to the disk.
+                let job = self.operations.next_job();
+                let (namespace, agent) = (namespace.clone(), agent.clone());
+                io.write(Write::RemoveAgent { job, namespace, agent });
+                self.operations.writing.insert(job, operation);
+            }
+        }
+    }
+
+    /// Goes on with those whose agents are safe now, or cannot be.
+    pub(super) fn settle_operations(&mut self, now: Instant) {
+        for (operation, until) in std::mem::take(&mut self.operations.waiting) {
+            let unsaved = self.scheduler.unsaved_of(&operation.namespace, &operation.agent);
+            let saver = self.saver().expect("without one nothing waits");
+            let is_awaited = |head: &HeadId| !saver.has_given_up(*head, now);
+            if now < until && unsaved.iter().any(is_awaited) {
+                self.operations.waiting.push((operation, until));
+            } else {
+                self.go_on(operation, unsaved.len());
+            }
+        }
+    }
+
+    fn go_on(&mut self, operation: Operation, unsaved: usize) {
+        let Operation { namespace, agent, what } = operation;
+        match what {
+            What::Evict(reply) => {
+                let saved = self.scheduler.evict_agent(&namespace, &agent);
+                let _ = reply.send(Ok(Evicted { saved, failed: unsaved, forgotten: 0 }));
+            }
+            What::Fork { reply, .. } if unsaved > 0 => {
+                let _ = reply.send(Err(AgentError::NotSaved(agent)));
+            }
+            What::Fork { to, reply } => {
+                let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else { return };
+                let job = self.operations.next_job();
+                io.write(Write::Fork {
+                    job,
+                    namespace: namespace.clone(),
+                    from: agent.clone(),
+                    to: to.clone(),
+                    fingerprint: saver.fingerprint(),
+                });
+                let operation = Operation { namespace, agent, what: What::Fork { to, reply } };
+                self.operations.writing.insert(job, operation);
+            }
+            What::Forget(_) => unreachable!("it waits for nothing to be saved"),
+        }
+    }
+
+    /// The disk has removed an agent, or not.
+    pub(super) fn removed(&mut self, job: JobId, result: Result<(), Failed>) {
+        let Some(operation) = self.operations.writing.remove(&job) else { return };
+        match result {
+            Ok(()) => operation.succeed(),
+            Err(error) => {
+                tracing::error!(%error, agent = %operation.agent, "an agent was not removed");
+                operation.fail(AgentError::Disk);
+            }
+        }
+    }
+
+    /// The disk has a copy of an agent, or not.
+    pub(super) fn forked(&mut self, job: JobId, result: Result<Forked, Failed>) {
+        let Some(operation) = self.operations.writing.remove(&job) else { return };
+        match result {
+            Ok(Forked { lines, removed }) => {
+                removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
+                lines.into_iter().for_each(|line| self.scheduler.found(line));
+                operation.succeed();
+            }
+            Err(error) => {
+                let refused = fork_error(&operation, &error);
+                if matches!(refused, AgentError::Disk | AgentError::NotSaved(_)) {
+                    tracing::error!(%error, agent = %operation.agent, "an agent was not copied");
+                }
+                operation.fail(refused);
+            }
+        }
+    }
+}
+
+fn fork_error(operation: &Operation, error: &Failed) -> AgentError {
+    let to = match &operation.what {
+        What::Fork { to, .. } => to,
+        What::Evict(_) | What::Forget(_) => &operation.agent,
+    };
+    match error {
+        Failed::Store(StoreError::Exists(_)) => AgentError::Exists(to.clone()),
+        Failed::Store(StoreError::NotFound(_)) => AgentError::NotFound(operation.agent.clone()),
+        Failed::Store(StoreError::Full { .. } | StoreError::Quota { .. }) => {
+            AgentError::NotSaved(to.clone())
+        }
+        Failed::Store(_) | Failed::Panicked | Failed::Stopped => AgentError::Disk,
+    }
+}

@@ -1,0 +1,188 @@
+//! What all routes that generate share: from who asks and what was said to the engine's stream, and
+//! from there to an answer, whole or as events.
+//!
+//! A route makes its checked request a [`Turn`] and [`start`]s it. Then [`whole`] waits for the
+//! outcome, or [`streamed`] tells it as it comes, in the words of the route's [`Events`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+
+use super::error::Error;
+use super::guard::Caller;
+use super::prompt::{self, Input};
+use super::{App, Serving, sse};
+use crate::engine::{self, Admitted, Delta, Event, Outcome, Sampling, Stream};
+use crate::types::AgentId;
+
+/// A request with nothing left to check but what only the engine knows.
+#[derive(Debug, PartialEq)]
+pub struct Turn {
+    pub named: Named,
+    pub input: Input,
+    /// Up to the end of the context if not given.
+    pub max_tokens: Option<usize>,
+    pub sampling: Sampling,
+    pub stops: Vec<String>,
+    pub choices: usize,
+    /// With so many alternatives.
+    pub logprobs: Option<usize>,
+}
+
+/// Where a request names its agent. A path comes before the headers, and they before the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    Path(AgentId),
+    Body(AgentId),
+    /// In a header, if anywhere.
+    Elsewhere,
+}
+
+impl Named {
+    pub fn in_body(session: Option<AgentId>) -> Named {
+        session.map_or(Named::Elsewhere, Named::Body)
+    }
+}
+
+/// A turn that the engine has. If it is dropped, the engine forgets it.
+pub struct Running {
+    pub serving: Arc<Serving>,
+    stream: Stream,
+    /// The field that its prompt came in.
+    field: &'static str,
+}
+
+/// Submits a turn. It may have to wait before it is admitted.
+pub async fn start(app: &App, caller: Caller, turn: Turn) -> Result<Running, Error> {
+    let agent = agent(app, &caller, turn.named)?;
+    let serving = Arc::clone(app.serving()?);
+    let namespace = caller.namespace;
+    let (reply, field) = (turn.input.reply(), turn.input.field());
+    let prompt = prompt::prompt(&serving, &namespace, turn.input).await?;
+    let stream = serving.engine.submit(engine::Request {
+        namespace,
+        agent,
+        prompt,
+        max_tokens: turn.max_tokens,
+        sampling: turn.sampling,
+        stops: turn.stops,
+        reply,
+        choices: turn.choices,
+        logprobs: turn.logprobs,
+        is_end_ignored: false,
+        is_ephemeral: false,
+    });
+    Ok(Running { serving, stream, field })
+}
+
+impl Running {
+    /// The next event. May be dropped while it waits.
+    async fn next(&mut self) -> Result<Event, Error> {
+        use engine::Error::{EmptyPrompt, OutsideVocabulary, PromptTooLong, Stopped};
+        let field = self.field;
+        let item = self.stream.next().await;
+        item.unwrap_or(Err(Stopped)).map_err(|error| match error {
+            EmptyPrompt | OutsideVocabulary { .. } | PromptTooLong { .. } => {
+                Error::Unservable { error, field }
+            }
+            error => error.into(),
+        })
+    }
+}
+
+/// The guard has counted a request for the agent that a header names, and for no other.
+fn agent(app: &App, caller: &Caller, named: Named) -> Result<Option<AgentId>, Error> {
+    let agent = match (named, &caller.agent) {
+        (Named::Path(path), Some(header)) if path == *header => return Ok(Some(path)),
+        (Named::Path(path), _) => path,
+        (Named::Body(_) | Named::Elsewhere, Some(header)) => return Ok(Some(header.clone())),
+        (Named::Body(session), None) => session,
+        (Named::Elsewhere, None) => return Ok(None),
+    };
+    app.limits.check_agent(&caller.namespace, &agent)?;
+    Ok(Some(agent))
+}
+
+/// Waits for the outcome. The outcome has the text; what `hear` gets has the log-probabilities.
+/// Dropped with the handler if the client leaves, and the turn with it.
+pub async fn whole(
+    mut running: Running,
+    mut hear: impl FnMut(&Delta) + Send,
+) -> Result<Outcome, Error> {
+    loop {
+        match running.next().await? {
+            Event::Admitted(_) | Event::Prefilled { .. } => (),
+            Event::Text(delta) => hear(&delta),
+            Event::Finished(outcome) => return Ok(outcome),
+        }
+    }
+}
+
+/// How a route tells a turn: each of these is any number of whole events, as [`sse::event`] writes
+/// them.
+pub trait Events: Send + 'static {
+    /// What is sent when there was nothing to tell for a while.
+    const KEEP_ALIVE: &'static str = sse::COMMENT;
+
+    /// First, and once.
+    fn admitted(&mut self, admitted: &Admitted) -> String;
+    fn text(&mut self, delta: &Delta) -> String;
+    /// Last, unless it failed.
+    fn finished(&mut self, outcome: &Outcome) -> String;
+    /// Last, perhaps before it was admitted.
+    fn failed(&mut self, error: &Error) -> String;
+}
+
+/// The turn as a stream of events. A refusal within the time after which a stream says that it is
+/// alive has a status of its own; then the headers go out, and what comes later is an event.
+pub async fn streamed<E: Events>(
+    mut running: Running,
+    mut events: E,
+    keep_alive: Duration,
+) -> Result<Response, Error> {
+    let pending = match tokio::time::timeout(keep_alive, running.next()).await {
+        Ok(first) => match first? {
+            Event::Admitted(admitted) => events.admitted(&admitted),
+            event => panic!("the engine began with {event:?}"),
+        },
+        // It waits in line.
+        Err(_) => E::KEEP_ALIVE.to_owned(),
+    };
+    let told = Told { events, running, pending, is_over: false };
+    Ok(sse::response(told, keep_alive, E::KEEP_ALIVE))
+}
+
+struct Told<E> {
+    events: E,
+    running: Running,
+    /// What is to be sent before anything else.
+    pending: String,
+    is_over: bool,
+}
+
+impl<E: Events> sse::Source for Told<E> {
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if !self.pending.is_empty() {
+                return Some(std::mem::take(&mut self.pending));
+            }
+            if self.is_over {
+                return None;
+            }
+            self.pending = match self.running.next().await {
+                Ok(Event::Admitted(admitted)) => self.events.admitted(&admitted),
+                Ok(Event::Prefilled { .. }) => continue,
+                Ok(Event::Text(delta)) => self.events.text(&delta),
+                Ok(Event::Finished(outcome)) => {
+                    self.is_over = true;
+                    self.events.finished(&outcome)
+                }
+                Err(error) => {
+                    self.is_over = true;
+                    self.events.failed(&error.logged())
+                }
+            };
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Functions that a model may call: what a template shows of them, and the calls in what a model writes.
+//!
+//! Two formats are read, whatever the model: that of Hermes and Qwen, in which each call stands
+//! between tags (`<tool_call>{"name":…,"arguments":{…}}</tool_call>`) and text may stand around
+//! it, and that of Llama 3, in which the whole reply is calls (`{"name":…,"parameters":{…}}`).
+//! [`ToolCallParser`] looks for both while a reply comes; `scanner` tells at each character whether
+//! it may still become one.
+//!
+//! A client sends a reply back as what the parser made of it. [`reply_key`] and [`message_key`] are
+//! how the two find each other.
+
+mod parser;
+mod scanner;
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value, json};
+
+use super::template::Message;
+
+pub use parser::ToolCallParser;
+
+/// A function as a template gets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tool {
+    pub name: String,
+    /// `{"type":"function","function":{"name",…}}`, keys in the order in which the client sent
+    /// them: another order is another prefix.
+    pub schema: Value,
+}
+
+/// A call that a model wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolCall {
+    pub name: String,
+    /// In the order in which the model wrote them.
+    pub arguments: Map<String, Value>,
+    /// The same, character by character as the model wrote it.
+    pub arguments_json: String,
+}
+
+/// A part of a reply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReplyPart {
+    Text(String),
+    Call(ToolCall),
+}
+
+/// A call of an earlier turn, as a client tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PastCall {
+    pub id: String,
+    pub name: String,
+    pub arguments: Map<String, Value>,
+}
+
+/// What joins the texts of a reply that has calls between them, where a client has one text only.
+pub const TEXTS_JOINED_BY: &str = "\n";
+
+const TOOL_CALLS: &str = "tool_calls";
+
+impl Tool {
+    /// A function whose description and parameters are told one by one.
+    pub fn function(name: String, description: Option<String>, parameters: Option<Value>) -> Tool {
+        let mut function = Map::new();
+        function.insert("name".to_owned(), name.as_str().into());
+        if let Some(description) = description {
+            function.insert("description".to_owned(), description.into());
+        }
+        if let Some(parameters) = parameters {
+            function.insert("parameters".to_owned(), parameters);
+        }
+        Tool { name, schema: json!({ "type": "function", "function": function }) }
+    }
+}
+
+impl Message {
+    /// A turn of the assistant that called tools, in the shape that templates read.
+    pub fn calling(content: Option<String>, calls: Vec<PastCall>) -> Message {
+        let call = |PastCall { id, name, arguments }| {
+            json!({
+                "id": id,
+                "type": "function",
+                "function": { "name": name, "arguments": arguments },
+            })
+        };
+        let calls: Vec<Value> = calls.into_iter().map(call).collect();
+        let extra = Map::from_iter([(TOOL_CALLS.to_owned(), calls.into())]);
+        Message { role: "assistant".to_owned(), content, extra }
+    }
+
+    pub(super) fn has_calls(&self) -> bool {
+        self.extra.contains_key(TOOL_CALLS)
+    }
+
+    /// The same turn as the text that the model wrote, calls included.
+    pub(super) fn written(&self, text: String) -> Message {
+        let mut message = Message { content: Some(text), ..self.clone() };
+        message.extra.shift_remove(TOOL_CALLS);
+        message
+    }
+}
+
+/// What a reply is remembered by: its text without outer white space or, if there are calls in it,
+/// what a client gets to see of them. Of which tools they may be is not asked.
+pub fn reply_key(text: &str) -> Cow<'_, str> {
+    if !parser::may_have_calls(text) {
+        return Cow::Borrowed(text.trim());
+    }
+    let mut parser = ToolCallParser::of_any_tool();
+    let mut parts = parser.push(text);
+    parts.extend(parser.finish());
+    let mut texts = Vec::new();
+    let mut calls = Vec::new();
+    for part in parts {
+        match part {
+            ReplyPart::Text(text) => texts.push(text),
+            ReplyPart::Call(call) => calls.push((call.name, call.arguments)),
+        }
+    }
+    match calls.is_empty() {
+        true => Cow::Borrowed(text.trim()),
+        false => Cow::Owned(key(&texts.join(TEXTS_JOINED_BY), calls)),
+    }
+}
+
+/// The key of a message, as [`reply_key`] makes it of the reply that the message is.
+pub(super) fn message_key(message: &Message) -> Cow<'_, str> {
+    let content = message.content.as_deref().unwrap_or_default();
+    let Some(calls) = message.extra.get(TOOL_CALLS) else {
+        return reply_key(content);
+    };
+    let call = |call: &Value| {
+        let function = &call["function"];
+        let name = function["name"].as_str()?.to_owned();
+        Some((name, function["arguments"].as_object()?.clone()))
+    };
+    let calls = calls.as_array().into_iter().flatten().filter_map(call);
+    Cow::Owned(key(content, calls.collect()))
+}
+
+/// Nobody reads it, and a reply whose text looks so is told apart by its text.
+fn key(text: &str, calls: Vec<(String, Map<String, Value>)>) -> String {
+    let call = |(name, arguments)| {
+        format!("<tool_call>{name}{}", as_any_client_writes(Value::Object(arguments)))
+    };
+    let text = Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    text.into_iter().chain(calls.into_iter().map(call)).collect::<Vec<_>>().join("\n")
+}
+
+/// For a client in JavaScript `1.0` is `1`.
+fn as_any_client_writes(value: Value) -> Value {
+    /// Beyond it not every whole number is an `f64`.
+    const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < WHOLE_MAX => {
+                Value::from(float as i64)
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(as_any_client_writes).collect(),
+        Value::Object(fields) => {
+            let field = |(name, value)| (name, as_any_client_writes(value));
+            Value::Object(fields.into_iter().map(field).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(name: &str, arguments: Value) -> PastCall {
+        let arguments = arguments.as_object().expect("an object").clone();
+        PastCall { id: "call_1".to_owned(), name: name.to_owned(), arguments }
+    }
+
+    #[track_caller]
+    fn check(reply: &str, content: Option<&str>, calls: Vec<PastCall>) {
+        let message = Message::calling(content.map(str::to_owned), calls);
+        assert_eq!(reply_key(reply), message_key(&message));
+    }
+
+    #[test]
+    fn a_reply_is_known_by_what_its_client_sees_of_it() {
+        let paris = || call("look", json!({ "at": "Paris é", "zoom": 2, "deep": [0.5, null] }));
+        check(
+            "<tool_call>\n{\"name\": \"look\", \"arguments\": {\"at\": \"Paris \\u00e9\", \"zoom\": 2.0, \"deep\": [5e-1, null]}}\n</tool_call>",
+            None,
+            vec![paris()],
+        );
+        check(
+            "{\"parameters\":{\"at\":\"Paris é\",\"zoom\":2,\"deep\":[0.5,null]},\"name\":\"look\"}",
+            Some(""),
+            vec![paris()],
+        );
+        check(
+            " A\n<tool_call>{\"name\":\"a\",\"arguments\":{}}</tool_call> B <tool_call>{\"name\":\"b\",\"arguments\":{}}</tool_call>",
+            Some("A\nB"),
+            vec![call("a", json!({})), call("b", json!({}))],
+        );
+    }
+
+    #[test]
+    fn other_calls_and_the_same_in_another_order_are_another_reply() {
+        let key = |text, calls: &[(&str, Value)]| {
+            let calls = calls.iter().map(|(name, arguments)| call(name, arguments.clone()));
+            let message = Message::calling(Some(String::from(text)), calls.collect());
+            message_key(&message).into_owned()
+        };
+        let one = key("A", &[("a", json!({ "x": 1, "y": 2 })), ("b", json!({}))]);
+        assert_ne!(one, key("B", &[("a", json!({ "x": 1, "y": 2 })), ("b", json!({}))]));
+        assert_ne!(one, key("A", &[("b", json!({})), ("a", json!({ "x": 1, "y": 2 }))]));
+        assert_ne!(one, key("A", &[("a", json!({ "y": 2, "x": 1 })), ("b", json!({}))]));
+        assert_ne!(one, key("A", &[("a", json!({ "x": 1, "y": 2 }))]));
+    }
+
+    #[test]
+    fn a_reply_without_calls_is_known_by_its_text() {
+        assert_eq!(reply_key(" Hello\n"), "Hello");
+        let text = "<tool_call>{\"name\":1}</tool_call>";
+        assert_eq!(reply_key(text), text);
+        assert_eq!(message_key(&Message::new("assistant", " Hello ")), "Hello");
+    }
+}

@@ -1,0 +1,255 @@
+//! Agents by their names: told, put on the disk, copied, forgotten.
+
+use std::future::Future;
+
+use semantic::engine::{AgentError, AgentState, Evicted, Source, Tier};
+use semantic::types::{AgentId, Namespace, TokenId};
+
+use crate::support::engine::{Served, Setup, block_on, prompt, read, request, request_of, serve};
+use crate::support::store::{Failing, ShakyDisk, lines};
+
+fn with_store() -> (Served, ShakyDisk) {
+    let disk = ShakyDisk::default();
+    (on(&disk), disk)
+}
+
+/// A process that starts on this disk.
+fn on(disk: &ShakyDisk) -> Served {
+    serve(Setup { disk: Some(disk.clone()), ..Setup::default() })
+}
+
+fn id(name: &str) -> AgentId {
+    AgentId::new(name).unwrap()
+}
+
+fn local() -> Namespace {
+    Namespace::local()
+}
+
+/// An agent's conversation after one turn.
+fn said(served: &Served, agent: &str, seed: u32, tokens: usize) -> Vec<TokenId> {
+    let tokens = prompt(seed, tokens);
+    let answer = served.ask(request_of(agent, &tokens));
+    [tokens.as_slice(), answer.reply()].concat()
+}
+
+/// Where the agent's next turn finds what it has.
+fn source(served: &Served, agent: &str, history: &[TokenId]) -> Source {
+    let tokens = [history, &prompt(40, 30)].concat();
+    served.ask(request_of(agent, &tokens)).admitted().source
+}
+
+fn agent(served: &Served, name: &str) -> Option<AgentState> {
+    block_on(served.engine.agent(&local(), &id(name))).unwrap()
+}
+
+fn names(served: &Served) -> Vec<String> {
+    let agents = block_on(served.engine.agents(&local())).unwrap();
+    agents.into_iter().map(|state| state.agent.to_string()).collect()
+}
+
+fn evict(served: &Served, name: &str) -> Result<Evicted, AgentError> {
+    block_on(served.engine.evict(&local(), &id(name)))
+}
+
+fn forget(served: &Served, name: &str) -> Result<(), AgentError> {
+    block_on(served.engine.forget(&local(), &id(name)))
+}
+
+fn fork(served: &Served, from: &str, to: &str) -> Result<(), AgentError> {
+    block_on(served.engine.fork(&local(), &id(from), &id(to)))
+}
+
+/// What comes of it while a request runs before whose step the model waits.
+fn meanwhile<T>(served: &Served, asked: impl Future<Output = T>) -> T {
+    // The first is asked before the second is looked at.
+    block_on(async { tokio::join!(asked, async { served.model.open() }).0 })
+}
+
+#[test]
+fn an_agent_is_told_from_its_first_turn_on_wherever_its_memory_is() {
+    let (served, disk) = with_store();
+    assert_eq!(agent(&served, "a"), None);
+    let mut stream = served.ask_and_hold([request_of("a", &prompt(1, 300))]).pop().unwrap();
+    let (space, name) = (local(), id("a"));
+    let state = meanwhile(&served, served.engine.agent(&space, &name)).unwrap();
+    let state = state.expect("it is there");
+    assert_eq!((state.requests, state.heads.len(), state.used), (1, 0, None));
+    read(&mut stream);
+    let state = agent(&served, "a").expect("it is there");
+    let head = &state.heads[0];
+    assert_eq!((head.tier, head.tokens, head.replies, head.is_saved), (Tier::Hot, 308, 1, true));
+    assert!(state.used.is_some());
+    let stored = state.stored.expect("it is on disk");
+    assert_eq!((stored.tokens, stored.saves, stored.is_usable), (308, 1, true));
+    assert_eq!(head.generation, Some(stored.generation));
+    assert!(stored.bytes > 0);
+    served.end();
+    let served = on(&disk);
+    assert_eq!(agent(&served, "a").unwrap().heads[0].tier, Tier::Warm);
+    said(&served, "B", 2, 10);
+    said(&served, "Ä", 3, 10);
+    assert_eq!(names(&served), ["B", "a", "Ä"]);
+}
+
+#[test]
+fn one_agent_goes_to_the_disk_and_the_others_stay() {
+    let (served, _disk) = with_store();
+    let first = said(&served, "a", 1, 300);
+    let other = said(&served, "b", 2, 300);
+    assert_eq!(evict(&served, "a"), Ok(Evicted { saved: 1, failed: 0, forgotten: 0 }));
+    assert_eq!(served.engine.stats().blocks_used, 2);
+    assert_eq!(agent(&served, "a").unwrap().heads[0].tier, Tier::Warm);
+    // Again there is nothing to do.
+    assert_eq!(evict(&served, "a"), Ok(Evicted::default()));
+    assert_eq!(source(&served, "b", &other), Source::Hot);
+    assert_eq!(source(&served, "a", &first), Source::Warm);
+    assert_eq!(evict(&served, "c"), Err(AgentError::NotFound(id("c"))));
+}
+
+#[test]
+fn what_the_disk_does_not_take_stays_in_the_pool_until_it_does() {
+    let (served, disk) = with_store();
+    disk.set_failing(Failing::Writes);
+    let history = said(&served, "a", 1, 300);
+    assert_eq!(evict(&served, "a"), Ok(Evicted { saved: 0, failed: 1, forgotten: 0 }));
+    assert_eq!(fork(&served, "a", "b"), Err(AgentError::NotSaved(id("a"))));
+    assert_eq!(agent(&served, "a").unwrap().heads[0].tier, Tier::Hot);
+    disk.set_failing(Failing::Nothing);
+    // At once, though the next try of its own would come later.
+    assert_eq!(evict(&served, "a"), Ok(Evicted { saved: 1, failed: 0, forgotten: 0 }));
+    assert_eq!(source(&served, "a", &history), Source::Warm);
+}
+
+#[test]
+fn an_agent_that_is_forgotten_is_nowhere_any_more() {
+    let (served, disk) = with_store();
+    let history = said(&served, "a", 1, 300);
+    said(&served, "b", 2, 300);
+    assert_eq!(forget(&served, "a"), Ok(()));
+    assert_eq!(served.engine.stats().blocks_used, 2);
+    assert_eq!(agent(&served, "a"), None);
+    assert_eq!(names(&served), ["b"]);
+    assert_eq!(lines(served.store()).len(), 1);
+    assert_eq!(forget(&served, "a"), Err(AgentError::NotFound(id("a"))));
+    assert_eq!(source(&served, "c", &history), Source::Cold);
+    served.end();
+    let served = on(&disk);
+    assert_eq!(names(&served), ["b", "c"]);
+    // From the disk only, too.
+    assert_eq!(forget(&served, "b"), Ok(()));
+    assert_eq!(names(&served), ["c"]);
+}
+
+#[test]
+fn an_agent_that_was_forgotten_begins_anew_and_stays() {
+    let (served, disk) = with_store();
+    for _ in 0..3 {
+        said(&served, "a", 1, 300);
+        assert_eq!(forget(&served, "a"), Ok(()));
+        assert_eq!(agent(&served, "a"), None);
+    }
+    let history = said(&served, "a", 1, 300);
+    served.end();
+    let served = on(&disk);
+    assert_eq!(source(&served, "a", &history), Source::Warm);
+}
+
+/// The end of its turn would bring it back.
+#[test]
+fn an_agent_with_a_turn_under_way_is_not_forgotten() {
+    let (served, _disk) = with_store();
+    let history = said(&served, "a", 1, 300);
+    let mut stream = served.ask_and_hold([request_of("a", &history)]).pop().unwrap();
+    let (space, name) = (local(), id("a"));
+    let forgotten = meanwhile(&served, served.engine.forget(&space, &name));
+    assert_eq!(forgotten, Err(AgentError::Busy(id("a"))));
+    read(&mut stream);
+    assert_eq!(forget(&served, "a"), Ok(()));
+    assert_eq!(served.engine.stats().blocks_used, 0);
+}
+
+#[test]
+fn a_copy_goes_its_own_way_and_outlives_its_original() {
+    let (served, disk) = with_store();
+    let history = said(&served, "a", 1, 300);
+    assert_eq!(fork(&served, "a", "b"), Ok(()));
+    assert_eq!(fork(&served, "a", "b"), Err(AgentError::Exists(id("b"))));
+    assert_eq!(fork(&served, "a", "a"), Err(AgentError::Exists(id("a"))));
+    assert_eq!(fork(&served, "x", "y"), Err(AgentError::NotFound(id("x"))));
+    let state = agent(&served, "b").expect("it is there");
+    assert_eq!((state.heads[0].tokens, state.heads[0].is_saved), (308, true));
+    // It shares the blocks of its original as long as they are in the pool.
+    assert_eq!(source(&served, "b", &history), Source::Hot);
+    assert_eq!(agent(&served, "a").unwrap().heads[0].tokens, 308);
+    assert_eq!(agent(&served, "b").unwrap().heads[0].tokens, 346);
+    assert_eq!(forget(&served, "a"), Ok(()));
+    served.end();
+    let served = on(&disk);
+    assert_eq!(names(&served), ["b"]);
+    assert_eq!(source(&served, "b", &history), Source::Warm);
+}
+
+#[test]
+fn a_copy_of_a_running_agent_has_all_turns_that_have_ended() {
+    let (served, _disk) = with_store();
+    let (space, from, to) = (local(), id("a"), id("b"));
+    let mut first = served.ask_and_hold([request_of("a", &prompt(1, 300))]).pop().unwrap();
+    let forked = meanwhile(&served, served.engine.fork(&space, &from, &to));
+    assert_eq!(forked, Err(AgentError::Busy(id("a"))));
+    let answer = read(&mut first);
+    let history = [&prompt(1, 300), answer.reply()].concat();
+    served.model.forget();
+    let next = [history.as_slice(), &prompt(2, 300)].concat();
+    let mut second = served.ask_and_hold([request_of("a", &next)]).pop().unwrap();
+    assert_eq!(meanwhile(&served, served.engine.fork(&space, &from, &to)), Ok(()));
+    read(&mut second);
+    assert_eq!(agent(&served, "b").unwrap().heads[0].tokens, history.len());
+}
+
+#[test]
+fn without_a_store_an_agent_is_forgotten_and_copied_in_the_pool() {
+    let served = serve(Setup::default());
+    let history = said(&served, "a", 1, 300);
+    assert_eq!(evict(&served, "a"), Err(AgentError::NothingKept));
+    assert_eq!(fork(&served, "a", "b"), Ok(()));
+    assert_eq!(served.engine.stats().blocks_used, 2);
+    assert_eq!(forget(&served, "a"), Ok(()));
+    assert_eq!(names(&served), ["b"]);
+    assert_eq!(source(&served, "b", &history), Source::Hot);
+    assert_eq!(forget(&served, "b"), Ok(()));
+    assert_eq!(served.engine.stats().blocks_used, 0);
+}
+
+#[test]
+fn another_namespace_has_none_of_it() {
+    let (served, _disk) = with_store();
+    let history = said(&served, "a", 1, 300);
+    let other = Namespace::new("other");
+    let engine = &served.engine;
+    assert_eq!(block_on(engine.agent(&other, &id("a"))), Ok(None));
+    assert_eq!(block_on(engine.agents(&other)), Ok(Vec::new()));
+    assert_eq!(block_on(engine.past(&other, &id("a"))), Ok(None));
+    let not_found = || AgentError::NotFound(id("a"));
+    assert_eq!(block_on(engine.evict(&other, &id("a"))), Err(not_found()));
+    assert_eq!(block_on(engine.forget(&other, &id("a"))), Err(not_found()));
+    assert_eq!(block_on(engine.fork(&other, &id("a"), &id("b"))), Err(not_found()));
+    assert_eq!(source(&served, "a", &history), Source::Hot);
+}
+
+#[test]
+fn the_past_of_an_agent_is_its_newest_conversation_wherever_that_is() {
+    let (served, disk) = with_store();
+    let past = |served: &Served| block_on(served.engine.past(&local(), &id("a"))).unwrap();
+    assert_eq!(past(&served), None);
+    said(&served, "a", 1, 300);
+    let newest = said(&served, "a", 2, 20);
+    let found = past(&served).expect("it has one");
+    assert_eq!((&*found.tokens, &found.replies[..]), (&newest[..], &[20..28][..]));
+    served.end();
+    let served = on(&disk);
+    assert_eq!(past(&served).as_ref(), Some(&found));
+    // A request without a name changes nothing of it.
+    served.ask(request(&newest));
+    assert_eq!(past(&served), Some(found));
+}
