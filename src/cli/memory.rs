@@ -5,12 +5,11 @@ use std::process::Command;
 /// What of the memory a KV pool takes if nobody says; weights and the rest need theirs.
 const POOL_SHARE: u64 = 4;
 /// Where the system does not tell its memory.
-const POOL_MB_UNKNOWN: u64 = 1_000;
+const POOL_BYTES_UNKNOWN: u64 = 1_000_000_000;
 
-/// Memory for the KV of all agents if nobody says how much, in MB.
-pub fn default_pool_mb() -> u64 {
-    let bytes = total_bytes().map(|bytes| bytes / POOL_SHARE);
-    bytes.map_or(POOL_MB_UNKNOWN, |bytes| (bytes / 1_000_000).max(1))
+/// Memory for the KV of all agents if nobody says how much.
+pub fn default_pool_bytes() -> u64 {
+    total_bytes().map_or(POOL_BYTES_UNKNOWN, |bytes| bytes / POOL_SHARE)
 }
 
 /// The most memory that was resident at once, in bytes; `None` where the system does not say.

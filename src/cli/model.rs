@@ -43,21 +43,6 @@ pub fn open(model: &ResolvedModel) -> Result<ModelFiles, Failure> {
     Ok(ModelFiles::open(&model.path)?)
 }
 
-/// The size of a model's weights on disk: a file, or the safetensors of a folder.
-pub fn file_bytes(path: &Path) -> Result<u64, Failure> {
-    if path.is_file() {
-        return Ok(path.metadata()?.len());
-    }
-    let mut bytes = 0;
-    for entry in path.read_dir()? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
-            bytes += path.metadata()?.len();
-        }
-    }
-    Ok(bytes)
-}
-
 /// The model's chat template. `instead` is what the command can do without one.
 pub fn chat_template(
     text: &TextSource,
@@ -71,6 +56,21 @@ pub fn chat_template(
         });
         Failure::with_hint(name_model(error, path), hint)
     })
+}
+
+/// The size of a model's weights on disk: a file, or the safetensors of a folder.
+pub fn file_bytes(path: &Path) -> Result<u64, Failure> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    let mut bytes = 0;
+    for entry in path.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            bytes += path.metadata()?.len();
+        }
+    }
+    Ok(bytes)
 }
 
 /// Puts the model's path before a failure that does not name it.

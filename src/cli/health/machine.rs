@@ -19,8 +19,10 @@ const SCALAR: &str = "scalar";
 pub fn findings(arguments: &Arguments, context: &Context) -> Result<Vec<Finding>, Failure> {
     let compute =
         arguments.compute.merge(context.config.serve.compute()).map_err(Failure::Usage)?;
-    let pool_mb = arguments.kv_pool_mb.or(context.config.serve.kv_pool_mb);
-    let pool_bytes = pool_mb.unwrap_or_else(memory::default_pool_mb).saturating_mul(1_000_000);
+    let pool_bytes = arguments
+        .kv_pool_mb
+        .or(context.config.serve.kv_pool_mb)
+        .map_or_else(memory::default_pool_bytes, |mb| mb.saturating_mul(1_000_000));
     let (model, model_bytes) = model(arguments, context);
     Ok(vec![device(&compute), mlx(), threads(&compute), model, room(model_bytes, pool_bytes)])
 }

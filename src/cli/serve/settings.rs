@@ -189,7 +189,7 @@ fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, S
     let rate = |flag: Option<u32>, configured: Option<u32>, default| {
         Some(flag.or(configured).unwrap_or(default))
     };
-    let pool_mb = flags.kv_pool_mb.or(defaults.kv_pool_mb).unwrap_or_else(memory::default_pool_mb);
+    let pool_mb = flags.kv_pool_mb.or(defaults.kv_pool_mb).unwrap_or_else(default_pool_mb);
     let running = flags.max_running.or(defaults.max_running).unwrap_or(engine.running_max);
     let queue = flags.queue_requests.or(defaults.queue_requests).unwrap_or(engine.queue_max);
     let queue_s = flags.queue_timeout.or(defaults.queue_timeout_s);
@@ -257,6 +257,10 @@ fn in_range<T: PartialOrd + std::fmt::Display>(
             Err(format!("{name} is {value}; it goes from {} to {}", range.start(), range.end()))
         }
     }
+}
+
+fn default_pool_mb() -> u64 {
+    (memory::default_pool_bytes() / 1_000_000).max(1)
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
