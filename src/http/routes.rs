@@ -37,7 +37,7 @@ pub struct Route {
 pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
-        GET.at("/", Open, health::about).says("What this server is, and where things are"),
+        GET.at("/", Open, info::about).says("What this server is, and where things are"),
         GET.at("/openapi.json", Key, openapi::openapi).says("This document"),
         GET.at(METRICS, Key, scrape::metrics)
             .says("What was counted and timed, for Prometheus")

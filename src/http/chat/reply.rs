@@ -41,6 +41,11 @@ impl Reply {
         }
     }
 
+    /// One choice that calls no tools.
+    pub fn of_text(model: String) -> Reply {
+        Reply::new(model, None, vec![Said::new(None)])
+    }
+
     pub fn with_usage(self, usage_chunk: UsageChunk) -> Reply {
         Reply { usage_chunk, ..self }
     }

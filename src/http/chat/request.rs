@@ -80,7 +80,7 @@ pub struct ChatRequest {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "ChatMessage")]
-struct WireMessage {
+pub struct WireMessage {
     role: Role,
     content: Option<OneOrMany<Part>>,
     name: Option<String>,
@@ -229,7 +229,7 @@ fn logprobs(request: &ChatRequest) -> Result<Option<usize>, Error> {
     }
 }
 
-fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
+pub fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
     match wire.len() {
         0 => Err(Error::field("messages", "messages is empty; there is at least one")),
         count if count > MESSAGES_MAX => {

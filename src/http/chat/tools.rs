@@ -39,6 +39,7 @@ pub struct WireCall {
     function: WireCalled,
     /// Clients that collected a stream leave it there.
     #[serde(rename = "index")]
+    #[schemars(skip)]
     _index: Option<IgnoredAny>,
 }
 
