@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -35,7 +36,7 @@ pub async fn about(State(app): State<Arc<App>>) -> Response {
 /// `GET /v1/models`: the one that is served.
 pub async fn models(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let model = Model::of(&app)?;
-    Ok(Json(json!({ "object": "list", "data": [model] })).into_response())
+    Ok(Json(ModelList { object: "list", data: vec![model] }).into_response())
 }
 
 /// `GET /v1/models/{id}`, where an id may have slashes.
@@ -52,8 +53,15 @@ pub async fn model(
     }
 }
 
-#[derive(Serialize)]
-struct Model {
+/// All models: one.
+#[derive(JsonSchema, Serialize)]
+pub struct ModelList {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+#[derive(JsonSchema, Serialize)]
+pub struct Model {
     id: String,
     object: &'static str,
     created: u64,
@@ -61,8 +69,8 @@ struct Model {
     spec: ModelSpec,
 }
 
-#[derive(Serialize)]
-struct ModelSpec {
+#[derive(JsonSchema, Serialize)]
+pub struct ModelSpec {
     n_layers: usize,
     n_kv_heads: usize,
     head_dim: usize,

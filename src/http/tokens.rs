@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -17,9 +18,9 @@ use crate::text::{Message, RenderOptions, Special, Tokenizer, text_of};
 use crate::types::TokenId;
 
 /// The names are llama.cpp's.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct TokenizeRequest {
+pub struct TokenizeRequest {
     content: Option<String>,
     /// A conversation in its place, as the model's template renders it.
     messages: Option<Vec<WireMessage>>,
@@ -30,16 +31,28 @@ struct TokenizeRequest {
     with_pieces: Option<bool>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct DetokenizeRequest {
+pub struct DetokenizeRequest {
     tokens: Vec<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct TemplateRequest {
+pub struct TemplateRequest {
     messages: Vec<WireMessage>,
+}
+
+/// The text of tokens.
+#[derive(JsonSchema, Serialize)]
+pub struct Detokenized {
+    content: String,
+}
+
+/// What a conversation becomes.
+#[derive(JsonSchema, Serialize)]
+pub struct Rendered {
+    prompt: String,
 }
 
 /// What is to become tokens.
@@ -82,7 +95,7 @@ pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result
     }
     let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
     let content = beside(size_of_val(&*tokens), move || text_of(&serving.tokenizer, &tokens));
-    Ok(Json(json!({ "content": content.await? })).into_response())
+    Ok(Json(Detokenized { content: content.await? }).into_response())
 }
 
 /// `POST /apply-template`.
@@ -98,7 +111,7 @@ pub async fn apply_template(
         Text::Chat(messages) => render(&serving, &messages),
         Text::Plain { text, .. } | Text::Begun(text) => Ok(text),
     });
-    Ok(Json(json!({ "prompt": prompt.await?? })).into_response())
+    Ok(Json(Rendered { prompt: prompt.await?? }).into_response())
 }
 
 fn text(request: TokenizeRequest) -> Result<Text, Error> {

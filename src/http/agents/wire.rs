@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{AgentState, HeadState, StoredState, Tier};
@@ -26,14 +27,16 @@ pub struct RemoveQuery {
     pub evict_only: Option<bool>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "NewAgentRequest")]
 pub struct CreateRequest {
     pub agent_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ForkRequest")]
 pub struct ForkRequest {
     /// Of the copy.
     pub agent_id: String,
@@ -61,7 +64,7 @@ impl TryFrom<ListQuery> for AgentPage {
 }
 
 /// A part of all agents.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct AgentList {
     object: &'static str,
     data: Vec<Agent>,
@@ -86,7 +89,7 @@ impl AgentList {
 }
 
 /// A name that is free.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct NewAgent {
     object: &'static str,
     id: String,
@@ -108,7 +111,7 @@ impl NewAgent {
 }
 
 /// What is known of an agent.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Agent {
     object: &'static str,
     id: String,
