@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 /// Changes what is logged. The log itself belongs to whoever started the server.
 #[derive(Clone)]
-pub struct LogControl(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct LogControl(Arc<Set>);
+
+type Set = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl LogControl {
     /// `set` takes a filter such as `info` or `info,semantic::engine=debug`, or says what is wrong

@@ -244,6 +244,20 @@ fn no_prompt_no_reply_and_no_key_is_in_the_log_or_the_metrics() {
     }
 }
 
+/// Names may have line breaks and what moves a terminal's cursor; lines are still ours alone.
+#[test]
+fn no_name_of_an_agent_makes_a_line_of_its_own() {
+    let machine = Machine::new();
+    let process = start(&machine, &tiny(), "debug", &["--log-format=text"]);
+    let name = "ada\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J\u{9b}2J";
+    let body = hello(json!({ "max_tokens": 1, "session_id": name }));
+    assert_eq!(process.client().send(&Request::chat(&body)).status, 200);
+    process.wait_for("request answered");
+    let said = process.said();
+    assert!(!said.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{said}");
+    assert!(!said.contains(['\u{1b}', '\u{9b}']), "{said}");
+}
+
 #[test]
 fn the_end_has_a_line_for_each_stage_with_counts() {
     let machine = Machine::new();

@@ -316,7 +316,7 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
         }
         Write::Remove { namespace, agent, line } => {
             if let Err(error) = guarded(|| store.remove_line(&namespace, &agent, line)) {
-                tracing::warn!(%error, %agent, "an old conversation was not removed");
+                tracing::warn!(%error, agent = agent.as_str(), "an old conversation was not removed");
             }
             None
         }

@@ -374,7 +374,10 @@ impl Saver {
                 self.unwritten.clear();
                 stored.generation = generation;
                 for (_, agent, line) in removed {
-                    tracing::info!(%agent, "an agent's memory went to make room for another's");
+                    tracing::info!(
+                        agent = agent.as_str(),
+                        "an agent's memory went to make room for another's"
+                    );
                     scheduler.dropped(line);
                 }
                 match self.forgotten.contains(&line) {
@@ -440,7 +443,7 @@ impl Saver {
     pub fn forget(&mut self, forgotten: Vec<Forgotten>, io: &mut dyn Io) {
         for Forgotten { namespace, agent, line } in forgotten {
             self.metrics.cache.evicted(Tier::Warm, 1);
-            tracing::info!(%namespace, %agent, line = line.0, "an agent's oldest conversation goes");
+            tracing::info!(%namespace, agent = agent.as_str(), line = line.0, "an agent's oldest conversation goes");
             if self.pending.values().any(|pending| pending.stored.line == line) {
                 self.forgotten.insert(line);
             }
