@@ -18,8 +18,11 @@ use super::turn::{self, Named, Turn};
 use super::{App, body};
 use crate::text::ToolCallParser;
 
+pub use reply::Completion as Answer;
+pub use request::ChatRequest;
+
 use reply::Reply;
-use request::{Chat, ChatRequest};
+use request::Chat;
 use said::Said;
 use tools::ToolChoice;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::engine::{Admitted, Delta, Outcome, TokenLogprob};
@@ -53,7 +54,7 @@ impl Reply {
     }
 
     /// The whole answer.
-    pub fn completion(self, outcome: &Outcome) -> impl Serialize + use<> {
+    pub fn completion(self, outcome: &Outcome) -> Completion {
         let has_logprobs = self.tokenizer.is_some();
         let choices = outcome.choices.iter().zip(self.choices).zip(self.logprobs).enumerate();
         Completion {
@@ -190,8 +191,9 @@ fn to_json(chunk: &Chunk<'_>) -> String {
     serde_json::to_string(chunk).expect("texts and numbers are JSON")
 }
 
-#[derive(Serialize)]
-struct Completion {
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatCompletion")]
+pub struct Completion {
     id: String,
     object: &'static str,
     created: u64,
@@ -201,7 +203,8 @@ struct Completion {
     semantic: Semantic,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatChoice")]
 struct CompletionChoice {
     index: usize,
     message: Message,
@@ -209,7 +212,8 @@ struct CompletionChoice {
     finish_reason: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatReply")]
 struct Message {
     role: &'static str,
     /// Null if it is all calls.
@@ -218,7 +222,8 @@ struct Message {
     tool_calls: Vec<Call>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatCall")]
 struct Call {
     id: String,
     #[serde(rename = "type")]
@@ -226,7 +231,8 @@ struct Call {
     function: Called,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatCalled")]
 struct Called {
     name: String,
     arguments: String,
@@ -281,19 +287,20 @@ struct CalledDelta {
     arguments: String,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatLogprobs")]
 struct Logprobs {
     content: Vec<Logprob>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Logprob {
     #[serde(flatten)]
     chosen: Alternative,
     top_logprobs: Vec<Alternative>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Alternative {
     token: String,
     logprob: f32,

@@ -1,5 +1,6 @@
 //! The wire format of a request, and the checked request that it becomes.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -17,7 +18,7 @@ use super::tools::{self, ToolChoice, WireCall};
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct ChatRequest {
     messages: Vec<WireMessage>,
@@ -41,7 +42,9 @@ pub struct ChatRequest {
     stream_options: Option<StreamOptions>,
     response_format: Option<ResponseFormat>,
     session_id: Option<String>,
+    #[schemars(with = "Option<Vec<tools::WireTool>>")]
     tools: Option<Vec<Value>>,
+    #[schemars(with = "Option<String>")]
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
     /// Labels, which change nothing.
@@ -52,21 +55,33 @@ pub struct ChatRequest {
     #[serde(rename = "prompt_cache_key")]
     _prompt_cache_key: Option<String>,
 
+    #[schemars(skip)]
     audio: Option<IgnoredAny>,
+    #[schemars(skip)]
     function_call: Option<IgnoredAny>,
+    #[schemars(skip)]
     functions: Option<IgnoredAny>,
+    #[schemars(skip)]
     logit_bias: Option<IgnoredAny>,
+    #[schemars(skip)]
     metadata: Option<IgnoredAny>,
+    #[schemars(skip)]
     modalities: Option<IgnoredAny>,
+    #[schemars(skip)]
     prediction: Option<IgnoredAny>,
+    #[schemars(skip)]
     reasoning_effort: Option<IgnoredAny>,
+    #[schemars(skip)]
     service_tier: Option<IgnoredAny>,
+    #[schemars(skip)]
     verbosity: Option<IgnoredAny>,
+    #[schemars(skip)]
     web_search_options: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ChatMessage")]
 struct WireMessage {
     role: Role,
     content: Option<OneOrMany<Part>>,
@@ -74,15 +89,20 @@ struct WireMessage {
     tool_call_id: Option<String>,
     tool_calls: Option<Vec<WireCall>>,
     /// Empty in what OpenAI's models say.
+    #[schemars(skip)]
     annotations: Option<Vec<IgnoredAny>>,
 
+    #[schemars(skip)]
     audio: Option<IgnoredAny>,
+    #[schemars(skip)]
     function_call: Option<IgnoredAny>,
+    #[schemars(skip)]
     refusal: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ChatRole")]
 enum Role {
     System,
     Developer,
@@ -91,15 +111,16 @@ enum Role {
     Tool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "TextPart")]
 struct Part {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 struct ResponseFormat {
     #[serde(rename = "type")]

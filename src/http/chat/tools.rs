@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -27,9 +28,31 @@ pub enum ToolChoice {
     None,
 }
 
+/// How a tool looks. It is checked by hand, and stays the JSON that was sent.
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatTool")]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+pub struct WireTool {
+    #[schemars(rename = "type")]
+    kind: String,
+    function: WireFunction,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatFunction")]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+struct WireFunction {
+    name: String,
+    description: Option<String>,
+    parameters: Option<Map<String, Value>>,
+    /// False, if it is there.
+    strict: Option<bool>,
+}
+
 /// A call of an earlier turn.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ChatCallParam")]
 pub struct WireCall {
     id: String,
     #[serde(rename = "type")]
@@ -37,11 +60,13 @@ pub struct WireCall {
     function: WireCalled,
     /// Clients that collected a stream leave it there.
     #[serde(rename = "index")]
+    #[schemars(skip)]
     _index: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ChatCalledParam")]
 struct WireCalled {
     name: String,
     arguments: String,
