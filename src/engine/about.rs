@@ -50,6 +50,22 @@ pub struct HeadState {
     pub generation: Option<Generation>,
 }
 
+impl HeadState {
+    /// Whether the pool has what the store does not.
+    pub fn is_dirty(&self) -> bool {
+        self.tier == Tier::Hot && !self.is_saved
+    }
+}
+
+/// How many agents there are, of all namespaces, by where their newest conversation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tiers {
+    pub hot: usize,
+    pub warm: usize,
+    /// Of these, whose memory has more than the store has.
+    pub dirty: usize,
+}
+
 /// What an agent has on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredState {

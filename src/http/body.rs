@@ -25,6 +25,17 @@ pub async fn read<T: DeserializeOwned>(request: Request, bounds: &Bounds) -> Res
     parse(&collect(request.into_body(), bounds).await?)
 }
 
+/// The same of a body that may be left out: then every field has its default.
+pub async fn read_if_any<T: DeserializeOwned + Default>(
+    request: Request,
+    bounds: &Bounds,
+) -> Result<T, Error> {
+    match request.body().is_end_stream() {
+        true => Ok(T::default()),
+        false => read(request, bounds).await,
+    }
+}
+
 /// Takes what is still to come and forgets it, for as long as a body may take. A client that is
 /// still sending when its answer comes and the connection closes would not get to see the answer.
 pub fn discard(request: Request, bounds: &Bounds) {

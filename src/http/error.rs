@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::limits;
+use crate::engine::{self, AgentError, DrainError};
 use crate::metrics::labels::Limit;
-use crate::{engine, text};
+use crate::text;
 
 /// When to come back if only the engine's queue is full: a request or two will have ended.
 const RETRY_FULL: Duration = Duration::from_secs(1);
@@ -66,6 +67,12 @@ pub enum Error {
     Prompt(#[from] text::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error(transparent)]
+    Drain(#[from] DrainError),
+    #[error("there is no model {id:?}; this server serves {served:?}")]
+    NoModel { id: String, served: String },
     /// Of a prompt that came in this field.
     #[error("{error}")]
     Unservable { error: engine::Error, field: &'static str },
@@ -178,6 +185,11 @@ impl Error {
             Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
             Error::Prompt(error) => describe_text(error),
             Error::Engine(error) | Error::Unservable { error, .. } => describe_engine(error),
+            Error::Agent(error) => describe_agent(error),
+            Error::Drain(error) => describe_drain(error),
+            Error::NoModel { .. } => {
+                Described::new(S::NOT_FOUND, Kind::NotFound).code("model_not_found")
+            }
             Error::Panicked => Described::internal(),
         }
     }
@@ -224,6 +236,35 @@ fn describe_engine(error: &engine::Error) -> Described {
         E::Cut => cut.code("shutting_down").closing(),
         E::SlowReader => cut.code("slow_reader"),
         E::NotANumber { .. } | E::Model(_) | E::Stopped => Described::internal(),
+    }
+}
+
+fn describe_agent(error: &AgentError) -> Described {
+    use StatusCode as S;
+    let conflict = Described::new(S::CONFLICT, Kind::InvalidRequest);
+    match error {
+        AgentError::NotFound(_) => {
+            Described::new(S::NOT_FOUND, Kind::NotFound).code("agent_not_found")
+        }
+        AgentError::Exists(_) => conflict.code("agent_exists"),
+        AgentError::Busy(_) => conflict.code("agent_busy"),
+        AgentError::NothingKept => conflict.code("nothing_kept"),
+        AgentError::NotSaved(_) => {
+            let failed = Described::new(S::SERVICE_UNAVAILABLE, Kind::Server);
+            failed.code("not_saved").retry(RETRY_LATER)
+        }
+        AgentError::Disk => Described::internal(),
+        AgentError::Engine(error) => describe_engine(error),
+    }
+}
+
+fn describe_drain(error: &DrainError) -> Described {
+    match error {
+        DrainError::Timeout { .. } => {
+            let late = Described::new(StatusCode::GATEWAY_TIMEOUT, Kind::Server);
+            late.code("drain_timeout").retry(RETRY_LATER)
+        }
+        DrainError::Stopped => Described::internal(),
     }
 }
 

@@ -18,15 +18,6 @@ const BUSY_PERCENT_MAX: usize = 90;
 /// And it is ready again when use has fallen to this, so that it does not flap.
 const BUSY_PERCENT_AGAIN: usize = 85;
 
-/// `GET /`: what this is and where things are.
-pub async fn about() -> impl IntoResponse {
-    Json(json!({
-        "name": env!("CARGO_PKG_NAME"),
-        "version": env!("CARGO_PKG_VERSION"),
-        "links": { "health": "/health", "chat": "/v1/chat/completions" },
-    }))
-}
-
 pub async fn ok() -> impl IntoResponse {
     Json(json!({ "status": "ok" }))
 }

@@ -42,7 +42,7 @@ mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::{self, Engine, Status};
 use crate::metrics::Metrics;
@@ -131,6 +131,8 @@ pub struct App {
     bounds: Bounds,
     metrics: Arc<Metrics>,
     log: LogControl,
+    started: Instant,
+    started_unix_seconds: u64,
     serving: OnceLock<Arc<Serving>>,
     is_shutting_down: AtomicBool,
     /// Whether the last look at the pool found it nearly exhausted.
@@ -144,6 +146,16 @@ pub struct Serving {
     pub template: ChatTemplate,
     /// The model's name, as answers report it.
     pub model: String,
+    pub kv: KvShape,
+}
+
+/// The shape of the model's KV cache, for who asks about the model.
+#[derive(Clone, Debug, Default)]
+pub struct KvShape {
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Of K and of V, as `--kv-bits` takes it.
+    pub bits: String,
 }
 
 impl App {
@@ -158,6 +170,8 @@ impl App {
             bounds: config.bounds,
             metrics: config.metrics,
             log: config.log,
+            started: Instant::now(),
+            started_unix_seconds: report::unix_seconds(),
             serving: OnceLock::new(),
             is_shutting_down: AtomicBool::new(false),
             was_near_exhaustion: AtomicBool::new(false),

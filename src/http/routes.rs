@@ -37,7 +37,7 @@ pub struct Route {
 pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
-        GET.at("/", Open, health::about).says("What this server is, and where things are"),
+        GET.at("/", Open, info::about).says("What this server is, and where things are"),
         GET.at("/openapi.json", Key, openapi::openapi).says("This document"),
         GET.at(METRICS, Key, scrape::metrics)
             .says("What was counted and timed, for Prometheus")
@@ -63,29 +63,60 @@ pub fn all() -> Vec<Route> {
             .says("How many tokens a conversation has")
             .takes::<messages::MessagesRequest>()
             .gives::<messages::Count>(),
-        GET.at("/v1/models", Key, info::models).says("The model that is served"),
-        GET.at("/v1/models/{*id}", Key, info::model).says("One model by its name"),
-        GET.at("/v1/agents", Key, agents::list).says("Agents, by their names"),
-        POST.at("/v1/agents", Key, agents::create).says("A name for a new agent"),
-        GET.at("/v1/agents/{id}", Key, agents::show).says("What an agent remembers, in numbers"),
+        GET.at("/v1/models", Key, info::models)
+            .says("The model that is served")
+            .gives::<info::ModelList>(),
+        GET.at("/v1/models/{*id}", Key, info::model)
+            .says("One model by its name")
+            .gives::<info::Model>(),
+        GET.at("/v1/agents", Key, agents::list)
+            .says("Agents, by their names")
+            .queries(&["limit", "after"])
+            .gives::<agents::AgentList>(),
+        POST.at("/v1/agents", Key, agents::create)
+            .says("A name for a new agent")
+            .takes::<agents::CreateRequest>()
+            .gives::<agents::NewAgent>(),
+        GET.at("/v1/agents/{id}", Key, agents::show)
+            .says("What an agent remembers, in numbers")
+            .gives::<agents::Agent>(),
         DELETE
             .at("/v1/agents/{id}", Key, agents::remove)
-            .says("Forgets an agent, or only takes it out of memory"),
+            .says("Forgets an agent, or only takes it out of memory")
+            .queries(&["evict_only"]),
         POST.at("/v1/agents/{id}/generate", Generating, agents::generate)
-            .says("An agent's next message, from its own memory"),
+            .says("An agent's next message, from its own memory")
+            .takes::<agents::GenerateRequest>()
+            .gives_or_streams::<agents::Generation>(),
         POST.at("/v1/agents/{id}/fork", Key, agents::fork)
-            .says("A copy of an agent under another name"),
-        POST.at("/tokenize", Key, tokens::tokenize).says("The tokens of a text"),
-        POST.at("/detokenize", Key, tokens::detokenize).says("The text of tokens"),
+            .says("A copy of an agent under another name")
+            .takes::<agents::ForkRequest>()
+            .gives::<agents::Agent>(),
+        POST.at("/tokenize", Key, tokens::tokenize)
+            .says("The tokens of a text")
+            .takes::<tokens::TokenizeRequest>()
+            .gives::<serde_json::Value>(),
+        POST.at("/detokenize", Key, tokens::detokenize)
+            .says("The text of tokens")
+            .takes::<tokens::DetokenizeRequest>()
+            .gives::<tokens::Detokenized>(),
         POST.at("/apply-template", Key, tokens::apply_template)
-            .says("The prompt that a conversation becomes"),
+            .says("The prompt that a conversation becomes")
+            .takes::<tokens::TemplateRequest>()
+            .gives::<tokens::Rendered>(),
         POST.at("/admin/evict", Admin, admin::evict)
-            .says("Saves all idle agents and gives their memory back"),
+            .says("Saves all idle agents and gives their memory back")
+            .gives::<admin::EvictReply>(),
         POST.at("/admin/drain", Admin, admin::drain)
-            .says("Takes nothing new and waits for what runs"),
-        GET.at("/admin/stats", Admin, admin::stats).says("What the server is doing, in numbers"),
+            .says("Takes nothing new and waits for what runs")
+            .takes::<admin::DrainRequest>()
+            .gives::<admin::Drained>(),
+        GET.at("/admin/stats", Admin, admin::stats)
+            .says("What the server is doing, in numbers")
+            .gives::<serde_json::Value>(),
         PUT.at("/admin/log-level", Admin, admin::log_level)
-            .says("Logs more, or less, from here on"),
+            .says("Logs more, or less, from here on")
+            .takes::<admin::LogLevelRequest>(),
         unknown("/admin/{*other}", Admin),
     ]
 }

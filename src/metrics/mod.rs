@@ -20,6 +20,7 @@ use prometheus::{Registry, TextEncoder};
 
 pub use cache::Cache;
 pub use http::{Connection, Http};
+pub use process::resident_bytes;
 pub use requests::Requests;
 pub use steps::{Levels, Steps};
 

@@ -44,7 +44,8 @@ impl Process {
     }
 }
 
-fn resident_bytes() -> Option<u64> {
+/// Memory that the process has in RAM.
+pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -82,6 +82,8 @@ impl FromStr for Device {
 pub struct ModelSummary {
     pub context_tokens: usize,
     pub vocabulary: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
     /// Layer by layer: how many tokens one sees, if not all.
     pub windows: Vec<Option<usize>>,
     /// Weights of the layers' matrices: what each token is multiplied with.
@@ -120,6 +122,8 @@ impl ModelFiles {
         ModelSummary {
             context_tokens: config.context_tokens,
             vocabulary: config.vocabulary,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
             windows: config.layers.iter().map(|layer| layer.window).collect(),
             layer_weights: config.layers.len() * layer,
             head_weights: config.vocabulary * config.hidden,

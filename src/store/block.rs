@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::header::Header;
-use crate::types::{Fingerprint, KvTensor, Namespace};
+use crate::types::{Fingerprint, KvElement, KvTensor, Namespace};
 
 /// Names a block by everything it depends on: namespace, tokens from the conversation's begin on,
 /// model, settings and bytes. Equal names are equal bytes.
@@ -59,6 +59,38 @@ impl KvModel {
     pub fn kv_bytes(&self, tokens: usize) -> usize {
         self.tensors.iter().map(|tensor| tensor.bytes(tokens)).sum()
     }
+
+    /// Whether every float in the KV of a block of so many tokens is a finite number. Codes are
+    /// whole numbers and always are; their scales may not be.
+    pub fn is_finite(&self, tokens: usize, kv: &[u8]) -> bool {
+        let mut rest = kv;
+        self.tensors.iter().all(|tensor| {
+            let Some((bytes, after)) = rest.split_at_checked(tensor.bytes(tokens)) else {
+                return false;
+            };
+            rest = after;
+            match tensor.element {
+                KvElement::F16 => all_finite(bytes.as_chunks().0, f16_is_finite),
+                KvElement::F32 => all_finite(bytes.as_chunks().0, f32_is_finite),
+                KvElement::U8 | KvElement::U64 => true,
+            }
+        })
+    }
+}
+
+/// Without an early exit, so that the compiler uses wide registers.
+fn all_finite<const N: usize>(values: &[[u8; N]], is_finite: fn([u8; N]) -> bool) -> bool {
+    values.iter().fold(true, |all, value| all & is_finite(*value))
+}
+
+/// The exponent of infinities and of what is no number is all ones.
+fn f16_is_finite(bytes: [u8; 2]) -> bool {
+    const EXPONENT: u16 = 0x7c00;
+    u16::from_le_bytes(bytes) & EXPONENT != EXPONENT
+}
+
+fn f32_is_finite(bytes: [u8; 4]) -> bool {
+    f32::from_le_bytes(bytes).is_finite()
 }
 
 impl SealedBlock {
@@ -100,5 +132,52 @@ impl fmt::Display for BlockName {
 impl fmt::Debug for BlockName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::KvAxis;
+
+    fn tensor(name: &str, element: KvElement) -> KvTensor {
+        KvTensor { name: name.to_owned(), element, shape: vec![KvAxis::Tokens, KvAxis::Fixed(2)] }
+    }
+
+    #[test]
+    fn one_value_that_is_not_finite_is_found_wherever_it_is() {
+        let model = KvModel {
+            fingerprint: Fingerprint([0; 32]),
+            name: String::new(),
+            producer: String::new(),
+            tensors: vec![
+                tensor("codes", KvElement::U8),
+                tensor("scales", KvElement::F16),
+                tensor("values", KvElement::F32),
+                tensor("state", KvElement::U64),
+            ],
+        };
+        let tokens = 3;
+        // All ones is a code and a state, and no float.
+        let mut kv = vec![0xff; model.kv_bytes(tokens)];
+        let (scales, values, state) = (6, 6 + 12, 6 + 12 + 24);
+        kv[scales..state].fill(0);
+        // The largest of each.
+        kv[scales..scales + 2].copy_from_slice(&0x7bff_u16.to_le_bytes());
+        kv[values..values + 4].copy_from_slice(&f32::MAX.to_le_bytes());
+        assert!(model.is_finite(tokens, &kv));
+        for index in 0..6 {
+            for bits in [0x7c00_u16, 0xfc00, 0x7e00, 0x7c01] {
+                let mut kv = kv.clone();
+                kv[scales + 2 * index..][..2].copy_from_slice(&bits.to_le_bytes());
+                assert!(!model.is_finite(tokens, &kv), "scale {index} {bits:x}");
+            }
+            for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                let mut kv = kv.clone();
+                kv[values + 4 * index..][..4].copy_from_slice(&value.to_le_bytes());
+                assert!(!model.is_finite(tokens, &kv), "value {index} {value}");
+            }
+        }
+        assert!(!model.is_finite(tokens, &kv[..kv.len() - 1]));
     }
 }

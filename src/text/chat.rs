@@ -84,6 +84,24 @@ pub fn next_turn(
     tokenizer.encode(rest, Special::Parse)
 }
 
+/// Whether a conversation that begins with this text has this system message. Only what the template
+/// puts around it is looked for with it: further away there may be a date.
+pub fn has_system(
+    beginning: &str,
+    system: &str,
+    template: &ChatTemplate,
+    options: &RenderOptions,
+) -> Result<bool, Error> {
+    const QUESTION: &str = "?";
+    let messages = [Message::new("system", system), Message::new("user", QUESTION)];
+    let rendered = template.render(&messages, options)?;
+    let Some(start) = rendered.find(system.trim()) else { return Ok(true) };
+    let before = rendered[..start].char_indices().next_back();
+    let start = before.map_or(start, |(at, _)| at);
+    let end = rendered.rfind(QUESTION).unwrap_or(rendered.len());
+    Ok(rendered.get(start..end).is_none_or(|part| beginning.contains(part)))
+}
+
 /// A turn of the assistant that we generated.
 #[derive(Clone)]
 struct Reply<'a> {

@@ -33,11 +33,11 @@ mod tools;
 mod tests;
 
 pub use cause::{Cause, Role};
-pub use chat::{Conversation, chat_prompt, next_turn};
+pub use chat::{Conversation, chat_prompt, has_system, next_turn};
 pub use detokenizer::Detokenizer;
 pub use difference::{Difference, common_tokens, difference, text_of};
 pub use error::Error;
-pub use prompt::{Piece, Prompt, Resolved};
+pub use prompt::{Piece, Prompt, Resolved, turns};
 pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};

@@ -81,6 +81,19 @@ impl Prompt {
     }
 }
 
+/// A conversation from its begin to the end of its last reply, which a further turn can follow.
+/// `None` if it has no reply, or not all that it is said to have.
+pub fn turns(tokens: &[TokenId], replies: &[Range<usize>]) -> Option<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut end = 0;
+    for reply in replies {
+        pieces.push(Piece::Tokens(tokens.get(end..reply.start)?.to_vec()));
+        pieces.push(Piece::Reply(vec![tokens.get(reply.clone())?.into()]));
+        end = reply.end;
+    }
+    (!pieces.is_empty()).then_some(pieces)
+}
+
 impl From<Vec<TokenId>> for Prompt {
     fn from(tokens: Vec<TokenId>) -> Prompt {
         Prompt { pieces: vec![Piece::Tokens(tokens)] }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "the panic is the report")]
 
 mod access;
+mod admin;
+mod agents_api;
 mod bad_input;
 mod batching;
 mod bench;
@@ -27,6 +29,7 @@ mod messages;
 mod native;
 mod promise;
 mod remembering;
+mod sdk;
 mod seeing;
 mod serve;
 mod simulation;
@@ -35,4 +38,5 @@ mod store;
 mod stress;
 mod support;
 mod tidy;
+mod tokens;
 mod tools;

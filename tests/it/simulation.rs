@@ -595,6 +595,7 @@ impl World {
         }
         self.worker.scheduler.assert_consistent();
         self.hear();
+        self.worker.take_answers().into_iter().for_each(|answer| answer.tell());
         self.check_operations();
     }
 

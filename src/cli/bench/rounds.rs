@@ -234,6 +234,8 @@ mod tests {
     #[test]
     fn bytes_and_operations_follow_the_formula() {
         let summary = ModelSummary {
+            kv_heads: 1,
+            head_dim: 64,
             context_tokens: 1024,
             vocabulary: 100,
             windows: vec![None; 2],
@@ -270,6 +272,8 @@ mod tests {
             tensors: Vec::new(),
         };
         let summary = ModelSummary {
+            kv_heads: 1,
+            head_dim: 64,
             context_tokens: 1024,
             vocabulary: 100,
             windows: vec![Some(16), None, Some(102)],

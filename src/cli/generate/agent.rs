@@ -8,7 +8,7 @@ use crate::cli::store::{self, Access, failed, not_found, quoted};
 use crate::engine::Keeping;
 use crate::model::{KvConfig, ModelFiles};
 use crate::store::{Store, StoredLine};
-use crate::text::Piece;
+use crate::text::{self, Piece};
 use crate::types::{AgentId, Generation, Namespace, TokenId};
 
 const NAMESPACE_VARIABLE: &str = "SEMANTIC_NAMESPACE";
@@ -186,14 +186,6 @@ impl Past {
 
     /// From its begin to the end of the last reply, which a further turn can follow.
     pub fn turns(&self) -> Option<Vec<Piece>> {
-        let StoredLine { tokens, replies, .. } = &self.0;
-        let mut pieces = Vec::new();
-        let mut end = 0;
-        for reply in replies {
-            pieces.push(Piece::Tokens(tokens.get(end..reply.start)?.to_vec()));
-            pieces.push(Piece::Reply(vec![tokens.get(reply.clone())?.into()]));
-            end = reply.end;
-        }
-        (!pieces.is_empty()).then_some(pieces)
+        text::turns(&self.0.tokens, &self.0.replies)
     }
 }

@@ -25,8 +25,8 @@ use crate::model::sample::Sampling;
 use crate::model::source::{CATALOGUE, DEFAULT_MODEL, ResolvedModel};
 use crate::model::{KvConfig, LoadOptions, ModelFiles};
 use crate::text::{
-    self, ChatTemplate, Message, Piece, Prompt, RenderOptions, Special, Tokenizer, next_turn,
-    text_of,
+    self, ChatTemplate, Message, Piece, Prompt, RenderOptions, Special, Tokenizer, has_system,
+    next_turn, text_of,
 };
 use crate::types::{BLOCK_TOKENS, Generation, Namespace, TokenId};
 use agent::{AgentFlags, Memory, Past};
@@ -255,7 +255,8 @@ impl Turn<'_> {
         let (Some(system), false) = (&self.arguments.system, self.arguments.quiet) else {
             return Ok(());
         };
-        if !has_system(&text_of(tokenizer, past.beginning()), system, template)? {
+        let options = RenderOptions::new(SystemTime::now());
+        if !has_system(&text_of(tokenizer, past.beginning()), system, template, &options)? {
             output::talk(
                 "the agent keeps the system message that it began with\n\
                  hint: begin another --agent with this one",
@@ -390,18 +391,6 @@ fn following(
     let options = RenderOptions::new(SystemTime::now());
     turns.push(Piece::Tokens(next_turn(template, tokenizer, prompt, &options)?));
     Ok(Prompt::new(turns))
-}
-
-/// Whether a conversation begins with this system message. Only what the template puts around it is
-/// looked for with it: further away there may be a date.
-fn has_system(beginning: &str, system: &str, template: &ChatTemplate) -> Result<bool, text::Error> {
-    const QUESTION: &str = "?";
-    let rendered = render(template, Some(system.to_owned()), QUESTION.to_owned())?;
-    let Some(start) = rendered.find(system.trim()) else { return Ok(true) };
-    let before = rendered[..start].char_indices().next_back();
-    let start = before.map_or(start, |(at, _)| at);
-    let end = rendered.rfind(QUESTION).unwrap_or(rendered.len());
-    Ok(rendered.get(start..end).is_none_or(|part| beginning.contains(part)))
 }
 
 /// The prompt as it is, after all that the agent has.

@@ -25,7 +25,7 @@ use super::model::{self, ModelFlag, name_model};
 use super::output::{self, Failure, human_bytes};
 use super::store::{self, Access};
 use crate::engine::{self, Engine, Keeping};
-use crate::http::{self, App, Serving};
+use crate::http::{self, App, KvShape, Serving};
 use crate::metrics::Metrics;
 use crate::model::source::ResolvedModel;
 use crate::model::{LoadOptions, mlx_version};
@@ -265,12 +265,15 @@ fn start(
         }),
         ..engine::Config::default()
     };
+    let summary = files.summary();
+    let (heads, head_dim) = (summary.kv_heads, summary.head_dim);
+    let shape = KvShape { heads, head_dim, bits: kv.to_string() };
     let path = resolved.path.clone();
     let load =
         move || files.load(options).map_err(|error| format!("{:#}", name_model(error, &path)));
     let engine = Engine::start(config, Arc::clone(&tokenizer), Some(keeping), load);
     let model = public_name(&resolved);
-    let serving = Serving { engine: engine.clone(), tokenizer, template, model };
+    let serving = Serving { engine: engine.clone(), tokenizer, template, model, kv: shape };
     app.start_serving(serving);
     engine.wait_started().map_err(|reason| anyhow::anyhow!(reason))?;
     Ok(engine)

@@ -19,6 +19,12 @@ impl Agents {
         ids.into_iter().map(|id| (id, &self.heads[&id])).collect()
     }
 
+    /// The newest head of each agent of all namespaces.
+    pub fn newest(&self) -> impl Iterator<Item = &Head> {
+        let agents = self.spaces.values().flat_map(|space| space.agents.values());
+        agents.filter_map(|heads| self.heads.get(heads.last()?))
+    }
+
     /// A turn of it has ended.
     pub fn set_ended(&mut self, id: HeadId, now: Instant) {
         if let Some(head) = self.heads.get_mut(&id) {

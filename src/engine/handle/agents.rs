@@ -9,7 +9,7 @@ use super::{Engine, Evicted, Kept};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::worker::operations::{Operation, What};
 use crate::engine::worker::thread::Command;
-use crate::engine::{AgentError, AgentState, Error, Past, Status, StoreUsage, StoredState};
+use crate::engine::{AgentError, AgentState, Error, Past, Status, StoreUsage, StoredState, Tiers};
 use crate::store::{AgentBrief, Store};
 use crate::types::{AgentId, Fingerprint, Namespace};
 
@@ -81,6 +81,11 @@ impl Engine {
     ) -> Result<(), AgentError> {
         let to = to.clone();
         self.operate(namespace, from, |reply| What::Fork { to, reply }).await
+    }
+
+    /// How many agents there are in all, and where.
+    pub async fn tiers(&self) -> Result<Tiers, AgentError> {
+        Ok(self.look(Scheduler::tiers).await?)
     }
 
     /// What the store takes; none if nothing is kept.

@@ -6,7 +6,7 @@ use super::super::agents::{Head, HeadId};
 use super::super::pool::Lease;
 use super::super::request::{Durability, Event, Outcome};
 use super::ticket::Ticket;
-use super::{RequestId, Scheduler};
+use super::{Order, RequestId, Scheduler};
 use crate::store::StoredLine;
 use crate::types::{AgentId, BLOCK_TOKENS, Generation, Namespace, TokenId};
 
@@ -26,6 +26,8 @@ pub struct Ending {
 
 /// A block of a running sequence that will not change any more and that the store does not have.
 pub struct Filled<'a> {
+    /// Whose it is.
+    pub order: Order,
     pub namespace: &'a Namespace,
     pub agent: &'a AgentId,
     pub lease: &'a Lease,
@@ -112,6 +114,19 @@ impl Scheduler {
         self.settle(|ending| ending.head == head, Durability::NotDurable);
     }
 
+    /// A head cannot be saved as it is, however often it is tried.
+    pub fn give_up(&mut self, head: HeadId) {
+        self.agents.give_up(head);
+        self.settle(|ending| ending.head == head, Durability::NotDurable);
+    }
+
+    /// The same of the blocks of a turn that is under way.
+    pub fn give_up_filled(&mut self, order: Order) {
+        if let Some(active) = self.running.get_mut(&order) {
+            active.is_unsavable = true;
+        }
+    }
+
     /// Ends what has waited for long enough, and what nobody saves any more: `is_pending` says of
     /// which heads a save is on its way.
     pub fn end_late(&mut self, now: Instant, is_pending: impl Fn(HeadId) -> bool) {
@@ -152,7 +167,8 @@ impl Scheduler {
         let order = self.running.iter_mut().find_map(|(order, active)| {
             let ticket = &self.tickets[&order.request];
             let has_begun_as_one_of_several = ticket.choices.len() > active.choices;
-            if active.restoring.is_some() || ticket.is_ephemeral || has_begun_as_one_of_several {
+            let is_unwanted = ticket.is_ephemeral || active.is_unsavable;
+            if active.restoring.is_some() || is_unwanted || has_begun_as_one_of_several {
                 return None;
             }
             while active.table.get(active.stored).is_some_and(|lease| lease.stored().is_some()) {
@@ -163,6 +179,7 @@ impl Scheduler {
         let active = &self.running[&order];
         let index = active.stored;
         Some(Filled {
+            order,
             namespace: &self.tickets[&order.request].namespace,
             agent: &self.tickets[&order.request].agent,
             lease: &active.table[index],

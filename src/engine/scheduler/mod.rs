@@ -129,6 +129,8 @@ struct Active {
     restoring: Option<RestoreId>,
     /// The first so many blocks of the table are in the store or on their way.
     stored: usize,
+    /// One of its blocks cannot be saved, and so none after it.
+    is_unsavable: bool,
 }
 
 /// What has to be done to blocks before the next step.
@@ -573,6 +575,7 @@ impl Active {
             reserve: Vec::new(),
             restoring: None,
             stored: 0,
+            is_unsavable: false,
         }
     }
 

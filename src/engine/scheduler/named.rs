@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::about::{AgentState, HeadState, Past, Tier};
+use super::super::about::{AgentState, HeadState, Past, Tier, Tiers};
 use super::super::agents::{Head, HeadId};
 use super::Scheduler;
 use crate::types::{AgentId, Namespace};
@@ -25,6 +25,19 @@ impl Scheduler {
         let requests = self.requests_of(namespace, agent);
         let state = AgentState { requests, ..self.heads_state(namespace, agent) };
         (requests > 0 || !state.heads.is_empty()).then_some(state)
+    }
+
+    /// How many agents there are in all, and where.
+    pub fn tiers(&self) -> Tiers {
+        let mut tiers = Tiers::default();
+        for newest in self.agents.newest() {
+            match newest.is_hot() {
+                true => tiers.hot += 1,
+                false => tiers.warm += 1,
+            }
+            tiers.dirty += usize::from(newest.is_hot() && !newest.is_saved());
+        }
+        tiers
     }
 
     fn heads_state(&self, namespace: &Namespace, agent: &AgentId) -> AgentState {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot::Sender;
 use super::io::{Failed, Forked, JobId, Write};
 use super::saver::Saver;
 use super::{Keeper, Worker};
-use crate::engine::agents::HeadId;
+use crate::engine::agents::{Head, HeadId};
 use crate::engine::{AgentError, Evicted};
 use crate::store::StoreError;
 use crate::types::{AgentId, Namespace};
@@ -38,6 +38,8 @@ pub struct Operations {
     waiting: Vec<(Operation, Instant)>,
     /// For the disk.
     writing: BTreeMap<JobId, Operation>,
+    /// To be told.
+    answers: Vec<Answer>,
     last_job: u64,
 }
 
@@ -47,25 +49,35 @@ impl Operation {
         self.namespace == *namespace && (self.agent == *agent || is_copy)
     }
 
-    /// Whoever asked may have gone away.
-    fn fail(self, error: AgentError) {
+    fn answer(self, result: Result<Evicted, AgentError>) -> Answer {
         match self.what {
-            What::Evict(reply) => drop(reply.send(Err(error))),
-            What::Forget(reply) | What::Fork { reply, .. } => drop(reply.send(Err(error))),
+            What::Evict(reply) => Answer::Evicted(reply, result),
+            What::Forget(reply) | What::Fork { reply, .. } => {
+                Answer::Done(reply, result.map(|_| ()))
+            }
         }
     }
+}
 
-    fn succeed(self) {
-        match self.what {
-            What::Evict(reply) => drop(reply.send(Ok(Evicted::default()))),
-            What::Forget(reply) | What::Fork { reply, .. } => drop(reply.send(Ok(()))),
+/// What came of an operation, and who is to hear it.
+pub enum Answer {
+    Evicted(Sender<Result<Evicted, AgentError>>, Result<Evicted, AgentError>),
+    Done(Sender<Result<(), AgentError>>, Result<(), AgentError>),
+}
+
+impl Answer {
+    /// Whoever asked may have gone away.
+    pub fn tell(self) {
+        match self {
+            Answer::Evicted(reply, result) => drop(reply.send(result)),
+            Answer::Done(reply, result) => drop(reply.send(result)),
         }
     }
 }
 
 impl Operations {
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.writing.is_empty()
+        self.waiting.is_empty() && self.writing.is_empty() && self.answers.is_empty()
     }
 
     fn all(&self) -> impl Iterator<Item = &Operation> {
@@ -89,6 +101,10 @@ impl Operations {
         .cloned()
     }
 
+    fn end(&mut self, operation: Operation, result: Result<Evicted, AgentError>) {
+        self.answers.push(operation.answer(result));
+    }
+
     fn next_job(&mut self) -> JobId {
         self.last_job += 1;
         JobId(self.last_job)
@@ -99,9 +115,14 @@ impl Worker {
     /// Does what is asked, or begins to.
     pub fn operate(&mut self, operation: Operation, now: Instant) {
         match self.refusal(&operation) {
-            Some(error) => operation.fail(error),
+            Some(error) => self.operations.end(operation, Err(error)),
             None => self.accept(operation, now),
         }
+    }
+
+    /// What came of those that are over, for who is to hear it. Told when others can see it.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.operations.answers)
     }
 
     pub fn is_operating(&self) -> bool {
@@ -156,7 +177,7 @@ impl Worker {
                 What::Fork { to, .. } => self.scheduler.copy_agent(namespace, agent, to),
                 What::Evict(_) => unreachable!("without a saver it was refused"),
             }
-            return operation.succeed();
+            return self.operations.end(operation, Ok(Evicted::default()));
         };
         match what {
             What::Evict(_) | What::Fork { .. } => {
@@ -180,8 +201,8 @@ impl Worker {
     pub(super) fn settle_operations(&mut self, now: Instant) {
         for (operation, until) in std::mem::take(&mut self.operations.waiting) {
             let unsaved = self.scheduler.unsaved_of(&operation.namespace, &operation.agent);
-            let saver = self.saver().expect("without one nothing waits");
-            let is_awaited = |head: &HeadId| !saver.has_given_up(*head, now);
+            let scheduler = &self.scheduler;
+            let is_awaited = |head: &HeadId| scheduler.head(*head).is_some_and(Head::will_be_saved);
             if now < until && unsaved.iter().any(is_awaited) {
                 self.operations.waiting.push((operation, until));
             } else {
@@ -191,16 +212,18 @@ impl Worker {
     }
 
     fn go_on(&mut self, operation: Operation, unsaved: usize) {
-        let Operation { namespace, agent, what } = operation;
+        let Operation { namespace, agent, what } = &operation;
         match what {
-            What::Evict(reply) => {
-                let saved = self.scheduler.evict_agent(&namespace, &agent);
-                let _ = reply.send(Ok(Evicted { saved, failed: unsaved, forgotten: 0 }));
+            What::Evict(_) => {
+                let saved = self.scheduler.evict_agent(namespace, agent);
+                self.operations
+                    .end(operation, Ok(Evicted { saved, failed: unsaved, forgotten: 0 }));
             }
-            What::Fork { reply, .. } if unsaved > 0 => {
-                let _ = reply.send(Err(AgentError::NotSaved(agent)));
+            What::Fork { .. } if unsaved > 0 => {
+                let error = AgentError::NotSaved(agent.clone());
+                self.operations.end(operation, Err(error));
             }
-            What::Fork { to, reply } => {
+            What::Fork { to, .. } => {
                 let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else { return };
                 let job = self.operations.next_job();
                 io.write(Write::Fork {
@@ -210,7 +233,6 @@ impl Worker {
                     to: to.clone(),
                     fingerprint: saver.fingerprint(),
                 });
-                let operation = Operation { namespace, agent, what: What::Fork { to, reply } };
                 self.operations.writing.insert(job, operation);
             }
             What::Forget(_) => unreachable!("it waits for nothing to be saved"),
@@ -221,10 +243,10 @@ impl Worker {
     pub(super) fn removed(&mut self, job: JobId, result: Result<(), Failed>) {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
-            Ok(()) => operation.succeed(),
+            Ok(()) => self.operations.end(operation, Ok(Evicted::default())),
             Err(error) => {
                 tracing::error!(%error, agent = %operation.agent, "an agent was not removed");
-                operation.fail(AgentError::Disk);
+                self.operations.end(operation, Err(AgentError::Disk));
             }
         }
     }
@@ -236,14 +258,14 @@ impl Worker {
             Ok(Forked { lines, removed }) => {
                 removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
                 lines.into_iter().for_each(|line| self.scheduler.found(line));
-                operation.succeed();
+                self.operations.end(operation, Ok(Evicted::default()));
             }
             Err(error) => {
                 let refused = fork_error(&operation, &error);
                 if matches!(refused, AgentError::Disk | AgentError::NotSaved(_)) {
                     tracing::error!(%error, agent = %operation.agent, "an agent was not copied");
                 }
-                operation.fail(refused);
+                self.operations.end(operation, Err(refused));
             }
         }
     }

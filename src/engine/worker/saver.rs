@@ -72,6 +72,8 @@ enum NotSent {
     /// There is no room now.
     Later,
     Failed(String),
+    /// Nor would it be the next time.
+    Never(&'static str),
 }
 
 /// What may still be copied out in this turn.
@@ -135,9 +137,14 @@ impl Saver {
                 Ok(()) => is_busy = true,
                 Err(NotSent::Later) => return is_busy,
                 Err(NotSent::Failed(reason)) => self.failed(head, &reason, scheduler, now),
+                Err(NotSent::Never(reason)) => {
+                    tracing::error!(head = head.0, reason, "agent not saved, and not tried again");
+                    scheduler.give_up(head);
+                }
             }
         }
         while let Some(filled) = scheduler.filled() {
+            let order = filled.order;
             let parent = filled.parent.and_then(Lease::stored).map(|block| block.name);
             let block = Block { lease: filled.lease, tokens: filled.tokens };
             let whose = (filled.namespace, filled.agent);
@@ -148,6 +155,8 @@ impl Saver {
                     tracing::warn!(reason, "a block was not saved");
                     return is_busy;
                 }
+                // Told when the turn ends.
+                Err(NotSent::Never(_)) => scheduler.give_up_filled(order),
             }
         }
         is_busy
@@ -188,12 +197,6 @@ impl Saver {
                 hurry.failed.remove(head);
             }
         }
-    }
-
-    /// Whether it could not be saved and is not tried for now.
-    pub fn has_given_up(&self, head: HeadId, now: Instant) -> bool {
-        let waits = self.retries.get(&head).is_some_and(|retry| retry.at > now);
-        waits && !self.is_pending(head)
     }
 
     /// Whose KV it saves.
@@ -331,6 +334,11 @@ impl Saver {
         model
             .export_into(lease.id(), tokens.len(), &mut kv)
             .map_err(|error| NotSent::Failed(error.to_string()))?;
+        // Restored, it would give nonsense for ever.
+        if !self.model.is_finite(tokens.len(), &kv) {
+            self.spare.push(kv);
+            return Err(NotSent::Never("its KV has values that are not finite"));
+        }
         allowance.bytes = allowance.bytes.saturating_sub(kv.len());
         let sealed = self.store.seal(namespace, &self.model, parent.as_ref(), tokens, kv);
         let stored = sealed.block.clone();

@@ -437,6 +437,9 @@ impl Thread {
         for reply in self.worker.scheduler.take_replies() {
             self.shared.replies().remember(&reply.namespace, &reply.text, reply.tokens);
         }
+        for answer in self.worker.take_answers() {
+            answer.tell();
+        }
         for (id, item) in self.worker.scheduler.take_items() {
             self.worker.observer.item(id, &item, now);
             if let Some(outbox) = self.outboxes.get_mut(&id) {

@@ -1,19 +1,201 @@
 //! `POST /v1/agents/{id}/generate`: one more turn of an agent, which has the turns before.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use axum::Extension;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::http::App;
+use super::{PathId, path_agent};
+use crate::engine::{Outcome, Past};
+use crate::http::chat::{Reply, WireMessage, messages};
 use crate::http::error::Error;
+use crate::http::fields::{Drawing, OneOrMany, TOKENS_MAX, in_range, stops, streamed};
 use crate::http::guard::Caller;
+use crate::http::prompt::{Input, beside};
+use crate::http::report::{self, Semantic, Usage};
+use crate::http::turn::{self, Named, Turn};
+use crate::http::{App, Serving, body};
+use crate::text::{Message, Piece, Prompt, RenderOptions, has_system, next_turn, text_of, turns};
+use crate::types::{AgentId, Namespace};
+
+/// What is said to the agent: its next turn, or a whole conversation.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+pub struct GenerateRequest {
+    prompt: Option<String>,
+    messages: Option<Vec<WireMessage>>,
+    /// For an agent that begins; another one's memory begins with its own.
+    system: Option<String>,
+    max_tokens: Option<u64>,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    top_k: Option<u64>,
+    min_p: Option<f64>,
+    frequency_penalty: Option<f64>,
+    presence_penalty: Option<f64>,
+    stop: Option<OneOrMany<String>>,
+    seed: Option<i64>,
+    stream: Option<bool>,
+}
+
+/// The same with nothing left to check.
+enum Said {
+    Next { prompt: String, system: Option<String> },
+    Whole(Vec<Message>),
+}
 
 pub async fn generate(
-    State(_app): State<Arc<App>>,
-    Extension(_caller): Extension<Caller>,
-    _request: Request,
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
+    request: Request,
 ) -> Result<Response, Error> {
-    Err(Error::NotFound)
+    let request: GenerateRequest = body::read(request, &app.bounds).await?;
+    let agent = path_agent(path)?;
+    let max_tokens =
+        request.max_tokens.map(|most| in_range("max_tokens", most, 1, TOKENS_MAX)).transpose()?;
+    let drawing = Drawing {
+        temperature: request.temperature,
+        top_p: request.top_p,
+        top_k: request.top_k,
+        min_p: request.min_p,
+        frequency_penalty: request.frequency_penalty,
+        presence_penalty: request.presence_penalty,
+        seed: request.seed,
+    };
+    let sampling = drawing.sampling()?;
+    let stops = stops("stop", request.stop)?;
+    let usage = streamed(request.stream, None)?;
+    let said = said(request.prompt, request.messages, request.system)?;
+    let input = input(app.serving()?, &caller.namespace, &agent, said).await?;
+    let turn = Turn {
+        named: Named::Path(agent),
+        input,
+        max_tokens: max_tokens.map(|most| most as usize),
+        sampling,
+        stops,
+        choices: 1,
+        logprobs: None,
+    };
+    let running = turn::start(&app, caller, turn).await?;
+    let model = running.serving.model.clone();
+    match usage {
+        None => {
+            let outcome = turn::whole(running, |_| ()).await?;
+            Ok(Json(Generation::new(model, &outcome)).into_response())
+        }
+        Some(usage) => {
+            let reply = Reply::of_text(model).with_usage(usage);
+            turn::streamed(running, reply, app.bounds.keep_alive).await
+        }
+    }
+}
+
+fn said(
+    prompt: Option<String>,
+    wire: Option<Vec<WireMessage>>,
+    system: Option<String>,
+) -> Result<Said, Error> {
+    match (prompt, wire, system) {
+        (Some(_), Some(_), _) => {
+            Err(Error::field("messages", "messages and prompt exclude each other"))
+        }
+        (None, Some(_), Some(_)) => {
+            Err(Error::field("system", "system goes with prompt; messages have their own"))
+        }
+        (None, None, _) => Err(Error::field("prompt", "prompt is missing")),
+        (Some(prompt), None, _) if prompt.is_empty() => {
+            Err(Error::field("prompt", "prompt is empty"))
+        }
+        (Some(prompt), None, system) => Ok(Said::Next { prompt, system }),
+        (None, Some(wire), None) => Ok(Said::Whole(messages(wire)?)),
+    }
+}
+
+async fn input(
+    serving: &Arc<Serving>,
+    namespace: &Namespace,
+    agent: &AgentId,
+    said: Said,
+) -> Result<Input, Error> {
+    let (prompt, system) = match said {
+        Said::Whole(messages) => return Ok(Input::Chat { messages, tools: Vec::new() }),
+        Said::Next { prompt, system } => (prompt, system),
+    };
+    let past = serving.engine.past(namespace, agent).await?;
+    let turns = past.as_ref().and_then(|past| turns(&past.tokens, &past.replies));
+    let (Some(past), Some(turns)) = (past, turns) else {
+        // It has not said anything yet.
+        let system = system.map(|system| Message::new("system", system));
+        let messages = system.into_iter().chain([Message::new("user", prompt)]).collect();
+        return Ok(Input::Chat { messages, tools: Vec::new() });
+    };
+    let bytes = prompt.len() + system.as_ref().map_or(0, String::len);
+    let serving = Arc::clone(serving);
+    let follow = move || following(&serving, &past, turns, &prompt, system.as_deref());
+    Ok(Input::Prompt(beside(bytes, follow).await??))
+}
+
+/// One more turn after those that the agent has.
+fn following(
+    serving: &Serving,
+    past: &Past,
+    mut turns: Vec<Piece>,
+    prompt: &str,
+    system: Option<&str>,
+) -> Result<Prompt, Error> {
+    let Serving { tokenizer, template, .. } = serving;
+    let options = RenderOptions::new(SystemTime::now());
+    if let Some(system) = system {
+        let end = past.replies.first().map_or(past.tokens.len(), |reply| reply.start);
+        let beginning = text_of(tokenizer, past.tokens.get(..end).unwrap_or_default());
+        if !has_system(&beginning, system, template, &options)? {
+            let message = "the agent keeps the system message that it began with";
+            return Err(Error::field("system", message));
+        }
+    }
+    let next = next_turn(template, tokenizer, prompt, &options)?;
+    turns.push(Piece::Tokens(next));
+    Ok(Prompt::new(turns))
+}
+
+/// A turn as a whole.
+#[derive(JsonSchema, Serialize)]
+pub struct Generation {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    agent: String,
+    text: String,
+    finish_reason: &'static str,
+    tokens_generated: usize,
+    /// The agent's memory with this turn.
+    cache_size_tokens: usize,
+    usage: Usage,
+    semantic: Semantic,
+}
+
+impl Generation {
+    fn new(model: String, outcome: &Outcome) -> Generation {
+        let choice = outcome.choices.first();
+        let tokens_generated = report::completion_tokens(outcome);
+        Generation {
+            id: report::id("gen-"),
+            object: "agent.generation",
+            created: report::unix_seconds(),
+            model,
+            agent: outcome.admitted.agent.to_string(),
+            text: choice.map_or_else(String::new, |choice| choice.text.clone()),
+            finish_reason: choice.map_or("stop", |choice| report::finish_reason(&choice.finish)),
+            tokens_generated,
+            cache_size_tokens: outcome.admitted.prompt_tokens + tokens_generated,
+            usage: Usage::of(outcome),
+            semantic: Semantic::of(outcome),
+        }
+    }
 }

@@ -1,57 +1,125 @@
 //! `/v1/agents`: which agents there are, and what becomes of one.
 
 mod generate;
+mod wire;
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
-use super::App;
 use super::error::Error;
 use super::guard::Caller;
+use super::{App, body, random};
+use crate::engine::AgentError;
+use crate::types::AgentId;
 
 pub use generate::generate;
+pub use generate::{GenerateRequest, Generation};
+pub use wire::{Agent, AgentList, CreateRequest, ForkRequest, NewAgent};
 
-/// `GET /v1/agents`.
+use wire::{AgentPage, ListQuery, RemoveQuery};
+
+/// The agent that a path names, percent-encoded UTF-8.
+type PathId = Result<Path<String>, PathRejection>;
+
+/// `GET /v1/agents`: by name, a page at a time.
 pub async fn list(
-    State(_app): State<Arc<App>>,
-    Extension(_caller): Extension<Caller>,
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Error> {
-    Err(Error::NotFound)
+    let page = AgentPage::try_from(read(query)?)?;
+    let agents = app.serving()?.engine.agents(&caller.namespace).await?;
+    Ok(Json(AgentList::new(agents, &page)).into_response())
 }
 
-/// `POST /v1/agents`.
+/// `POST /v1/agents`: a name that is free. Nothing is stored before its first turn.
 pub async fn create(
-    State(_app): State<Arc<App>>,
-    Extension(_caller): Extension<Caller>,
-    _request: Request,
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
 ) -> Result<Response, Error> {
-    Err(Error::NotFound)
+    let request: CreateRequest = body::read_if_any(request, &app.bounds).await?;
+    let agent = match request.agent_id.as_deref() {
+        Some(name) => named("agent_id", name)?,
+        None => named("agent_id", &format!("agent-{}{}", random::hex(), random::hex()))?,
+    };
+    let engine = &app.serving()?.engine;
+    match engine.agent(&caller.namespace, &agent).await? {
+        Some(_) => Err(AgentError::Exists(agent).into()),
+        None => Ok((StatusCode::CREATED, Json(NewAgent::new(&agent))).into_response()),
+    }
 }
 
-/// `GET /v1/agents/{id}`.
+/// `GET /v1/agents/{id}`. Brings nothing back into memory.
 pub async fn show(
-    State(_app): State<Arc<App>>,
-    Extension(_caller): Extension<Caller>,
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
 ) -> Result<Response, Error> {
-    Err(Error::NotFound)
+    let agent = path_agent(path)?;
+    let state = app.serving()?.engine.agent(&caller.namespace, &agent).await?;
+    let state = state.ok_or(AgentError::NotFound(agent))?;
+    Ok(Json(Agent::from(state)).into_response())
 }
 
-/// `DELETE /v1/agents/{id}`.
+/// `DELETE /v1/agents/{id}`: for good, or out of the pool and no further.
 pub async fn remove(
-    State(_app): State<Arc<App>>,
-    Extension(_caller): Extension<Caller>,
-) -> Result<Response, Error> {
-    Err(Error::NotFound)
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
+    query: Result<Query<RemoveQuery>, QueryRejection>,
+) -> Result<StatusCode, Error> {
+    let agent = path_agent(path)?;
+    let RemoveQuery { evict_only } = read(query)?;
+    let engine = &app.serving()?.engine;
+    match evict_only {
+        Some(true) => {
+            let evicted = engine.evict(&caller.namespace, &agent).await?;
+            if evicted.failed > 0 {
+                return Err(AgentError::NotSaved(agent).into());
+            }
+        }
+        Some(false) | None => engine.forget(&caller.namespace, &agent).await?,
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /v1/agents/{id}/fork`.
+/// `POST /v1/agents/{id}/fork`: a new agent that begins with all this one has.
 pub async fn fork(
-    State(_app): State<Arc<App>>,
-    Extension(_caller): Extension<Caller>,
-    _request: Request,
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
+    request: Request,
 ) -> Result<Response, Error> {
-    Err(Error::NotFound)
+    let request: ForkRequest = body::read(request, &app.bounds).await?;
+    let from = path_agent(path)?;
+    let to = named("agent_id", &request.agent_id)?;
+    let engine = &app.serving()?.engine;
+    engine.fork(&caller.namespace, &from, &to).await?;
+    // It was there a moment ago.
+    let copy = engine.agent(&caller.namespace, &to).await?.ok_or(AgentError::NotFound(to))?;
+    Ok((StatusCode::CREATED, Json(Agent::from(copy))).into_response())
+}
+
+fn path_agent(path: PathId) -> Result<AgentId, Error> {
+    let Path(name) =
+        path.map_err(|_| Error::field("id", "the agent in the path is not percent-encoded UTF-8"))?;
+    named("id", &name)
+}
+
+fn named(field: &str, name: &str) -> Result<AgentId, Error> {
+    AgentId::new(name).map_err(|error| Error::field(field, format!("{field}: {error}")))
+}
+
+fn read<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Error> {
+    let Query(query) = query.map_err(|rejection| Error::Invalid {
+        message: format!("the query is not valid: {}", rejection.body_text()),
+        param: None,
+    })?;
+    Ok(query)
 }

@@ -21,8 +21,9 @@ use crate::text::ToolCallParser;
 pub use reply::Completion as Answer;
 pub use request::ChatRequest;
 
-use reply::Reply;
+pub use reply::Reply;
 use request::Chat;
+pub use request::{WireMessage, messages};
 use said::Said;
 use tools::ToolChoice;
 

@@ -41,6 +41,11 @@ impl Reply {
         }
     }
 
+    /// One choice that calls no tools.
+    pub fn of_text(model: String) -> Reply {
+        Reply::new(model, None, vec![Said::new(None)])
+    }
+
     pub fn with_usage(self, usage_chunk: UsageChunk) -> Reply {
         Reply { usage_chunk, ..self }
     }
@@ -223,7 +228,7 @@ struct Message {
 }
 
 #[derive(JsonSchema, Serialize)]
-#[schemars(rename = "ChatCall")]
+#[schemars(rename = "ChatReplyCall")]
 struct Call {
     id: String,
     #[serde(rename = "type")]
@@ -232,7 +237,7 @@ struct Call {
 }
 
 #[derive(JsonSchema, Serialize)]
-#[schemars(rename = "ChatCalled")]
+#[schemars(rename = "ChatReplyFunction")]
 struct Called {
     name: String,
     arguments: String,

@@ -82,14 +82,14 @@ pub struct ChatRequest {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "ChatMessage")]
-struct WireMessage {
+pub struct WireMessage {
     role: Role,
     content: Option<OneOrMany<Part>>,
     name: Option<String>,
     tool_call_id: Option<String>,
     tool_calls: Option<Vec<WireCall>>,
     /// Empty in what OpenAI's models say.
-    #[schemars(skip)]
+    #[schemars(with = "Option<Vec<Value>>")]
     annotations: Option<Vec<IgnoredAny>>,
 
     #[schemars(skip)]
@@ -231,7 +231,7 @@ fn logprobs(request: &ChatRequest) -> Result<Option<usize>, Error> {
     }
 }
 
-fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
+pub fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
     match wire.len() {
         0 => Err(Error::field("messages", "messages is empty; there is at least one")),
         count if count > MESSAGES_MAX => {

@@ -52,7 +52,7 @@ struct WireFunction {
 /// A call of an earlier turn.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-#[schemars(rename = "ChatCallParam")]
+#[schemars(rename = "ToolCall")]
 pub struct WireCall {
     id: String,
     #[serde(rename = "type")]
@@ -66,7 +66,7 @@ pub struct WireCall {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-#[schemars(rename = "ChatCalledParam")]
+#[schemars(rename = "ToolCallFunction")]
 struct WireCalled {
     name: String,
     arguments: String,

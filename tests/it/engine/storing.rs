@@ -298,6 +298,25 @@ fn of_a_hundred_agents_one_cannot_be_saved_and_the_others_come_back() {
     }
 }
 
+/// Restored, such a block would give nonsense for ever.
+#[test]
+fn kv_that_is_not_finite_never_reaches_the_disk() {
+    let (served, disk) = with_store(Memory::Tokens);
+    let other = said(&served, "b", 2, 300);
+    let tokens = prompt(1, 600);
+    served.model.spoil_exports_of(tokens[0]);
+    let answer = served.ask(request_of("a", &tokens));
+    assert_eq!(answer.outcome().durability, Durability::NotDurable);
+    assert_eq!(answer.reply(), alone(&tokens, &Sampling::GREEDY, 8));
+    // It is not tried again, and nobody waits for it.
+    assert_eq!(evict_all(&served).failed, 0);
+    assert_eq!(lines(served.store()).len(), 1);
+    served.end();
+    let served = on(&disk, Memory::Tokens);
+    assert_eq!(served.engine.stats().agents, 1);
+    assert_eq!(next(&served, "b", &other).admitted().source, Source::Warm);
+}
+
 /// What a client sends back as text are the ids that were generated, also by a process that is
 /// no more.
 #[test]

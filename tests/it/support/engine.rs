@@ -15,7 +15,7 @@ use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{self, Batch, Logits, Model, Row, Spec, Wanted};
 use semantic::store::Store;
 use semantic::text::Prompt;
-use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Namespace, TokenId};
+use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, KvAxis, KvElement, Namespace, TokenId};
 
 use super::random::Random;
 use super::store::{ShakyDisk, keeping};
@@ -145,6 +145,8 @@ struct State {
     faults: HashMap<(usize, TokenId), Fault>,
     /// Blocks that begin with this token cannot be exported.
     unexportable: Option<TokenId>,
+    /// The KV of blocks that begin with this token has a value that is no number.
+    nonsense: Option<TokenId>,
     /// Copies until one fails.
     copies_until_fault: Option<usize>,
 }
@@ -231,6 +233,11 @@ impl Control {
         self.state().unexportable = token;
     }
 
+    /// The KV of what begins with this token is no longer one that can be gone on from.
+    pub fn spoil_exports_of(&self, token: TokenId) {
+        self.state().nonsense = Some(token);
+    }
+
     /// A row fails in which the last token of this prompt is. It is the one with logits.
     pub fn fail_prompt(&self, prompt: &[TokenId], fault: Fault) {
         self.fail_at(prompt.len() - 1, prompt[prompt.len() - 1], fault);
@@ -265,17 +272,25 @@ impl Control {
 /// The fake as a model that does what the test wants.
 pub fn controlled(fake: Fake) -> (Controlled, Control) {
     let control = Control::default();
-    (Controlled { fake, control: control.clone() }, control)
+    let mut spec = fake.spec().clone();
+    // Tokens and positions are so small that as floats they are finite.
+    for tensor in spec.tensors.iter_mut().filter(|tensor| tensor.shape == [KvAxis::Tokens]) {
+        tensor.element = KvElement::F32;
+        tensor.shape = vec![KvAxis::Tokens, KvAxis::Fixed(2)];
+    }
+    (Controlled { fake, spec, control: control.clone() }, control)
 }
 
+/// Its blocks are made of floats.
 pub struct Controlled {
     fake: Fake,
+    spec: Spec,
     control: Control,
 }
 
 impl Model for Controlled {
     fn spec(&self) -> &Spec {
-        self.fake.spec()
+        &self.spec
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, model::Error> {
@@ -301,14 +316,18 @@ impl Model for Controlled {
     }
 
     fn export(&mut self, block: BlockId, tokens: usize) -> Result<Vec<u8>, model::Error> {
-        let bytes = self.fake.export(block, tokens)?;
+        let mut bytes = self.fake.export(block, tokens)?;
         let first = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
-        match self.control.state().unexportable {
-            Some(token) if first == u64::from(token.0) << 32 => {
-                Err(model::Error::Mlx("the test wants it".to_owned()))
-            }
-            _ => Ok(bytes),
+        let is_first = |token: TokenId| first == u64::from(token.0) << 32;
+        let state = self.control.state();
+        if state.unexportable.is_some_and(is_first) {
+            return Err(model::Error::Mlx("the test wants it".to_owned()));
         }
+        if state.nonsense.is_some_and(is_first) {
+            let last = bytes.len() - 4;
+            bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        Ok(bytes)
     }
 
     fn import(&mut self, block: BlockId, tokens: usize, bytes: &[u8]) -> Result<(), model::Error> {

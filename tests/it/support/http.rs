@@ -3,7 +3,8 @@
 
 use semantic::engine::{self, Engine};
 use semantic::http::{
-    Access, AdminKey, App, Bounds, Config, Keys, LogControl, Origin, Rates, Serving, bind, serve,
+    Access, AdminKey, App, Bounds, Config, Keys, KvShape, LogControl, Origin, Rates, Serving, bind,
+    serve,
 };
 use semantic::metrics::Metrics;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use super::store::{ShakyDisk, keeping};
 
 /// `<|endoftext|>` and `<|im_end|>` of the fixture tokenizer.
 const END_TOKENS: [usize; 2] = [0, 2];
@@ -47,6 +50,9 @@ pub struct Setup {
     pub template: &'static str,
     /// What the model says, one after another; afterwards it speaks for itself.
     pub replies: Vec<&'static str>,
+    /// What agents are kept on; nothing is if there is none.
+    pub disk: Option<ShakyDisk>,
+    pub log: LogControl,
 }
 
 /// What a model does that fails.
@@ -90,6 +96,8 @@ impl Default for Setup {
             fault: Fault::Error,
             template: include_str!("../../data/text/templates/chatml.jinja"),
             replies: Vec::new(),
+            disk: None,
+            log: LogControl::default(),
         }
     }
 }
@@ -128,7 +136,7 @@ impl Server {
             rates: setup.rates,
             bounds: setup.bounds,
             metrics: Arc::clone(&metrics),
-            log: LogControl::default(),
+            log: setup.log,
         });
         let (load_gate, gate) = mpsc::channel::<()>();
         let (hang_gate, hang) = mpsc::channel::<()>();
@@ -146,15 +154,17 @@ impl Server {
             let _ = gate.recv();
             Ok::<Box<dyn Model>, String>(Box::new(model))
         };
+        let keeping = setup.disk.map(|disk| keeping(disk.open()));
         let engine = (setup.model != ModelState::Missing).then(|| {
             let text = text(setup.template);
             let tokenizer = Arc::new(Tokenizer::new(&text).expect("a tokenizer"));
-            let engine = Engine::start(setup.engine, Arc::clone(&tokenizer), None, load);
+            let engine = Engine::start(setup.engine, Arc::clone(&tokenizer), keeping, load);
             app.start_serving(Serving {
                 engine: engine.clone(),
                 tokenizer,
                 template: ChatTemplate::new(&text).expect("a template"),
                 model: "fake".to_owned(),
+                kv: KvShape { heads: 1, head_dim: 64, bits: "8/8".to_owned() },
             });
             engine
         });
@@ -528,6 +538,7 @@ impl Client {
         self.left = match (answer.header("transfer-encoding"), answer.header("content-length")) {
             (Some(_), _) => Length::Chunked,
             (None, Some(length)) => Length::Bytes(length.parse().expect("a number")),
+            // RFC 9112, 6.3: it has no body, whatever its head says.
             (None, None) if status == 204 => Length::Bytes(0),
             (None, None) => Length::UntilClosed,
         };
@@ -634,9 +645,10 @@ impl Answer {
     }
 }
 
-/// Looks again and again, but not for ever.
+/// Looks again and again, but not for ever: an unoptimised server loads the default model in 5 s, on
+/// a busy machine in several times that.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(5));

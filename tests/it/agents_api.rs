@@ -1,0 +1,369 @@
+//! `/v1/agents` over real sockets: made, asked, told, copied, put on the disk, forgotten.
+
+use serde_json::{Value as Json, json};
+
+use crate::support::http::{Answer, Request, Server, Setup, hello, wait_until};
+use crate::support::store::{Failing, ShakyDisk};
+
+const FIRST_KEY: &str = "0123456789abcdef";
+const OTHER_KEY: &str = "fedcba9876543210";
+
+fn with_disk() -> (Server, ShakyDisk) {
+    let disk = ShakyDisk::default();
+    (on(&disk), disk)
+}
+
+fn on(disk: &ShakyDisk) -> Server {
+    Server::start(Setup { disk: Some(disk.clone()), ..Setup::default() })
+}
+
+fn send(server: &Server, method: &str, path: &str) -> Answer {
+    server.send(&Request::new(method, path))
+}
+
+fn post(server: &Server, path: &str, body: &Json) -> Answer {
+    server.send(&Request::post(path, body.to_string()))
+}
+
+fn path(agent: &str) -> String {
+    let encoded: String = agent.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    format!("/v1/agents/{encoded}")
+}
+
+/// One turn of an agent, which says eight tokens at most.
+fn generate(server: &Server, agent: &str, prompt: &str) -> Json {
+    let body = json!({ "prompt": prompt, "max_tokens": 8, "temperature": 0 });
+    let answer = post(server, &format!("{}/generate", path(agent)), &body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+fn code(answer: &Answer) -> (u16, String) {
+    (answer.status, answer.error()["code"].as_str().unwrap_or_default().to_owned())
+}
+
+fn refusal(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+#[test]
+fn a_free_name_is_given_and_one_that_has_memory_is_not() {
+    let (server, _disk) = with_disk();
+    let answer = post(&server, "/v1/agents", &json!({ "agent_id": "planner" }));
+    assert_eq!(answer.status, 201);
+    let told = answer.json();
+    assert_eq!(
+        (&told["agent_id"], &told["status"], &told["cache_size_tokens"]),
+        (&json!("planner"), &json!("new"), &json!(0))
+    );
+    // Nothing is stored before its first turn.
+    assert_eq!(code(&server.get("/v1/agents/planner")), refusal(404, "agent_not_found"));
+    generate(&server, "planner", "Hello");
+    let again = post(&server, "/v1/agents", &json!({ "agent_id": "planner" }));
+    assert_eq!(code(&again), refusal(409, "agent_exists"));
+    let names: Vec<Json> =
+        (0..2).map(|_| send(&server, "POST", "/v1/agents").json()["agent_id"].clone()).collect();
+    assert!(names[0].as_str().unwrap().starts_with("agent-"), "{names:?}");
+    assert_ne!(names[0], names[1]);
+}
+
+#[test]
+fn a_turn_goes_on_where_the_last_one_ended() {
+    let replies = vec!["Good morning.", "It is late.", "It is late.", "It is late."];
+    let disk = Some(ShakyDisk::default());
+    let server = Server::start(Setup { replies, disk, ..Setup::default() });
+    let first = generate(&server, "a", "Hello");
+    assert_eq!((&first["agent"], &first["semantic"]["source"]), (&json!("a"), &json!("cold")));
+    let memory = first["cache_size_tokens"].as_u64().unwrap();
+    assert_eq!(first["usage"]["total_tokens"], memory);
+    let second = generate(&server, "a", "And now?");
+    assert_eq!(second["semantic"]["source"], "hot");
+    assert_eq!(second["usage"]["prompt_tokens_details"]["cached_tokens"], memory - 1);
+    // It is what a client gets that sends the whole conversation.
+    let whole = json!({
+        "messages": [
+            { "role": "user", "content": "Hello" },
+            { "role": "assistant", "content": first["text"] },
+            { "role": "user", "content": "And now?" },
+        ],
+        "max_tokens": 8,
+        "temperature": 0,
+    });
+    let chat = server.chat(&whole).json();
+    let prompt_tokens = second["usage"]["prompt_tokens"].as_u64().unwrap();
+    // All of it is there, and the last token of a prompt is always computed.
+    assert_eq!(chat["usage"]["prompt_tokens_details"]["cached_tokens"], prompt_tokens - 1);
+    assert_eq!(chat["choices"][0]["message"]["content"], second["text"]);
+    assert_eq!(chat["usage"]["prompt_tokens"], second["usage"]["prompt_tokens"]);
+    let again = post(&server, "/v1/agents/b/generate", &whole).json();
+    assert_eq!((&again["text"], &again["agent"]), (&second["text"], &json!("b")));
+}
+
+#[test]
+fn an_agent_keeps_the_system_message_that_it_began_with() {
+    let (server, _disk) = with_disk();
+    let ask = |system: &str| {
+        let body = json!({ "prompt": "Hello", "system": system, "max_tokens": 4 });
+        post(&server, "/v1/agents/a/generate", &body)
+    };
+    assert_eq!(ask("You are brief.").status, 200);
+    assert_eq!(ask("You are brief.").status, 200);
+    let other = ask("You are verbose.");
+    assert_eq!((other.status, &other.error()["param"]), (400, &json!("system")));
+}
+
+#[test]
+fn a_streamed_turn_has_the_text_of_a_whole_one() {
+    let (server, _disk) = with_disk();
+    let whole = generate(&server, "a", "Hello");
+    let body = json!({ "prompt": "Hello", "max_tokens": 8, "temperature": 0, "stream": true });
+    let mut client = server.connect();
+    let head = client.open(&Request::post("/v1/agents/b/generate", body.to_string()));
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    let chunks = client.rest();
+    let text: String = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+        .collect();
+    assert_eq!(text, whole["text"]);
+    let last = &chunks[chunks.len() - 2];
+    assert_eq!(
+        (&last["semantic"]["agent"], &last["semantic"]["durable"]),
+        (&json!("b"), &json!(true))
+    );
+    assert_eq!(chunks.last(), Some(&json!("[DONE]")));
+}
+
+#[test]
+fn a_turn_that_makes_no_sense_is_refused_by_the_name_of_its_field() {
+    let (server, _disk) = with_disk();
+    let message = json!([{ "role": "user", "content": "x" }]);
+    for (body, param) in [
+        (json!({}), "prompt"),
+        (json!({ "prompt": "" }), "prompt"),
+        (json!({ "prompt": "x", "messages": message }), "messages"),
+        (json!({ "messages": [] }), "messages"),
+        (json!({ "messages": message, "system": "x" }), "system"),
+        (json!({ "prompt": "x", "max_tokens": 0 }), "max_tokens"),
+        (json!({ "prompt": "x", "temperature": 3 }), "temperature"),
+        (json!({ "prompt": "x", "top_p": -1 }), "top_p"),
+        (json!({ "prompt": "x", "stop": [""] }), "stop"),
+        (json!({ "prompt": "x", "n": 2 }), "n"),
+        (json!({ "prompt": "x", "agent_id": "b" }), "agent_id"),
+    ] {
+        let answer = post(&server, "/v1/agents/a/generate", &body);
+        assert_eq!((answer.status, &answer.error()["param"]), (400, &json!(param)), "{body}");
+    }
+    assert_eq!(server.get("/v1/agents").json()["total"], 0);
+}
+
+#[test]
+fn what_is_told_of_an_agent_is_what_it_has() {
+    let (server, disk) = with_disk();
+    let memory = generate(&server, "a", "Hello")["cache_size_tokens"].clone();
+    let told = server.get("/v1/agents/a").json();
+    assert_eq!((&told["object"], &told["id"]), (&json!("agent"), &json!("a")));
+    assert_eq!((&told["tier"], &told["tokens"]), (&json!("hot"), &memory));
+    assert_eq!((&told["dirty"], &told["busy"]), (&json!(false), &json!(false)));
+    assert_eq!((&told["generation"], &told["model"]), (&json!(1), &json!("fake")));
+    assert!(told["bytes"].as_u64().unwrap() > 0);
+    assert!(told["last_used"].as_u64().unwrap() > 1_600_000_000);
+    disk.set_failing(Failing::Writes);
+    generate(&server, "a", "And now?");
+    assert_eq!(server.get("/v1/agents/a").json()["dirty"], true);
+    let refused = send(&server, "DELETE", "/v1/agents/a?evict_only=true");
+    assert_eq!(code(&refused), refusal(503, "not_saved"));
+    assert!(refused.header("retry-after").is_some());
+    disk.set_failing(Failing::Nothing);
+    assert_eq!(send(&server, "DELETE", "/v1/agents/a?evict_only=true").status, 204);
+    let told = server.get("/v1/agents/a").json();
+    assert_eq!((&told["tier"], &told["dirty"]), (&json!("warm"), &json!(false)));
+    assert_eq!(generate(&server, "a", "And then?")["semantic"]["source"], "warm");
+}
+
+#[test]
+fn agents_are_listed_by_name_a_page_at_a_time() {
+    let (server, _disk) = with_disk();
+    for name in ["d", "a", "c", "e", "b"] {
+        generate(&server, name, "Hello");
+    }
+    let page = |query: &str| {
+        let page = server.get(&format!("/v1/agents{query}")).json();
+        let ids = page["data"].as_array().unwrap().iter();
+        let ids: Vec<String> = ids.map(|agent| agent["id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!((&page["object"], &page["total"]), (&json!("list"), &json!(5)));
+        (ids.concat(), page["has_more"].as_bool().unwrap())
+    };
+    assert_eq!(page(""), ("abcde".to_owned(), false));
+    assert_eq!(page("?limit=2"), ("ab".to_owned(), true));
+    assert_eq!(page("?limit=2&after=b"), ("cd".to_owned(), true));
+    assert_eq!(page("?limit=2&after=d"), ("e".to_owned(), false));
+    assert_eq!(page("?after=%62%62"), ("cde".to_owned(), false));
+    assert_eq!(page("?after=x"), (String::new(), false));
+    for query in ["?limit=0", "?limit=1001", "?limit=x", "?before=a"] {
+        assert_eq!(server.get(&format!("/v1/agents{query}")).status, 400, "{query}");
+    }
+}
+
+#[test]
+fn an_agent_that_is_deleted_is_gone_also_for_the_next_process() {
+    let (server, disk) = with_disk();
+    generate(&server, "a", "Hello");
+    generate(&server, "b", "Hello");
+    assert_eq!(send(&server, "DELETE", "/v1/agents/a").status, 204);
+    assert_eq!(code(&server.get("/v1/agents/a")), refusal(404, "agent_not_found"));
+    assert_eq!(code(&send(&server, "DELETE", "/v1/agents/a")), refusal(404, "agent_not_found"));
+    drop(server);
+    let server = on(&disk);
+    assert_eq!(server.get("/v1/agents/a").status, 404);
+    assert_eq!(server.get("/v1/agents/b").json()["tier"], "warm");
+    assert_eq!(generate(&server, "b", "And now?")["semantic"]["source"], "warm");
+    assert_eq!(generate(&server, "a", "Hello there")["semantic"]["agent"], "a");
+    for query in ["?evict_only=1", "?keep=true"] {
+        let answer = send(&server, "DELETE", &format!("/v1/agents/a{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+    }
+    assert_eq!(server.get("/v1/agents/a").status, 200);
+}
+
+#[test]
+fn an_agent_that_speaks_is_busy_until_it_has_ended() {
+    let disk = ShakyDisk::default();
+    let server = Server::start(Setup { disk: Some(disk), is_endless: true, ..Setup::default() });
+    let mut client = server.connect();
+    client.stream(&hello(json!({ "stream": true, "session_id": "a" })));
+    client.data().expect("it has begun");
+    assert_eq!(server.get("/v1/agents/a").json()["busy"], true);
+    assert_eq!(code(&send(&server, "DELETE", "/v1/agents/a")), refusal(409, "agent_busy"));
+    drop(client);
+    wait_until("its turn ends", || send(&server, "DELETE", "/v1/agents/a").status == 204);
+    assert_eq!(server.get("/v1/agents/a").status, 404);
+}
+
+#[test]
+fn a_copy_has_what_its_original_has_and_goes_its_own_way() {
+    let (server, disk) = with_disk();
+    generate(&server, "a", "Hello");
+    let fork = |from: &str, to: &str| {
+        post(&server, &format!("/v1/agents/{from}/fork"), &json!({ "agent_id": to }))
+    };
+    let answer = fork("a", "b");
+    assert_eq!(answer.status, 201);
+    let (copy, original) = (answer.json(), server.get("/v1/agents/a").json());
+    assert_eq!((&copy["id"], &copy["tokens"]), (&json!("b"), &original["tokens"]));
+    assert_eq!(code(&fork("a", "b")), refusal(409, "agent_exists"));
+    assert_eq!(code(&fork("x", "c")), refusal(404, "agent_not_found"));
+    assert_eq!(fork("a", "").status, 400);
+    assert_eq!(fork("a", &"x".repeat(257)).status, 400);
+    let ways = ["a", "b"].map(|agent| generate(&server, agent, "And now?"));
+    assert_eq!(ways[0]["text"], ways[1]["text"]);
+    assert_ne!(ways[1]["semantic"]["source"], "cold");
+    assert_eq!(send(&server, "DELETE", "/v1/agents/a").status, 204);
+    drop(server);
+    let server = on(&disk);
+    assert_eq!(generate(&server, "b", "And then?")["semantic"]["source"], "warm");
+}
+
+#[test]
+fn where_nothing_is_kept_an_agent_cannot_go_to_the_disk() {
+    let server = Server::new();
+    generate(&server, "a", "Hello");
+    let refused = send(&server, "DELETE", "/v1/agents/a?evict_only=true");
+    assert_eq!(code(&refused), refusal(409, "nothing_kept"));
+    assert_eq!(post(&server, "/v1/agents/a/fork", &json!({ "agent_id": "b" })).status, 201);
+    assert_eq!(send(&server, "DELETE", "/v1/agents/a").status, 204);
+    assert_eq!(generate(&server, "b", "And now?")["semantic"]["source"], "hot");
+}
+
+/// Names are from outside: none is a path, and those that look alike are different.
+#[test]
+fn any_text_is_a_name_and_none_is_a_path() {
+    let (server, _disk) = with_disk();
+    let longest = "ä".repeat(128);
+    let names = [
+        "..",
+        ".",
+        "../../etc/passwd",
+        "%2e%2e%2f",
+        "\0",
+        "a\0",
+        "a\n",
+        "x.tmp",
+        "a b",
+        "a/b",
+        "a\\b",
+        "?x=1",
+        "#",
+        "%",
+        "+",
+        "\u{202e}abc",
+        "Zoë",
+        "Zoe\u{308}",
+        "Bob",
+        "bob",
+        "🦀",
+        "list",
+        &longest,
+    ];
+    for name in names {
+        assert_eq!(generate(&server, name, "Hello")["agent"], name);
+    }
+    assert_eq!(server.get("/v1/agents").json()["total"], names.len());
+    for name in names {
+        let told = server.get(&path(name));
+        assert_eq!((told.status, &told.json()["id"]), (200, &json!(name)));
+    }
+    for name in names {
+        assert_eq!(send(&server, "DELETE", &path(name)).status, 204, "{name:?}");
+    }
+    assert_eq!(server.get("/v1/agents").json()["total"], 0);
+    for (path, status) in [
+        (path(&"ä".repeat(129)), 400),
+        ("/v1/agents/%ff".to_owned(), 400),
+        ("/v1/agents/%c3%28".to_owned(), 400),
+        ("/v1/agents/".to_owned(), 404),
+    ] {
+        assert_eq!(server.get(&path).status, status, "{path}");
+    }
+}
+
+/// Who asks for another's agent hears what he would hear if there were none.
+#[test]
+fn the_agents_of_one_key_are_nobody_for_another() {
+    let disk = ShakyDisk::default();
+    let keys = Some("0123456789abcdef,fedcba9876543210");
+    let server = Server::start(Setup { disk: Some(disk), keys, ..Setup::default() });
+    let send = |key: &str, method: &'static str, path: &'static str, body: Option<Json>| {
+        let request = match body {
+            Some(body) => Request::post(path, body.to_string()),
+            None => Request::new(method, path),
+        };
+        server.send(&request.header("X-API-Key", key))
+    };
+    let generate = |key, prompt| {
+        let body = json!({ "prompt": prompt, "max_tokens": 8, "temperature": 0 });
+        send(key, "POST", "/v1/agents/a/generate", Some(body)).json()
+    };
+    let own = generate(FIRST_KEY, "Hello");
+    let verbs: [(&'static str, &'static str, Option<Json>); 4] = [
+        ("GET", "/v1/agents/a", None),
+        ("DELETE", "/v1/agents/a", None),
+        ("DELETE", "/v1/agents/a?evict_only=true", None),
+        ("POST", "/v1/agents/a/fork", Some(json!({ "agent_id": "b" }))),
+    ];
+    for (method, path, body) in verbs {
+        let answer = send(OTHER_KEY, method, path, body);
+        assert_eq!(code(&answer), refusal(404, "agent_not_found"), "{method} {path}");
+    }
+    assert_eq!(send(OTHER_KEY, "GET", "/v1/agents", None).json()["total"], 0);
+    // The same name is another agent, which finds nothing of the first.
+    assert_eq!(send(OTHER_KEY, "POST", "/v1/agents", Some(json!({ "agent_id": "a" }))).status, 201);
+    let others = generate(OTHER_KEY, "Hello");
+    assert_eq!(others["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    assert_eq!(others["text"], own["text"]);
+    assert_eq!(send(OTHER_KEY, "DELETE", "/v1/agents/a", None).status, 204);
+    let next = generate(FIRST_KEY, "And now?");
+    assert_eq!(next["semantic"]["source"], "hot");
+    assert_eq!(send(FIRST_KEY, "GET", "/v1/agents", None).json()["total"], 1);
+    assert_eq!(send("", "GET", "/v1/agents/a", None).status, 401);
+}
