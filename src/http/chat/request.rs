@@ -42,7 +42,9 @@ pub struct ChatRequest {
     stream_options: Option<StreamOptions>,
     response_format: Option<ResponseFormat>,
     session_id: Option<String>,
+    #[schemars(with = "Option<Vec<tools::WireTool>>")]
     tools: Option<Vec<Value>>,
+    #[schemars(with = "Option<String>")]
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
     /// Labels, which change nothing.

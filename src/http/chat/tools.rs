@@ -28,6 +28,27 @@ pub enum ToolChoice {
     None,
 }
 
+/// How a tool looks. It is checked by hand, and stays the JSON that was sent.
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatTool")]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+pub struct WireTool {
+    #[schemars(rename = "type")]
+    kind: String,
+    function: WireFunction,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatFunction")]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+struct WireFunction {
+    name: String,
+    description: Option<String>,
+    parameters: Option<Map<String, Value>>,
+    /// False, if it is there.
+    strict: Option<bool>,
+}
+
 /// A call of an earlier turn.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]

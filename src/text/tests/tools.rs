@@ -15,6 +15,10 @@ use crate::types::{Namespace, TokenId};
 const TAGGED: &str = include_str!("../../../tests/data/text/templates/tagged_calls.jinja");
 /// In the manner of Llama 3.
 const JSON: &str = include_str!("../../../tests/data/text/templates/json_calls.jinja");
+/// In the manner of Llama 3.1, which also has a date.
+const HEADERS: &str = include_str!("../../../tests/data/text/templates/headers.jinja");
+/// In the manner of Qwen 3, which also thinks.
+const THINKING: &str = include_str!("../../../tests/data/text/templates/thinking.jinja");
 /// Ends a turn with calls in another way than one with text.
 const OTHER_END: &str = "{% for m in messages %}{{ m.role }}: \
      {% if m.tool_calls %}{{ m.tool_calls | tojson }}#{% else %}{{ m.content }}!{% endif %}{% endfor %}";
@@ -76,13 +80,13 @@ fn check_plain(text: &str, messages: &[Message], generated: &[&str]) {
 
 #[test]
 fn a_template_is_known_to_render_tools_or_not() {
-    let headers = include_str!("../../../tests/data/text/templates/headers.jinja");
     let chatml = include_str!("../../../tests/data/text/templates/chatml.jinja");
     let inst = include_str!("../../../tests/data/text/templates/inst.jinja");
     let is_rendered = |text| template(text).renders_tools();
     assert!(is_rendered(TAGGED));
     assert!(is_rendered(JSON));
-    assert!(is_rendered(headers));
+    assert!(is_rendered(HEADERS));
+    assert!(is_rendered(THINKING));
     assert!(is_rendered(inst));
     assert!(!is_rendered(chatml));
     assert!(!is_rendered("{{ raise_exception('no') }}"));
@@ -207,7 +211,6 @@ fn calls_that_nobody_generated_are_rendered() {
 
 #[test]
 fn a_thought_before_a_call_stays_with_it_until_the_user_speaks_again() {
-    let thinking = include_str!("../../../tests/data/text/templates/thinking.jinja");
     let thought = "<think>\nHm.\n</think>";
     let generated = [format!(
         "{thought}\n\n<tool_call>\n{{\"name\": \"look\", \"arguments\": {{}}}}</tool_call>"
@@ -215,7 +218,7 @@ fn a_thought_before_a_call_stays_with_it_until_the_user_speaks_again() {
     let generated = generated.each_ref().map(String::as_str);
     let mut messages =
         vec![user("Look!"), calling(Some(thought), "look", json!({})), result("nothing")];
-    let template = template(thinking);
+    let template = template(THINKING);
     assert_eq!(replies(&prompt(&template, &messages, &generated)).len(), 1);
     messages.extend([assistant("Nothing."), user("Again!")]);
     assert_eq!(replies(&prompt(&template, &messages, &generated)).len(), 0);
@@ -290,11 +293,12 @@ proptest! {
 
     #[test]
     fn a_turn_begins_with_all_tokens_of_the_turn_before_whatever_was_called(
-        is_tagged in any::<bool>(),
+        text in prop::sample::select(&[TAGGED, JSON, HEADERS][..]),
         turns in prop::collection::vec(("[a-z ?]{0,8}", written()), 1..5),
     ) {
         let model = &*BYTE_LEVEL;
-        let template = template(if is_tagged { TAGGED } else { JSON });
+        let template = template(text);
+        let is_tagged = text == TAGGED;
         let options = options();
         let local = Namespace::local();
         let mut memory = Replies::new();
