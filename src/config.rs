@@ -1,26 +1,32 @@
 //! What a user sets once: `config.toml`, the folders, and the order in which settings win.
 //!
 //! Defaults < config file < `SEMANTIC_*` environment < flags. The command line's parser reads the
-//! last two; this room reads the file and the folders.
+//! last two; this room reads the file and the folders, and the file of API keys beside them.
+
+mod keys;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+pub use keys::{KeyEntry, KeysError, add_key, check_name, read_keys};
 
 /// No configuration is larger; a larger file is another file.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// How alike two names must be for one to be a slip of the other.
+const SIMILARITY_MIN: f64 = 0.7;
 
 /// The file, as written. Every key is optional and unknown keys are refused.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where models and caches are kept.
     pub data_dir: Option<PathBuf>,
     /// The model to use when none is named.
     pub model: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub generate: Generate,
     #[serde(default)]
     pub serve: Serve,
@@ -29,7 +35,7 @@ pub struct Config {
 }
 
 /// Defaults of `semantic generate`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generate {
     pub system: Option<String>,
@@ -50,16 +56,20 @@ pub struct Generate {
 }
 
 /// Defaults of `semantic serve`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Serve {
     pub host: Option<String>,
     pub port: Option<u16>,
     #[serde(default)]
     pub allowed_hosts: Vec<String>,
+    #[serde(default)]
+    pub cors_origins: Vec<String>,
     pub no_auth: Option<bool>,
+    pub keys_file: Option<PathBuf>,
     pub rate_limit_agent: Option<u32>,
     pub rate_limit_global: Option<u32>,
+    pub rate_limit_failed_keys: Option<u32>,
     pub kv_pool_mb: Option<u64>,
     pub max_running: Option<usize>,
     pub queue_requests: Option<usize>,
@@ -75,7 +85,7 @@ pub struct Serve {
 }
 
 /// What agents may take on disk, whichever command saves them. A GB is 10^9 bytes.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     pub budget_gb: Option<f64>,
@@ -111,6 +121,8 @@ pub enum Error {
     Read { path: PathBuf, reason: String },
     #[error("the configuration {path} is not valid: {reason}")]
     Invalid { path: PathBuf, reason: String },
+    #[error("the configuration cannot be written as TOML: {reason}")]
+    Unprintable { reason: String },
     #[error("this system names no home folder; set SEMANTIC_DATA_DIR")]
     NoHome,
 }
@@ -142,8 +154,19 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Config, String> {
-        // toml's messages have the line and column in them.
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+        toml::from_str(text).map_err(|error| {
+            // toml's messages have the line and column in them.
+            let reason = error.to_string().trim_end().to_owned();
+            match nearest(error.message()) {
+                Some(near) => format!("{reason}\ndid you mean `{near}`?"),
+                None => reason,
+            }
+        })
+    }
+
+    /// What a file would say that sets all of this but the defaults of `generate`.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(self).map_err(|error| Error::Unprintable { reason: error.to_string() })
     }
 
     /// The folder for everything the program stores: the one given, the file's, the system's.
@@ -153,6 +176,17 @@ impl Config {
             .or_else(|| project().map(|dirs| dirs.data_dir().to_owned()))
             .ok_or(Error::NoHome)
     }
+}
+
+/// The setting that was meant, if toml's message is that one is unknown and another is like it.
+fn nearest(message: &str) -> Option<&str> {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next().filter(|_| message.starts_with("unknown field "))?;
+    names
+        .map(|known| (strsim::jaro_winkler(unknown, known), known))
+        .filter(|(likeness, _)| *likeness >= SIMILARITY_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known)
 }
 
 /// Where the configuration is looked for: `config.toml` in the system's folder for such files.
@@ -207,9 +241,12 @@ mod tests {
             host,
             port,
             allowed_hosts,
+            cors_origins,
             no_auth,
+            keys_file,
             rate_limit_agent,
             rate_limit_global,
+            rate_limit_failed_keys,
             kv_pool_mb,
             max_running,
             queue_requests,
@@ -222,7 +259,8 @@ mod tests {
             threads,
         } = serve;
         assert!(host.is_some() && port.is_some() && no_auth.is_some());
-        assert!(!allowed_hosts.is_empty());
+        assert!(!allowed_hosts.is_empty() && !cors_origins.is_empty() && keys_file.is_some());
+        assert!(rate_limit_failed_keys.is_some());
         assert!(rate_limit_agent.is_some() && rate_limit_global.is_some());
         assert!(kv_pool_mb.is_some() && max_running.is_some() && queue_requests.is_some());
         assert!(queue_timeout_s.is_some() && step_ms.is_some());
@@ -239,9 +277,26 @@ mod tests {
               |
             2 | temprature = 0.5
               | ^^^^^^^^^^
-            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `device`, `threads`, `stop`"#]]
+            unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `device`, `threads`, `stop`
+            did you mean `temperature`?"#]]
         .assert_eq(&Config::parse("[generate]\ntemprature = 0.5\n").unwrap_err());
         assert!(Config::parse("model = 3").is_err());
+        let nearest = |key: &str| {
+            let error = Config::parse(&format!("[serve]\n{key} = 1")).unwrap_err();
+            error.lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!(nearest("rate_limit_agents"), "did you mean `rate_limit_agent`?");
+        assert_eq!(nearest("keyfile"), "did you mean `keys_file`?");
+        assert!(nearest("zzz").starts_with("unknown field `zzz`"));
+    }
+
+    #[test]
+    fn a_configuration_is_written_as_it_is_read() {
+        let text = "data_dir = \"/d\"\n\n[serve]\nport = 1\nallowed_hosts = [\"a\"]\n\
+                    lame_duck_s = 5.0\n\n[cache]\nbudget_gb = 1.5\n";
+        let config = Config::parse(text).unwrap();
+        let written = config.to_toml().unwrap();
+        assert_eq!(Config::parse(&written), Ok(config), "{written}");
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl Log {
         let lines = match flags.format(logger, is_terminal) {
             // The list has every span that a line is in, the request's with its id first.
             Format::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
-            Format::Auto | Format::Text => lines.with_ansi(is_terminal).boxed(),
+            // The library is built without colours, and a debug build of it panics if it is asked.
+            Format::Auto | Format::Text => lines.with_ansi(false).boxed(),
         };
         // There is one already in a test.
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
@@ -84,10 +85,7 @@ impl Log {
         let Log(handle) = self.clone();
         LogControl::new(move |filter| {
             let filter = parse(filter)?;
-            let shown = filter.to_string();
-            handle.reload(filter).map_err(|error| error.to_string())?;
-            tracing::warn!(filter = shown, "the log level has changed");
-            Ok(())
+            handle.reload(filter).map_err(|error| error.to_string())
         })
     }
 }
@@ -147,6 +145,20 @@ mod tests {
         for bad in ["", "inf", "verbose", "info,", "semantic::http=loud", "5"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_running_server_can_be_made_louder_and_not_by_a_word_that_is_no_level() {
+        let (filter, handle) = reload::Layer::new(parse("warn").unwrap());
+        let _log = tracing::subscriber::set_default(tracing_subscriber::registry().with(filter));
+        let control = Log(Arc::new(handle)).control();
+        assert!(!tracing::enabled!(tracing::Level::DEBUG));
+        assert_eq!(control.set_level("semantic=debug"), Ok(()));
+        assert!(tracing::enabled!(tracing::Level::DEBUG));
+        assert!(control.set_level("loud").is_err());
+        assert!(tracing::enabled!(tracing::Level::DEBUG));
+        assert_eq!(control.set_level("error"), Ok(()));
+        assert!(!tracing::enabled!(tracing::Level::WARN));
     }
 
     #[test]

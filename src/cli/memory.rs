@@ -2,6 +2,16 @@
 
 use std::process::Command;
 
+/// What of the memory a KV pool takes if nobody says; weights and the rest need theirs.
+const POOL_SHARE: u64 = 4;
+/// Where the system does not tell its memory.
+const POOL_BYTES_UNKNOWN: u64 = 1_000_000_000;
+
+/// Memory for the KV of all agents if nobody says how much.
+pub fn default_pool_bytes() -> u64 {
+    total_bytes().map_or(POOL_BYTES_UNKNOWN, |bytes| bytes / POOL_SHARE)
+}
+
 /// The most memory that was resident at once, in bytes; `None` where the system does not say.
 pub fn peak_rss_bytes() -> Option<u64> {
     // Linux only. macOS has `getrusage`, which is a foreign call and so no business of this crate.
@@ -11,6 +21,11 @@ pub fn peak_rss_bytes() -> Option<u64> {
 /// The memory that is resident now, in bytes; `None` where the system does not say.
 pub fn rss_bytes() -> Option<u64> {
     bytes_of("VmRSS:", &std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// The same of another process.
+pub fn rss_bytes_of(process: u32) -> Option<u64> {
+    bytes_of("VmRSS:", &std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
 }
 
 /// The memory that this process may use: the machine's, or less in a container. `None` where the
@@ -27,6 +42,20 @@ pub fn total_bytes() -> Option<u64> {
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let limit: Option<u64> = limit.and_then(|limit| limit.trim().parse().ok());
     Some(limit.map_or(machine, |limit| limit.min(machine)))
+}
+
+/// What of it is free, or would be given up by who has it; `None` where the system does not say.
+pub fn available_bytes() -> Option<u64> {
+    let machine = bytes_of("MemAvailable:", &std::fs::read_to_string("/proc/meminfo").ok()?)?;
+    let group = |file: &str| -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
+        text.trim().parse().ok()
+    };
+    let left = match (group("memory.max"), group("memory.current")) {
+        (Some(limit), Some(used)) => limit.saturating_sub(used),
+        _ => machine,
+    };
+    Some(left.min(machine))
 }
 
 /// A line such as `VmHWM: 123456 kB`, where a kB is 1,024 bytes (proc_pid_status(5)).
@@ -55,5 +84,7 @@ mod tests {
         assert!(rss_bytes().unwrap() > 1 << 20);
         assert!(peak_rss_bytes() >= rss_bytes());
         assert!(total_bytes() > rss_bytes());
+        assert!(available_bytes() < total_bytes());
+        assert!(rss_bytes_of(std::process::id()).unwrap() > 1 << 20);
     }
 }

@@ -1,13 +1,14 @@
 //! The commands: flags in, text and exit code out.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 73
-//! cannot write, 75 another process is in the way, 78 not started because of its settings, 130
-//! interrupted.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 64 wrong usage, 69 an address or a
+//! model is not to be had, 73 cannot write, 75 another process is in the way, 78 not started because
+//! of its settings, 130 interrupted.
 
 mod bench;
 mod cache;
 mod compute;
 mod generate;
+mod health;
 mod interrupt;
 mod log;
 mod memory;
@@ -27,7 +28,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 use log::{Log, LogFlags, Logger};
-use output::Failure;
+use output::{EXIT_USAGE, Failure};
 
 /// A local LLM server and command line whose agents keep their memory.
 #[derive(Debug, Parser)]
@@ -62,8 +63,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Measure a model on this machine, or write a model to measure with
     Bench(bench::Arguments),
-    /// Ask a running server for its health (not built yet)
-    Health(NotBuiltYet),
+    /// Check this machine, or ask a server for its health
+    Health(health::Arguments),
     /// Fetch a model
     Pull(pull::Arguments),
     /// List the models on this machine
@@ -82,20 +83,13 @@ impl Command {
     }
 }
 
-/// A command that a later version has.
-#[derive(Debug, clap::Args)]
-struct NotBuiltYet {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _arguments: Vec<String>,
-}
-
 /// The whole program.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap, with exit code 0.
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
             return output::exit_after_printing(error.print(), code);
         }
     };
@@ -125,12 +119,8 @@ fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
             output::data(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Health(_) => not_built_yet("health"),
+        Command::Health(arguments) => health::run(&arguments, &context()?),
     }
-}
-
-fn not_built_yet(command: &str) -> Result<ExitCode, Failure> {
-    Err(Failure::from(anyhow::anyhow!("`semantic {command}` is not built yet")))
 }
 
 /// What the commands know besides their own flags.

@@ -6,6 +6,8 @@ use super::Context;
 use super::output::{Downloads, Failure};
 use crate::model::ModelFiles;
 use crate::model::source::{self, DEFAULT_MODEL, ModelName, ResolvedModel, Settings};
+use crate::text::{self, ChatTemplate};
+use crate::types::TextSource;
 
 /// The flag as commands share it.
 #[derive(Debug, clap::Args)]
@@ -41,6 +43,36 @@ pub fn open(model: &ResolvedModel) -> Result<ModelFiles, Failure> {
     Ok(ModelFiles::open(&model.path)?)
 }
 
+/// The model's chat template. `instead` is what the command can do without one.
+pub fn chat_template(
+    text: &TextSource,
+    path: &Path,
+    instead: Option<&str>,
+) -> Result<ChatTemplate, Failure> {
+    ChatTemplate::new(text).map_err(|error| {
+        let hint = matches!(error, text::Error::NoTemplate).then(|| {
+            let instead = instead.map(|instead| format!(", or {instead}")).unwrap_or_default();
+            format!("put a chat_template.jinja beside the model{instead}")
+        });
+        Failure::with_hint(name_model(error, path), hint)
+    })
+}
+
+/// The size of a model's weights on disk: a file, or the safetensors of a folder.
+pub fn file_bytes(path: &Path) -> Result<u64, Failure> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    let mut bytes = 0;
+    for entry in path.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            bytes += path.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
 /// Puts the model's path before a failure that does not name it.
 pub fn name_model<E>(error: E, path: &Path) -> anyhow::Error
 where
@@ -55,6 +87,17 @@ where
 
 /// A source's error with what the user can do about it.
 pub fn source_failure(error: source::Error) -> Failure {
+    use source::Error as E;
     let hint = error.hint();
-    Failure::with_hint(error, hint)
+    match error {
+        E::HubUnreachable { .. }
+        | E::Offline { .. }
+        | E::NotOnHub { .. }
+        | E::Denied { .. }
+        | E::HubAnswer { .. }
+        | E::Interrupted { .. }
+        | E::Pip { .. }
+        | E::NoSource { .. } => Failure::Unavailable { error: error.into(), hint },
+        _ => Failure::with_hint(error, hint),
+    }
 }

@@ -12,8 +12,10 @@ use crate::model::source::Progress;
 pub enum Failure {
     /// Exit code 1.
     Failed { error: anyhow::Error, hint: Option<String> },
-    /// Exit code 2: the request itself makes no sense.
+    /// Exit code 64: the request itself makes no sense.
     Usage(String),
+    /// Exit code 69: something that is needed is not to be had: an address, a model.
+    Unavailable { error: anyhow::Error, hint: Option<String> },
     /// Exit code 73: what is to be written cannot be.
     CannotWrite { message: String, hint: String },
     /// Exit code 75: another process has what this one needs; later it may go.
@@ -29,8 +31,9 @@ pub enum Failure {
 /// Interrupted by the user, as shells count it: 128 + SIGINT.
 pub const EXIT_INTERRUPTED: u8 = 130;
 const EXIT_FAILED: u8 = 1;
-const EXIT_USAGE: u8 = 2;
-/// `EX_CANTCREAT`, `EX_TEMPFAIL` and `EX_CONFIG` of sysexits.h.
+/// `EX_USAGE`, `EX_UNAVAILABLE`, `EX_CANTCREAT`, `EX_TEMPFAIL` and `EX_CONFIG` of sysexits.h.
+pub const EXIT_USAGE: u8 = 64;
+const EXIT_UNAVAILABLE: u8 = 69;
 const EXIT_CANNOT_WRITE: u8 = 73;
 const EXIT_BUSY: u8 = 75;
 const EXIT_CONFIG: u8 = 78;
@@ -46,7 +49,36 @@ impl Failure {
             Failure::Failed { error, hint } => {
                 Failure::Failed { error: error.context(what.to_owned()), hint }
             }
+            Failure::Unavailable { error, hint } => {
+                Failure::Unavailable { error: error.context(what.to_owned()), hint }
+            }
             other => other,
+        }
+    }
+
+    /// What went wrong, for who shows it among other things.
+    pub fn message(&self) -> String {
+        match self {
+            Failure::Failed { error, .. } | Failure::Unavailable { error, .. } => {
+                format!("{error:#}")
+            }
+            Failure::Usage(message)
+            | Failure::CannotWrite { message, .. }
+            | Failure::Busy { message, .. }
+            | Failure::Misconfigured { message, .. } => message.clone(),
+            Failure::Interrupted => "interrupted".to_owned(),
+            Failure::ClosedPipe => "nobody reads".to_owned(),
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Failure::Failed { hint, .. } | Failure::Unavailable { hint, .. } => hint.as_deref(),
+            Failure::CannotWrite { hint, .. }
+            | Failure::Busy { hint, .. }
+            | Failure::Misconfigured { hint, .. } => Some(hint),
+            Failure::Usage(_) | Failure::Interrupted | Failure::ClosedPipe => None,
         }
     }
 
@@ -62,15 +94,18 @@ impl Failure {
             Failure::CannotWrite { message, hint } => report(&message, &hint, EXIT_CANNOT_WRITE),
             Failure::Busy { message, hint } => report(&message, &hint, EXIT_BUSY),
             Failure::Misconfigured { message, hint } => report(&message, &hint, EXIT_CONFIG),
-            Failure::Failed { error, hint } => {
-                talk(&format!("error: {error:#}"));
-                if let Some(hint) = hint {
-                    talk(&format!("hint: {hint}"));
-                }
-                ExitCode::from(EXIT_FAILED)
-            }
+            Failure::Failed { error, hint } => report_error(&error, hint, EXIT_FAILED),
+            Failure::Unavailable { error, hint } => report_error(&error, hint, EXIT_UNAVAILABLE),
         }
     }
+}
+
+fn report_error(error: &anyhow::Error, hint: Option<String>, code: u8) -> ExitCode {
+    talk(&format!("error: {error:#}"));
+    if let Some(hint) = hint {
+        talk(&format!("hint: {hint}"));
+    }
+    ExitCode::from(code)
 }
 
 fn report(message: &str, hint: &str, code: u8) -> ExitCode {

@@ -70,6 +70,12 @@ fn settings(cache: &config::Cache) -> Result<Settings, Failure> {
     })
 }
 
+/// With the defaults in place of what it does not say.
+pub fn effective(cache: &config::Cache) -> config::Cache {
+    let default_gb = Settings::default().budget_bytes as f64 / 1e9;
+    config::Cache { budget_gb: Some(cache.budget_gb.unwrap_or(default_gb)), ..cache.clone() }
+}
+
 /// Gives a new agent the memory of another.
 pub fn fork(
     store: &Store,

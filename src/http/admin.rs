@@ -7,7 +7,8 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::Error;
@@ -21,27 +22,35 @@ const DRAIN_TIMEOUT_DEFAULT: f64 = 30.0;
 /// A request that takes longer than a day is none that anybody waits for.
 const DRAIN_TIMEOUT_MAX: f64 = 86_400.0;
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct DrainRequest {
+pub struct DrainRequest {
     timeout_s: Option<f64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct LogLevelRequest {
+pub struct LogLevelRequest {
     level: String,
+}
+
+/// In conversations.
+#[derive(Serialize, JsonSchema)]
+pub struct Evicted {
+    saved: usize,
+    failed: usize,
+    forgotten: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Drained {
+    drained: usize,
 }
 
 /// `POST /admin/evict`: every idle agent to the disk.
 pub async fn evict(State(app): State<Arc<App>>) -> Result<Response, Error> {
-    let evicted = engine(&app)?.evict_all_to_disk().await?;
-    Ok(Json(json!({
-        "saved": evicted.saved,
-        "failed": evicted.failed,
-        "forgotten": evicted.forgotten,
-    }))
-    .into_response())
+    let engine::Evicted { saved, failed, forgotten } = engine(&app)?.evict_all_to_disk().await?;
+    Ok(Json(Evicted { saved, failed, forgotten }).into_response())
 }
 
 /// `POST /admin/drain`: no new requests from here on, for there is no way back; answers when
@@ -55,7 +64,7 @@ pub async fn drain(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     tracing::info!(timeout_s = seconds, "draining, as the administrator asks");
     let drained = engine.drain(Duration::from_secs_f64(seconds)).await?;
     tracing::info!(drained, "drained");
-    Ok(Json(json!({ "drained": drained })).into_response())
+    Ok(Json(Drained { drained }).into_response())
 }
 
 /// `GET /admin/stats`.

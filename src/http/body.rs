@@ -92,10 +92,20 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        blame(&path, error.inner())
+        blame(known(&path), error.inner())
     })?;
     json.end().map_err(|error| blame(".", &error))?;
     Ok(value)
+}
+
+/// A path as far as it is known: where the JSON itself breaks off, the last part may be a question
+/// mark.
+fn known(path: &str) -> &str {
+    match path.strip_suffix('?') {
+        Some("") => ".",
+        Some(parent) => parent.trim_end_matches('.'),
+        None => path,
+    }
 }
 
 /// The refusal of a body with this error at this path; the path of the whole body is a point.

@@ -3,6 +3,9 @@
 //! Keys travel in headers that a page sets itself, never in cookies, so answers allow an origin by
 //! its name and never credentials.
 
+use std::fmt;
+use std::str::FromStr;
+
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -29,7 +32,7 @@ pub enum OriginError {
     Invalid(String),
 }
 
-impl std::str::FromStr for Origin {
+impl FromStr for Origin {
     type Err = OriginError;
 
     fn from_str(text: &str) -> Result<Origin, OriginError> {
@@ -47,6 +50,12 @@ impl std::str::FromStr for Origin {
             true => Ok(Origin(origin)),
             false => Err(invalid()),
         }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Fields that several routes' requests have, as they come and as they are checked.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -44,7 +46,7 @@ pub enum UsageChunk {
     Without,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct StreamOptions {
     include_usage: Option<bool>,
@@ -54,6 +56,21 @@ pub struct StreamOptions {
 pub enum OneOrMany<T> {
     One(String),
     Many(Vec<T>),
+}
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OneOrMany".into()
+    }
+
+    fn json_schema(schemas: &mut SchemaGenerator) -> Schema {
+        let many = schemas.subschema_for::<Vec<T>>();
+        json_schema!({ "anyOf": [{ "type": "string" }, many] })
+    }
 }
 
 impl Drawing {

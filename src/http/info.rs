@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -34,8 +35,8 @@ pub async fn about(State(app): State<Arc<App>>) -> Response {
 
 /// `GET /v1/models`: the one that is served.
 pub async fn models(State(app): State<Arc<App>>) -> Result<Response, Error> {
-    let model = Model::of(&app)?;
-    Ok(Json(json!({ "object": "list", "data": [model] })).into_response())
+    let list = ModelList { object: "list", data: vec![Model::of(&app)?] };
+    Ok(Json(list).into_response())
 }
 
 /// `GET /v1/models/{id}`, where an id may have slashes.
@@ -52,8 +53,14 @@ pub async fn model(
     }
 }
 
-#[derive(Serialize)]
-struct Model {
+#[derive(Serialize, JsonSchema)]
+pub struct ModelList {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Model {
     id: String,
     object: &'static str,
     created: u64,
@@ -61,7 +68,7 @@ struct Model {
     spec: ModelSpec,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ModelSpec {
     n_layers: usize,
     n_kv_heads: usize,

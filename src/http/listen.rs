@@ -82,6 +82,9 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
         }
     }
     drop(listener);
+    if !connections.is_empty() {
+        tracing::info!(connections = connections.len(), "closing what is open");
+    }
     drop(closing_sender);
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(bounds.closing_timeout, all).await.is_err() {

@@ -28,6 +28,7 @@ mod listen;
 mod log;
 mod messages;
 mod observe;
+mod openapi;
 mod prompt;
 mod random;
 mod report;

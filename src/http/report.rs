@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::random;
@@ -12,7 +13,7 @@ pub const LOGPROB_MIN: f32 = -9999.0;
 
 /// What OpenAI's and Anthropic's formats have no place for: whose memory a turn became and where
 /// it was.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub struct Semantic {
     agent: String,
     /// Of the agent's saves, that which has this turn; null if it is not on disk.
@@ -24,7 +25,7 @@ pub struct Semantic {
 }
 
 /// OpenAI's `usage`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -32,7 +33,7 @@ pub struct Usage {
     prompt_tokens_details: PromptTokensDetails,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 struct PromptTokensDetails {
     cached_tokens: usize,
 }

@@ -11,7 +11,10 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::guard::{self, Door, Gate, Policy};
-use super::{App, admin, agents, chat, completions, health, info, messages, scrape, tokens};
+use super::openapi::Doc;
+use super::{
+    App, admin, agents, chat, completions, health, info, messages, openapi, scrape, tokens,
+};
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
@@ -26,6 +29,7 @@ pub struct Route {
     /// With `{names}` in place of what varies.
     pub path: &'static str,
     pub policy: Policy,
+    pub doc: Doc,
     methods: MethodRouter<Arc<App>>,
 }
 
@@ -33,32 +37,84 @@ pub struct Route {
 pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
-        GET.at("/", Open, info::about),
-        GET.at(METRICS, Key, scrape::metrics),
-        GET.at("/health", Health, health::ok),
-        GET.at("/health/live", Health, health::live),
-        GET.at("/health/ready", Health, health::ready),
-        GET.at("/health/startup", Health, health::startup),
+        GET.at("/", Open, info::about).says("What this server is, and where things are"),
+        GET.at("/openapi.json", Key, openapi::openapi).says("This document"),
+        GET.at(METRICS, Key, scrape::metrics)
+            .says("What was counted and timed, for Prometheus")
+            .gives_text("text/plain"),
+        GET.at("/health", Health, health::ok).says("Whether the process answers"),
+        GET.at("/health/live", Health, health::live).says("Whether it lives: always"),
+        GET.at("/health/ready", Health, health::ready).says("Whether it takes requests"),
+        GET.at("/health/startup", Health, health::startup).says("Whether the model is loaded"),
         unknown("/health/{*other}", Health),
-        POST.at("/v1/chat/completions", Generating, chat::completions),
-        POST.at("/v1/completions", Generating, completions::completions),
-        POST.at("/v1/messages", Generating, messages::create),
-        POST.at("/v1/messages/count_tokens", Key, messages::count_tokens),
-        GET.at("/v1/models", Key, info::models),
-        GET.at("/v1/models/{*id}", Key, info::model),
-        GET.at("/v1/agents", Key, agents::list),
-        POST.at("/v1/agents", Key, agents::create),
-        GET.at("/v1/agents/{id}", Key, agents::show),
-        DELETE.at("/v1/agents/{id}", Key, agents::remove),
-        POST.at("/v1/agents/{id}/generate", Generating, agents::generate),
-        POST.at("/v1/agents/{id}/fork", Key, agents::fork),
-        POST.at("/tokenize", Key, tokens::tokenize),
-        POST.at("/detokenize", Key, tokens::detokenize),
-        POST.at("/apply-template", Key, tokens::apply_template),
-        POST.at("/admin/evict", Admin, admin::evict),
-        POST.at("/admin/drain", Admin, admin::drain),
-        GET.at("/admin/stats", Admin, admin::stats),
-        PUT.at("/admin/log-level", Admin, admin::log_level),
+        POST.at("/v1/chat/completions", Generating, chat::completions)
+            .says("The next message of a conversation, as OpenAI has it")
+            .takes::<chat::ChatRequest>()
+            .gives_or_streams::<chat::Answer>(),
+        POST.at("/v1/completions", Generating, completions::completions)
+            .says("More of a text, as OpenAI has it")
+            .takes::<completions::CompletionRequest>()
+            .gives_or_streams::<completions::Answer>(),
+        POST.at("/v1/messages", Generating, messages::create)
+            .says("The next message of a conversation, as Anthropic has it")
+            .takes::<messages::MessagesRequest>()
+            .gives_or_streams::<messages::Answer>(),
+        POST.at("/v1/messages/count_tokens", Key, messages::count_tokens)
+            .says("How many tokens a conversation has")
+            .takes::<messages::MessagesRequest>()
+            .gives::<messages::Count>(),
+        GET.at("/v1/models", Key, info::models)
+            .says("The model that is served")
+            .gives::<info::ModelList>(),
+        GET.at("/v1/models/{*id}", Key, info::model)
+            .says("One model by its name")
+            .gives::<info::Model>(),
+        GET.at("/v1/agents", Key, agents::list)
+            .says("Agents, by their names")
+            .queries(&["limit", "after"])
+            .gives::<agents::AgentList>(),
+        POST.at("/v1/agents", Key, agents::create)
+            .says("A name for a new agent")
+            .takes::<agents::CreateRequest>()
+            .gives::<agents::NewAgent>(),
+        GET.at("/v1/agents/{id}", Key, agents::show)
+            .says("What an agent remembers, in numbers")
+            .gives::<agents::Agent>(),
+        DELETE
+            .at("/v1/agents/{id}", Key, agents::remove)
+            .says("Forgets an agent, or only takes it out of memory")
+            .queries(&["evict_only"]),
+        POST.at("/v1/agents/{id}/generate", Generating, agents::generate)
+            .says("An agent's next message, from its own memory")
+            .takes::<agents::GenerateRequest>()
+            .gives_or_streams::<agents::Generation>(),
+        POST.at("/v1/agents/{id}/fork", Key, agents::fork)
+            .says("A copy of an agent under another name")
+            .takes::<agents::ForkRequest>()
+            .gives::<agents::Agent>(),
+        POST.at("/tokenize", Key, tokens::tokenize)
+            .says("The tokens of a text")
+            .takes::<tokens::TokenizeRequest>()
+            .gives::<tokens::Tokens>(),
+        POST.at("/detokenize", Key, tokens::detokenize)
+            .says("The text of tokens")
+            .takes::<tokens::DetokenizeRequest>()
+            .gives::<tokens::Content>(),
+        POST.at("/apply-template", Key, tokens::apply_template)
+            .says("The prompt that a conversation becomes")
+            .takes::<tokens::TemplateRequest>()
+            .gives::<tokens::Rendered>(),
+        POST.at("/admin/evict", Admin, admin::evict)
+            .says("Saves all idle agents and gives their memory back")
+            .gives::<admin::Evicted>(),
+        POST.at("/admin/drain", Admin, admin::drain)
+            .says("Takes nothing new and waits for what runs")
+            .takes::<admin::DrainRequest>()
+            .gives::<admin::Drained>(),
+        GET.at("/admin/stats", Admin, admin::stats).says("What the server is doing, in numbers"),
+        PUT.at("/admin/log-level", Admin, admin::log_level)
+            .says("Logs more, or less, from here on")
+            .takes::<admin::LogLevelRequest>(),
         unknown("/admin/{*other}", Admin),
     ]
 }
@@ -104,11 +160,13 @@ impl Method {
         H: Handler<T, Arc<App>>,
         T: 'static,
     {
-        Route { method: self.0, path, policy, methods: routing::on(self.1, handler) }
+        let methods = routing::on(self.1, handler);
+        Route { method: self.0, path, policy, doc: Doc::default(), methods }
     }
 }
 
 /// Paths that are no route, under a policy of their own.
 fn unknown(path: &'static str, policy: Policy) -> Route {
-    Route { method: ANY, path, policy, methods: routing::any(guard::not_found) }
+    let methods = routing::any(guard::not_found);
+    Route { method: ANY, path, policy, doc: Doc::default(), methods }
 }

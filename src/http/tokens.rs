@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::chat::{WireMessage, messages};
 use super::error::Error;
@@ -17,9 +17,9 @@ use crate::text::{Message, RenderOptions, Special, Tokenizer, text_of};
 use crate::types::TokenId;
 
 /// The names are llama.cpp's.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct TokenizeRequest {
+pub struct TokenizeRequest {
     content: Option<String>,
     /// A conversation in its place, as the model's template renders it.
     messages: Option<Vec<WireMessage>>,
@@ -30,16 +30,38 @@ struct TokenizeRequest {
     with_pieces: Option<bool>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct DetokenizeRequest {
+pub struct DetokenizeRequest {
     tokens: Vec<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct TemplateRequest {
+pub struct TemplateRequest {
     messages: Vec<WireMessage>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Tokens {
+    tokens: TokenList,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum TokenList {
+    Ids(Vec<u32>),
+    Pieces(Vec<TokenPiece>),
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Content {
+    content: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Rendered {
+    prompt: String,
 }
 
 /// What is to become tokens.
@@ -62,10 +84,11 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
     let bytes = text.bytes();
     let body = beside(bytes, move || {
         let tokens = encode(&serving, text)?;
-        Ok::<_, Error>(match has_pieces {
-            true => json!({ "tokens": pieces(&serving.tokenizer, &tokens) }),
-            false => json!({ "tokens": ids(&tokens) }),
-        })
+        let tokens = match has_pieces {
+            true => TokenList::Pieces(pieces(&serving.tokenizer, &tokens)),
+            false => TokenList::Ids(tokens.iter().map(|token| token.0).collect()),
+        };
+        Ok::<_, Error>(Tokens { tokens })
     });
     Ok(Json(body.await??).into_response())
 }
@@ -82,7 +105,7 @@ pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result
     }
     let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
     let content = beside(size_of_val(&*tokens), move || text_of(&serving.tokenizer, &tokens));
-    Ok(Json(json!({ "content": content.await? })).into_response())
+    Ok(Json(Content { content: content.await? }).into_response())
 }
 
 /// `POST /apply-template`.
@@ -98,7 +121,7 @@ pub async fn apply_template(
         Text::Chat(messages) => render(&serving, &messages),
         Text::Plain { text, .. } | Text::Begun(text) => Ok(text),
     });
-    Ok(Json(json!({ "prompt": prompt.await?? })).into_response())
+    Ok(Json(Rendered { prompt: prompt.await?? }).into_response())
 }
 
 fn text(request: TokenizeRequest) -> Result<Text, Error> {
@@ -152,19 +175,15 @@ fn render(serving: &Serving, messages: &[Message]) -> Result<String, Error> {
     Ok(serving.template.render(messages, &RenderOptions::new(SystemTime::now()))?)
 }
 
-fn ids(tokens: &[TokenId]) -> Vec<u32> {
-    tokens.iter().map(|token| token.0).collect()
-}
-
 /// A token and what it reads.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TokenPiece {
     id: u32,
     piece: PieceText,
 }
 
 /// A part of a character is no text.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum PieceText {
     Text(String),

@@ -145,6 +145,17 @@ impl Logits {
     }
 }
 
+/// Whether MLX computes on this machine: a product of two small matrices, and its right result.
+pub fn check_mlx() -> Result<(), String> {
+    let ones = |shape: &[i32]| mlx_rs::Array::from_slice(&[1.0_f32; 16], shape);
+    let product = ones(&[2, 8]).matmul(ones(&[8, 2])).map_err(|error| error.to_string())?;
+    product.eval().map_err(|error| error.to_string())?;
+    match product.as_slice::<f32>() == [8.0; 4] {
+        true => Ok(()),
+        false => Err("2 × 8 ones by 8 × 2 ones is not 8".to_owned()),
+    }
+}
+
 /// The version of MLX this program runs on, as its library reports it.
 pub fn mlx_version() -> String {
     mlx_sys::linked_version()

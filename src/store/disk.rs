@@ -5,7 +5,7 @@ mod folder;
 
 use std::io;
 
-pub use folder::Folder;
+pub use folder::{Folder, Holder};
 
 /// A folder of files. Paths are relative to it, of plain components joined by `/`, and never leave
 /// it: a component that is a symbolic link is an error. The empty path is the folder itself.

@@ -16,10 +16,7 @@ pub enum Error {
     #[error("cannot split text into tokens: {reason}")]
     Encode { reason: String },
 
-    #[error(
-        "the model has no chat template; hint: send the text as it is with --raw, \
-         or put a chat_template.jinja beside the model"
-    )]
+    #[error("the model has no chat template")]
     NoTemplate,
 
     #[error("the chat template does not compile, line {line}: {reason}")]

@@ -58,7 +58,7 @@ fn check_usage(arguments: &[&str], message: Expect) {
     let machine = Machine::new();
     let model = data("tiny/llama-f16").display().to_string();
     let ran = machine.run(&[&["generate", "--model", &model], arguments].concat());
-    refused(&machine, &ran, 2, &message);
+    refused(&machine, &ran, 64, &message);
 }
 
 fn read(path: &Path) -> Vec<u8> {
@@ -162,7 +162,8 @@ fn a_model_that_is_not_there() {
         // Opened, it would wait for a writer for ever.
         let pipe = std::process::Command::new("mkfifo").arg(machine.path("pipe.gguf")).status();
         assert!(pipe.expect("mkfifo").success());
-        refused(&machine, &machine.run(&["generate", "-m", model, "hi"]), 1, &message);
+        let code = if model == "org/name" { 69 } else { 1 };
+        refused(&machine, &machine.run(&["generate", "-m", model, "hi"]), code, &message);
     }
 }
 
@@ -616,7 +617,8 @@ fn a_broken_chat_template() {
         "tokenizer_config.json",
         |json| json["chat_template"] = Json::Null,
         expect![[r#"
-        error: ./model: the model has no chat template; hint: send the text as it is with --raw, or put a chat_template.jinja beside the model
+        error: ./model: the model has no chat template
+        hint: put a chat_template.jinja beside the model, or send the text as it is with --raw
     "#]],
     );
     let not_text = |folder: &Path| write(&folder.join("chat_template.jinja"), b"\xff");
@@ -942,7 +944,7 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
         let machine = Machine::new();
         let mut command = machine.command(&arguments);
         command.env(name, value);
-        refused(&machine, &machine.finish(command, b""), 2, &message);
+        refused(&machine, &machine.finish(command, b""), 64, &message);
     }
     for (text, message) in [
         (
@@ -987,6 +989,7 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
                 2 | temprature = 1
                   | ^^^^^^^^^^
                 unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `device`, `threads`, `stop`
+                did you mean `temperature`?
             "#]],
         ),
         (
@@ -1113,7 +1116,7 @@ fn a_hub_out_of_reach_or_with_wrong_bytes() {
     for endpoint in ["http://127.0.0.1:1", "nonsense"] {
         let machine = Machine::new();
         let ran = run(&machine, endpoint);
-        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(69), ""), "{ran:?}");
         let start = format!("error: cannot reach the hub for org/name: {endpoint}");
         assert!(ran.stderr.starts_with(&start), "{ran:?}");
         assert!(ran.stderr.contains("\nhint: to go on offline give a local model"), "{ran:?}");

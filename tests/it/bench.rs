@@ -27,6 +27,8 @@ fn bench(machine: &Machine, arguments: &[&str]) -> Ran {
         "--batch-context=5",
         "--restore-tokens=8,40",
         "--agents=20",
+        "--server-percent=2",
+        "--load-seconds=1",
         "--tokens=24",
     ];
     machine.run(&[&["bench", "--model", &model], &sizes[..], arguments].concat())
@@ -110,13 +112,13 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
     let measured = ["load", "prefill", "decode", "batch", "staggered", "queue", "restore", "store"];
-    assert_eq!(names, [&measured[..], &["kv-quality", "kv-speed", "fidelity"]].concat());
+    assert_eq!(names, [&measured[..], &["server", "kv-quality", "kv-speed", "fidelity"]].concat());
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
     // The context is too short for a prompt that takes a while.
     assert_eq!(rows[..6], [1, 2, 2, 2, 0, 1], "{report}");
-    assert_eq!(rows[8..10], [7, 24], "{report}");
-    let kv = &suites[8]["rows"];
+    assert_eq!(rows[9..11], [7, 24], "{report}");
+    let kv = &suites[9]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
@@ -127,7 +129,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let expected = works
         .iter()
         .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
-    let speeds = suites[9]["rows"].as_array().expect("rows");
+    let speeds = suites[10]["rows"].as_array().expect("rows");
     for (row, name) in speeds.iter().zip(expected) {
         assert_eq!(row["name"], name);
         assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
@@ -137,7 +139,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
         // Reading JSON may cost the last bit.
         assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
     }
-    assert_eq!(suites[10]["rows"][0]["name"], "kernels");
+    assert_eq!(suites[11]["rows"][0]["name"], "kernels");
 }
 
 /// The names of a suite's rows, and the row of one.
@@ -221,6 +223,42 @@ fn store_weighs_saves_forks_and_lists_and_leaves_nothing_behind() {
 }
 
 /// The promise that the suite judges; quantised weights, whose activations the kernels round.
+#[test]
+fn server_has_a_row_for_each_promise_and_leaves_nothing_behind() {
+    let machine = Machine::new();
+    let report = report(&bench(&machine, &["--suite", "server", "--json", "--quiet"]));
+    let suite = &report["suites"][0];
+    let expected = [
+        "start, and Ctrl-C when idle",
+        "HTTP over the engine",
+        "health, one after another",
+        "health, 2 at once, idle",
+        "health, 2 at once, 8 requests generate",
+        "3 requests at once, defaults",
+        "3 requests at once, 8 at a time, 80 wait",
+        "10 agents × 1 requests, no limits",
+        "10 agents × 1 requests, default limits",
+        "a pool of 13 blocks is full",
+        "200 malformed bodies",
+        "SIGTERM with 1 streams",
+        "1 s at 80 % load",
+    ];
+    assert_eq!(names(suite), expected);
+    for name in expected {
+        assert!(row(suite, name)["promise"].is_string(), "{name}");
+    }
+    // What does not hang on how fast this machine is.
+    for name in &expected[5..9] {
+        let row = row(suite, name);
+        assert_eq!(row["promise"], "holds", "{row}");
+    }
+    let malformed = row(suite, "200 malformed bodies");
+    assert_eq!(malformed["promise"], "holds", "{malformed}");
+    assert_eq!(row(suite, "SIGTERM with 1 streams")["streams_done"], 1);
+    assert_eq!(suite["notes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(machine.stored(), [""; 0]);
+}
+
 #[test]
 fn the_kernels_are_as_near_to_plain_mlx_as_promised() {
     let machine = Machine::new();
@@ -485,7 +523,7 @@ fn more_text_than_there_is_cannot_be_read() {
     expect![[r#"
         error: cannot use 24 tokens of text: it has 4, the model's context is 512, at least 2 are needed
     "#]].assert_eq(&ran.stderr);
-    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(ran.code, Some(64), "{ran:?}");
     let ran = bench(&machine, &["--suite=fidelity", "--text=absent", "-q", "--json"]);
     expect![[r#"
         error: cannot read absent: No such file or directory (os error 2)

@@ -141,7 +141,7 @@ fn list_shows_what_agents_take() {
             ! error: invalid value '' for '--namespace <NAMESPACE>': the namespace is empty
             !
             ! For more information, try '--help'.
-            exit code Some(2)
+            exit code Some(64)
         "#]],
     );
     check(
@@ -337,7 +337,7 @@ fn an_unknown_agent_is_told_with_the_nearest_name() {
             ! error: invalid value '' for '<AGENT>': the agent id is empty
             !
             ! For more information, try '--help'.
-            exit code Some(2)
+            exit code Some(64)
         "#]],
     );
     assert_eq!(agents(&machine).len(), 4);
@@ -352,7 +352,7 @@ fn evict_needs_a_yes() {
         &["evict", "planner"],
         expect![[r#"
         ! error: this removes 1 agent (8.0 kB) from disk; --yes says that it is meant
-        exit code Some(2)
+        exit code Some(64)
     "#]],
     );
     check(
@@ -365,7 +365,7 @@ fn evict_needs_a_yes() {
             ! Usage: semantic cache evict --data-dir <FOLDER> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
             ! For more information, try '--help'.
-            exit code Some(2)
+            exit code Some(64)
         "#]],
     );
     check(
@@ -377,7 +377,7 @@ fn evict_needs_a_yes() {
             ! Usage: semantic cache evict --yes --data-dir <FOLDER> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
             ! For more information, try '--help'.
-            exit code Some(2)
+            exit code Some(64)
         "#]],
     );
     check(
@@ -387,7 +387,7 @@ fn evict_needs_a_yes() {
             ! error: invalid value 'soon' for '--older-than <DURATION>': "soon" is not a number with s, m, h, d or w, as in 30d
             !
             ! For more information, try '--help'.
-            exit code Some(2)
+            exit code Some(64)
         "#]],
     );
     check(
@@ -397,7 +397,7 @@ fn evict_needs_a_yes() {
             ! error: invalid value 'some' for '--to-size <BYTES>': "some" is not a number of bytes, as in 500MB or 10GB
             !
             ! For more information, try '--help'.
-            exit code Some(2)
+            exit code Some(64)
         "#]],
     );
     let after = files(&machine);

@@ -224,7 +224,7 @@ fn flags_that_make_no_sense_are_misuse() {
         &["--agent", "a", "--namespace", ""],
     ] {
         let ran = generate(&machine, &[flags, &["Hello"]].concat());
-        assert_eq!(ran.code, Some(2), "{flags:?}: {ran:?}");
+        assert_eq!(ran.code, Some(64), "{flags:?}: {ran:?}");
     }
     let missing = generate(&machine, &["--agent", "b", "--fork-from", "a", "Hello"]);
     assert_eq!(missing.code, Some(1), "{missing:?}");
@@ -237,7 +237,7 @@ fn a_namespace_without_an_agent_is_misuse_unless_it_is_the_environments() {
     let model = tiny();
     let command = ["generate", "-m", &model, "--threads=1", "-n1", "Hello"];
     let typed = machine.run(&[&command[..], &["--namespace", "team"]].concat());
-    assert_eq!((typed.code, typed.stdout.as_str()), (Some(2), ""), "{typed:?}");
+    assert_eq!((typed.code, typed.stdout.as_str()), (Some(64), ""), "{typed:?}");
     assert_eq!(typed.stderr, "error: --namespace goes with --agent or --fork-from\n");
     let mut of_environment = machine.command(&command);
     of_environment.env("SEMANTIC_NAMESPACE", "team");

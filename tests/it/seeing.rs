@@ -8,6 +8,7 @@ use semantic::http::Rates;
 use serde_json::{Value as Json, json};
 
 use crate::support::http::{CHAT, ModelState, Request, Server, Setup, hello, wait_until};
+use crate::support::log;
 use crate::support::scale::scaled;
 use crate::support::scrape::Scrape;
 
@@ -247,6 +248,36 @@ fn who_leaves_before_the_answer_is_counted_as_such() {
     drop(client);
     let left = request_total("POST", CHAT, 499);
     wait_until("it is counted", || Scrape::of(&server).count(&left) == 1.0);
+}
+
+/// The client hears that it failed, the log why, and of whom.
+#[test]
+fn error_logged_with_context() {
+    log::keep();
+    let server = Server::start(Setup { fails_at: Some(5), ..Setup::default() });
+    let body = hello(json!({ "max_tokens": 50, "session_id": "ada" }));
+    for (id, is_streamed) in [("failing-1", false), ("failing-2", true)] {
+        let mut body = body.clone();
+        body["stream"] = json!(is_streamed);
+        let mut client = server.connect();
+        let request = Request::chat(&body).header("X-Request-ID", id);
+        let answer = client.open(&request);
+        let said = match is_streamed && answer.status == 200 {
+            true => json!(client.rest()).to_string(),
+            false => answer.body,
+        };
+        assert!(!said.contains("/secret"), "{said}");
+        wait_until(id, || log::lines_of(id).len() >= 2);
+        let lines = log::lines_of(id);
+        let [failed, answered] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(failed["level"], "ERROR", "{lines:?}");
+        assert!(failed["error"].as_str().is_some_and(|error| error.contains("/secret")));
+        assert_eq!(failed["spans"][0]["agent"], "ada", "{lines:?}");
+        assert_eq!(answered["spans"][0]["finish"], "error", "{lines:?}");
+        assert_eq!(answered["message"], "request answered", "{lines:?}");
+    }
+    let series = "semantic_request_success_total{finished_reason=\"error\"}";
+    assert_eq!(Scrape::of(&server).value(series), 2.0);
 }
 
 /// What clients choose - names, paths, methods, ids, traces - is in no label.

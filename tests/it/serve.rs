@@ -212,7 +212,7 @@ fn a_model_that_cannot_be_loaded_ends_the_server_as_it_ends_generate() {
     }
     let machine = Machine::new();
     let ran = machine.run(&["serve", "--no-auth", "--port=0", "-m", &tiny(), "--kv-pool-mb=0"]);
-    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(ran.code, Some(64), "{ran:?}");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn an_address_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let ran = machine.run(&["serve", "--no-auth", "-m", &tiny(), &format!("--port={port}")]);
-    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.code, Some(69));
     expect![[r#"
         error: 127.0.0.1:PORT is in use
         hint: another server runs there; stop it, or give another --port
@@ -242,7 +242,7 @@ fn a_server_that_is_open_to_others_by_accident_does_not_start() {
         None,
         expect![[r#"
         error: there are no API keys
-        hint: set SEMANTIC_API_KEYS=KEY[,KEY…], or give --no-auth to let every program on this machine in
+        hint: make one with `semantic serve --new-key NAME`, set SEMANTIC_API_KEYS=KEY[,KEY…] or name a --keys-file; --no-auth lets every program on this machine in, on a loopback address
     "#]],
     );
     check(
@@ -250,7 +250,7 @@ fn a_server_that_is_open_to_others_by_accident_does_not_start() {
         None,
         expect![[r#"
         error: there are no API keys
-        hint: set SEMANTIC_API_KEYS=KEY[,KEY…], or give --no-auth to let every program on this machine in
+        hint: make one with `semantic serve --new-key NAME`, set SEMANTIC_API_KEYS=KEY[,KEY…] or name a --keys-file; --no-auth lets every program on this machine in, on a loopback address
     "#]],
     );
     check(
@@ -258,7 +258,7 @@ fn a_server_that_is_open_to_others_by_accident_does_not_start() {
         None,
         expect![[r#"
         error: --no-auth would let everyone who reaches 0.0.0.0 in
-        hint: set SEMANTIC_API_KEYS, or listen on 127.0.0.1
+        hint: set SEMANTIC_API_KEYS or name a --keys-file, or listen on 127.0.0.1
     "#]],
     );
     check(
@@ -288,35 +288,35 @@ fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_failure() {
     };
     check(
         &["--step-ms=0"],
-        2,
+        64,
         expect![[r#"
         error: step_ms is 0; it goes from 1 to 10000
     "#]],
     );
     check(
         &["--max-running=0"],
-        2,
+        64,
         expect![[r#"
         error: max_running is 0; it goes from 1 to 4096
     "#]],
     );
     check(
         &["--drain-timeout=-1"],
-        2,
+        64,
         expect![[r#"
         error: drain_timeout is -1; it goes from 0 to 86400
     "#]],
     );
     check(
         &["--lame-duck=nan"],
-        2,
+        64,
         expect![[r#"
         error: lame_duck is NaN; it goes from 0 to 86400
     "#]],
     );
     check(
         &["--kv-bits=5"],
-        2,
+        64,
         expect![[r#"
         error: invalid value '5' for '--kv-bits <BITS>': "5" is not one of 4, 8, 16, 32, with or without r
 

@@ -31,6 +31,12 @@ impl Figure {
         self.runs[self.runs.len() - 1]
     }
 
+    /// The smallest run that at least this share of all runs does not exceed (nearest rank).
+    pub fn percentile(&self, share: f64) -> f64 {
+        let rank = (share * self.runs.len() as f64).ceil() as usize;
+        self.runs[rank.clamp(1, self.runs.len()) - 1]
+    }
+
     /// How many times the other's median ours is.
     pub fn ratio(&self, other: &Figure) -> f64 {
         self.median() / other.median()
@@ -49,6 +55,16 @@ mod tests {
         assert_eq!((even.min(), even.median(), even.max()), (1.0, 3.0, 100.0));
         let one = Figure::new(vec![7.0]);
         assert_eq!((one.min(), one.median(), one.max()), (7.0, 7.0, 7.0));
+    }
+
+    #[test]
+    fn a_percentile_is_a_run_that_was() {
+        let runs = Figure::new((1..=100).map(f64::from).collect());
+        assert_eq!(
+            [0.0, 0.5, 0.95, 0.99, 1.0].map(|it| runs.percentile(it)),
+            [1.0, 50.0, 95.0, 99.0, 100.0]
+        );
+        assert_eq!(Figure::new(vec![7.0]).percentile(0.5), 7.0);
     }
 
     #[test]

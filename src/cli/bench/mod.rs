@@ -15,6 +15,7 @@ mod load;
 mod prefill;
 mod queue;
 mod restore;
+mod server;
 mod staggered;
 mod store;
 
@@ -70,6 +71,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "queue", about: "many more requests than run at a time", run: queue::run },
     Suite { name: "restore", about: "the first token of an agent that is back", run: restore::run },
     Suite { name: "store", about: "what saving agents costs, and many of them", run: store::run },
+    Suite { name: "server", about: "how the server conducts itself", run: server::run },
     Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
     Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
     Suite { name: "fidelity", about: "the kernels against plain MLX", run: fidelity::run },
@@ -92,6 +94,8 @@ pub struct Arguments {
     runs: usize,
     #[command(flatten)]
     sizes: setup::SizeFlags,
+    #[command(flatten)]
+    server: server::ServerFlags,
     #[command(flatten)]
     text: text::TextFlags,
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! What every suite measures: one model, on this machine, with these settings.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
@@ -101,7 +101,7 @@ impl Setup<'_> {
             peer_server,
             data_dir: context.data_dir.clone(),
             model_name: resolved.name,
-            file_bytes: file_bytes(&resolved.path)?,
+            file_bytes: model::file_bytes(&resolved.path)?,
             model_path: resolved.path,
             read_bytes_per_s: OnceCell::new(),
         })
@@ -210,19 +210,4 @@ fn compute(flags: &ComputeFlags, defaults: &config::Generate) -> Result<Compute,
 /// Blocks of a sequence with so many tokens.
 pub fn blocks(tokens: usize) -> usize {
     tokens.div_ceil(BLOCK_TOKENS)
-}
-
-/// The size of a model's weights on disk: a file, or the safetensors of a folder.
-fn file_bytes(path: &Path) -> Result<u64, Failure> {
-    if path.is_file() {
-        return Ok(path.metadata()?.len());
-    }
-    let mut bytes = 0;
-    for entry in path.read_dir()? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
-            bytes += path.metadata()?.len();
-        }
-    }
-    Ok(bytes)
 }

@@ -41,7 +41,7 @@ impl Reader {
     }
 
     pub fn template(&self) -> Result<ChatTemplate, Failure> {
-        Ok(ChatTemplate::new(&self.source).map_err(|error| name_model(error, &self.model.path))?)
+        model::chat_template(&self.source, &self.model.path, None)
     }
 
     pub fn text_of(&self, tokens: &[TokenId]) -> String {

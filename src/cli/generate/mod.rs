@@ -217,7 +217,8 @@ impl Turn<'_> {
         let (prompt, reply) = match self.arguments.raw {
             true => (continued(&tokenizer, past, &prompt)?.into(), Reply::Continuation),
             false => {
-                let template = ChatTemplate::new(&text).map_err(of_model)?;
+                let raw = Some("send the text as it is with --raw");
+                let template = model::chat_template(&text, &self.resolved.path, raw)?;
                 let prompt = match past.and_then(|past| Some((past, past.turns()?))) {
                     Some((past, turns)) => {
                         self.note_another_system(past, &template, &tokenizer).map_err(of_model)?;

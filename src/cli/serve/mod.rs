@@ -3,6 +3,8 @@
 //! The address is taken first, so that probes are answered while the model loads; then the model's
 //! files are opened, the engine loads them, and requests are served until a signal comes.
 
+mod keys;
+mod print_config;
 mod settings;
 mod shutdown;
 
@@ -27,8 +29,9 @@ use crate::http::{self, App, KvShape, Serving};
 use crate::metrics::Metrics;
 use crate::model::source::ResolvedModel;
 use crate::model::{LoadOptions, mlx_version};
-use crate::text::{self, ChatTemplate, Tokenizer};
+use crate::text::{self, Tokenizer};
 
+use keys::Entry;
 use settings::{EngineSettings, Settings};
 use shutdown::{End, Signals};
 
@@ -45,6 +48,12 @@ pub struct Arguments {
     flags: settings::Flags,
     #[command(flatten)]
     compute: ComputeFlags,
+    /// Make an API key, print it once, keep its hash in the keys file, and do not serve
+    #[arg(long, value_name = "NAME")]
+    new_key: Option<String>,
+    /// Print the settings that would be used, as a configuration file, and do not serve
+    #[arg(long)]
+    print_config: bool,
     /// Say nothing on stderr unless something fails
     #[arg(long, short)]
     quiet: bool,
@@ -57,10 +66,18 @@ impl Arguments {
 }
 
 pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCode, Failure> {
-    let mut settings = settings::settings(arguments, &context.config.serve)?;
-    settings.http.log = log.control();
+    if let Some(name) = &arguments.new_key {
+        return new_key(name, arguments, context);
+    }
+    let mut settings = settings::settings(arguments, context)?;
+    settings.log = log.control();
+    let name = arguments.model.name(context);
+    if arguments.print_config {
+        return print_config::print(&settings, name, context);
+    }
+    let entry = settings.entrance.open()?;
     let plan = ModelPlan {
-        name: arguments.model.name(context).to_owned(),
+        name: name.to_owned(),
         compute: settings.compute,
         engine: settings.engine,
         is_quiet: arguments.quiet,
@@ -70,20 +87,47 @@ pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCo
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(settings, plan, context.clone()));
+    let ended = runtime.block_on(serve(settings, entry, plan, context.clone()));
     // A download or a long prompt that is still under way is not waited for.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<ExitCode, Failure> {
+fn new_key(name: &str, arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
+    let file = settings::keys_file(arguments, context);
+    let key = keys::make(name, file.path())?;
+    output::data(format!("{key}\n").as_bytes())?;
+    if !arguments.quiet {
+        let path = file.path().display();
+        output::talk(&format!("its hash is in {path}, which a server reads when it starts"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(
+    settings: Settings,
+    entry: Entry,
+    plan: ModelPlan,
+    context: Context,
+) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
     allow_many_connections();
     let talk = talker(plan.is_quiet);
     let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
-    talk(&format!("listening on http://{}", listener.local_addr()?));
-    let metrics = Arc::clone(&settings.http.metrics);
-    let app = App::new(settings.http);
+    let address = listener.local_addr()?;
+    talk(&format!("listening on http://{address}"));
+    let access = match entry {
+        Entry::Access(access) => access,
+        Entry::FirstKey(path) => {
+            let (key, access) = keys::make_first(&path)?;
+            // Quiet or not: nobody can find it out later.
+            output::talk(&keys::introduction(&key, &path, address));
+            access
+        }
+    };
+    let times = settings.times;
+    let metrics = Arc::new(Metrics::default());
+    let app = App::new(settings.http(access, Arc::clone(&metrics)));
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
         // Sent or dropped, it is the same.
@@ -107,7 +151,7 @@ async fn serve(settings: Settings, plan: ModelPlan, context: Context) -> Result<
 
     let served = async {
         let asked = signals.next().await;
-        shutdown::shut_down(&app, &engine, asked, &mut signals, &settings.times).await
+        shutdown::shut_down(&app, &engine, asked, &mut signals, &times).await
     };
     let end = tokio::select! {
         end = served => end,
@@ -155,15 +199,14 @@ fn talker(is_quiet: bool) -> impl Fn(&str) {
 
 fn cannot_listen(settings: &Settings, error: io::Error) -> Failure {
     let address = settings.address;
-    match error.kind() {
-        io::ErrorKind::AddrInUse => Failure::with_hint(
+    let (error, hint) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
             anyhow::anyhow!("{address} is in use"),
             Some("another server runs there; stop it, or give another --port".to_owned()),
         ),
-        _ => {
-            Failure::from(anyhow::Error::new(error).context(format!("cannot listen on {address}")))
-        }
-    }
+        _ => (anyhow::Error::new(error).context(format!("cannot listen on {address}")), None),
+    };
+    Failure::Unavailable { error, hint }
 }
 
 /// What to load, and how it is to run.
@@ -194,7 +237,7 @@ fn start(
     let text = files.text()?;
     let of_model = |error: text::Error| name_model(error, &resolved.path);
     let tokenizer = Arc::new(Tokenizer::new(&text).map_err(of_model)?);
-    let template = ChatTemplate::new(&text).map_err(of_model)?;
+    let template = model::chat_template(&text, &resolved.path, None)?;
     let kv = plan.compute.kv.unwrap_or(resolved.kv);
     let keeping = Keeping {
         store,

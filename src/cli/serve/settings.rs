@@ -2,31 +2,26 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Arguments;
+use super::keys::{self, Entrance, KeysFile};
 use super::shutdown::Times;
 use crate::cli::compute::Compute;
-use crate::cli::memory;
 use crate::cli::output::Failure;
+use crate::cli::{Context, memory};
 use crate::config;
 use crate::engine;
-use crate::http::{Access, AdminKey, Bounds, KEY_CHARS_MIN, KeyError, Keys, LogControl, Rates};
-
-/// Never a flag: other users see a program's arguments.
-const KEYS_VARIABLE: &str = "SEMANTIC_API_KEYS";
-const ADMIN_KEY_VARIABLE: &str = "SEMANTIC_ADMIN_KEY";
+use crate::http::{Access, AdminKey, Bounds, LogControl, Origin, Rates};
+use crate::metrics::Metrics;
 
 const HOST: &str = "127.0.0.1";
 const PORT: u16 = 8000;
 const RATE_AGENT: u32 = 60;
 const RATE_GLOBAL: u32 = 1000;
 const RATE_FAILED_KEYS: u32 = 20;
-/// What of the memory the KV pool takes if nobody says; weights and the rest need theirs.
-const POOL_SHARE: u64 = 4;
-/// Where the system does not tell its memory.
-const POOL_BYTES_UNKNOWN: u64 = 1_000_000_000;
 const LAME_DUCK_S: f64 = 0.0;
 const DRAIN_TIMEOUT_S: f64 = 30.0;
 
@@ -48,6 +43,12 @@ pub struct Flags {
     /// A further host name that requests may be addressed to; may be given several times
     #[arg(long, value_name = "HOST", env = "SEMANTIC_ALLOWED_HOSTS", value_delimiter = ',')]
     allowed_host: Vec<String>,
+    /// The origin of web pages that may use this server; may be given several times
+    #[arg(long, value_name = "ORIGIN", env = "SEMANTIC_CORS_ORIGINS", value_delimiter = ',')]
+    cors_origin: Vec<Origin>,
+    /// The file with names and hashes of API keys [default: keys.toml in the data folder]
+    #[arg(long, value_name = "FILE", env = "SEMANTIC_KEYS_FILE")]
+    keys_file: Option<PathBuf>,
     /// Ask nobody for a key; only on a loopback address
     #[arg(long, env = "SEMANTIC_NO_AUTH", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     no_auth: Option<bool>,
@@ -57,6 +58,9 @@ pub struct Flags {
     /// Requests per minute in all; 0 is no limit [default: 1000]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_RATE_LIMIT_GLOBAL")]
     rate_limit_global: Option<u32>,
+    /// Wrong keys per minute from one address; 0 is no limit [default: 20]
+    #[arg(long, value_name = "COUNT", env = "SEMANTIC_RATE_LIMIT_FAILED_KEYS")]
+    rate_limit_failed_keys: Option<u32>,
     /// Memory for the KV of all agents, in MB [default: a quarter of the machine's]
     #[arg(long, value_name = "MB", env = "SEMANTIC_KV_POOL_MB")]
     kv_pool_mb: Option<u64>,
@@ -83,10 +87,33 @@ pub struct Flags {
 /// All of it, in range.
 pub struct Settings {
     pub address: SocketAddr,
-    pub http: crate::http::Config,
+    pub entrance: Entrance,
+    pub admin: Option<AdminKey>,
+    pub allowed_hosts: Vec<String>,
+    pub cors_origins: Vec<Origin>,
+    pub rates: Rates,
     pub engine: EngineSettings,
     pub compute: Compute,
     pub times: Times,
+    pub log: LogControl,
+    /// The same as a file would say it.
+    pub effective: config::Serve,
+}
+
+impl Settings {
+    /// The server's part.
+    pub fn http(self, access: Access, metrics: Arc<Metrics>) -> crate::http::Config {
+        crate::http::Config {
+            access,
+            admin: self.admin,
+            allowed_hosts: self.allowed_hosts,
+            cors_origins: self.cors_origins,
+            rates: self.rates,
+            bounds: Bounds::default(),
+            metrics,
+            log: self.log,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,77 +127,123 @@ pub struct EngineSettings {
 
 /// The flags and the environment over the configuration. Looked at alone first, so that a value
 /// out of range is blamed on whoever set it.
-pub fn settings(arguments: &Arguments, defaults: &config::Serve) -> Result<Settings, Failure> {
-    numbers(arguments, &config::Serve::default()).map_err(Failure::Usage)?;
-    let Numbers { engine, compute, times } = numbers(arguments, defaults)
-        .map_err(|reason| anyhow::anyhow!("the configuration's [serve] is not valid: {reason}"))?;
-    let flags = &arguments.flags;
-    let host = flags.host.as_deref().or(defaults.host.as_deref()).unwrap_or(HOST);
-    let address = resolve(host, flags.port.or(defaults.port).unwrap_or(PORT))?;
-    let keys = std::env::var(KEYS_VARIABLE).ok();
-    let no_auth = flags.no_auth.or(defaults.no_auth).unwrap_or(false);
-    let access = access(keys.as_deref(), no_auth, address.ip())?;
-    let further = match flags.allowed_host.is_empty() {
-        true => &defaults.allowed_hosts,
-        false => &flags.allowed_host,
-    };
-    let http = crate::http::Config {
-        access,
-        admin: admin_key(std::env::var(ADMIN_KEY_VARIABLE).ok().as_deref())?,
-        allowed_hosts: allowed_hosts(host, address.ip(), further),
-        cors_origins: Vec::new(),
+pub fn settings(arguments: &Arguments, context: &Context) -> Result<Settings, Failure> {
+    checked(arguments, &config::Serve::default()).map_err(Failure::Usage)?;
+    let Checked { effective, cors_origins, engine, compute, times } =
+        checked(arguments, &context.config.serve).map_err(|reason| {
+            anyhow::anyhow!("the configuration's [serve] is not valid: {reason}")
+        })?;
+    let host = effective.host.as_deref().unwrap_or(HOST);
+    let address = resolve(host, effective.port.unwrap_or(PORT))?;
+    let no_auth = effective.no_auth.unwrap_or(false);
+    let rate = |rate: Option<u32>, default| rate.unwrap_or(default);
+    Ok(Settings {
+        address,
+        entrance: Entrance::new(keys_file(arguments, context), no_auth, address.ip()),
+        admin: keys::admin_key()?,
+        allowed_hosts: allowed_hosts(host, address.ip(), &effective.allowed_hosts),
+        cors_origins,
         rates: Rates {
-            failed_keys: RATE_FAILED_KEYS,
-            agent: flags.rate_limit_agent.or(defaults.rate_limit_agent).unwrap_or(RATE_AGENT),
-            global: flags.rate_limit_global.or(defaults.rate_limit_global).unwrap_or(RATE_GLOBAL),
+            agent: rate(effective.rate_limit_agent, RATE_AGENT),
+            global: rate(effective.rate_limit_global, RATE_GLOBAL),
+            failed_keys: rate(effective.rate_limit_failed_keys, RATE_FAILED_KEYS),
         },
-        bounds: Bounds::default(),
-        metrics: Arc::default(),
+        engine,
+        compute,
+        times,
         log: LogControl::default(),
-    };
-    Ok(Settings { address, http, engine, compute, times })
+        effective,
+    })
 }
 
-/// What has a range.
-struct Numbers {
+/// The one that is named, or the usual one.
+pub fn keys_file(arguments: &Arguments, context: &Context) -> KeysFile {
+    let configured = &context.config.serve.keys_file;
+    match arguments.flags.keys_file.as_ref().or(configured.as_ref()) {
+        Some(path) => KeysFile::Named(path.clone()),
+        None => KeysFile::Usual(context.data_dir.join("keys.toml")),
+    }
+}
+
+/// What has a range or a form.
+struct Checked {
+    effective: config::Serve,
+    cors_origins: Vec<Origin>,
     engine: EngineSettings,
     compute: Compute,
     times: Times,
 }
 
-fn numbers(arguments: &Arguments, defaults: &config::Serve) -> Result<Numbers, String> {
+fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, String> {
+    let compute = arguments.compute.merge(defaults.compute())?;
     let flags = &arguments.flags;
-    let pool_mb = flags.kv_pool_mb.or(defaults.kv_pool_mb);
-    let pool_mb = pool_mb.map(|mb| in_range("kv_pool_mb", mb, POOL_MB_RANGE)).transpose()?;
     let engine = engine::Config::default();
+    let list = |given: &[String], configured: &[String]| match given.is_empty() {
+        true => configured.to_vec(),
+        false => given.to_vec(),
+    };
+    let cors_origins = match flags.cors_origin.is_empty() {
+        true => origins(&defaults.cors_origins)?,
+        false => flags.cors_origin.clone(),
+    };
+    let rate = |flag: Option<u32>, configured: Option<u32>, default| {
+        Some(flag.or(configured).unwrap_or(default))
+    };
+    let pool_mb = flags.kv_pool_mb.or(defaults.kv_pool_mb).unwrap_or_else(default_pool_mb);
     let running = flags.max_running.or(defaults.max_running).unwrap_or(engine.running_max);
     let queue = flags.queue_requests.or(defaults.queue_requests).unwrap_or(engine.queue_max);
     let queue_s = flags.queue_timeout.or(defaults.queue_timeout_s);
+    let queue_s = queue_s.unwrap_or_else(|| engine.queue_time.as_secs_f64());
     let step_ms = flags.step_ms.or(defaults.step_ms);
+    let step_ms = step_ms.unwrap_or(engine.step.as_millis() as u64);
     let lame_duck_s = flags.lame_duck.or(defaults.lame_duck_s).unwrap_or(LAME_DUCK_S);
     let drain_s = flags.drain_timeout.or(defaults.drain_timeout_s).unwrap_or(DRAIN_TIMEOUT_S);
     let seconds =
         |name, seconds| in_range(name, seconds, SECONDS_RANGE).map(Duration::from_secs_f64);
-    Ok(Numbers {
-        engine: EngineSettings {
-            kv_pool_bytes: pool_mb.map_or_else(default_pool_bytes, |mb| mb * 1_000_000),
-            step: match step_ms {
-                Some(ms) => Duration::from_millis(in_range("step_ms", ms, STEP_MS_RANGE)?),
-                None => engine.step,
-            },
-            running_max: in_range("max_running", running, RUNNING_RANGE)?,
-            queue_max: in_range("queue_requests", queue, QUEUE_RANGE)?,
-            queue_time: match queue_s {
-                Some(given) => seconds("queue_timeout", given)?,
-                None => engine.queue_time,
-            },
-        },
-        compute: arguments.compute.merge(defaults.compute())?,
-        times: Times {
-            lame_duck: seconds("lame_duck", lame_duck_s)?,
-            drain: seconds("drain_timeout", drain_s)?,
-        },
-    })
+    let engine = EngineSettings {
+        kv_pool_bytes: in_range("kv_pool_mb", pool_mb, POOL_MB_RANGE)? * 1_000_000,
+        step: Duration::from_millis(in_range("step_ms", step_ms, STEP_MS_RANGE)?),
+        running_max: in_range("max_running", running, RUNNING_RANGE)?,
+        queue_max: in_range("queue_requests", queue, QUEUE_RANGE)?,
+        queue_time: seconds("queue_timeout", queue_s)?,
+    };
+    let times = Times {
+        lame_duck: seconds("lame_duck", lame_duck_s)?,
+        drain: seconds("drain_timeout", drain_s)?,
+    };
+    let effective = config::Serve {
+        host: Some(flags.host.clone().or(defaults.host.clone()).unwrap_or(HOST.to_owned())),
+        port: Some(flags.port.or(defaults.port).unwrap_or(PORT)),
+        allowed_hosts: list(&flags.allowed_host, &defaults.allowed_hosts),
+        cors_origins: cors_origins.iter().map(Origin::to_string).collect(),
+        no_auth: Some(flags.no_auth.or(defaults.no_auth).unwrap_or(false)),
+        keys_file: flags.keys_file.clone().or(defaults.keys_file.clone()),
+        rate_limit_agent: rate(flags.rate_limit_agent, defaults.rate_limit_agent, RATE_AGENT),
+        rate_limit_global: rate(flags.rate_limit_global, defaults.rate_limit_global, RATE_GLOBAL),
+        rate_limit_failed_keys: rate(
+            flags.rate_limit_failed_keys,
+            defaults.rate_limit_failed_keys,
+            RATE_FAILED_KEYS,
+        ),
+        kv_pool_mb: Some(pool_mb),
+        max_running: Some(running),
+        queue_requests: Some(queue),
+        queue_timeout_s: Some(queue_s),
+        step_ms: Some(step_ms),
+        lame_duck_s: Some(lame_duck_s),
+        drain_timeout_s: Some(drain_s),
+        kv_bits: compute.kv.map(|kv| kv.to_string()),
+        device: Some(compute.device.to_string()),
+        threads: compute.threads,
+    };
+    Ok(Checked { effective, cors_origins, engine, compute, times })
+}
+
+fn origins(texts: &[String]) -> Result<Vec<Origin>, String> {
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(|error| format!("cors_origins: {error}")))
+        .collect()
 }
 
 fn in_range<T: PartialOrd + std::fmt::Display>(
@@ -186,61 +259,18 @@ fn in_range<T: PartialOrd + std::fmt::Display>(
     }
 }
 
-fn default_pool_bytes() -> u64 {
-    memory::total_bytes().map_or(POOL_BYTES_UNKNOWN, |bytes| bytes / POOL_SHARE)
+fn default_pool_mb() -> u64 {
+    (memory::default_pool_bytes() / 1_000_000).max(1)
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let mut found = (bare, port)
-        .to_socket_addrs()
-        .map_err(|error| anyhow::Error::new(error).context(format!("no address for {host:?}")))?;
-    found.next().ok_or_else(|| anyhow::anyhow!("no address for {host:?}").into())
-}
-
-/// Who may ask. Refuses what would leave the server open to others by accident.
-fn access(keys: Option<&str>, no_auth: bool, address: IpAddr) -> Result<Access, Failure> {
-    let refused =
-        |message: String, hint: &str| Failure::Misconfigured { message, hint: hint.to_owned() };
-    let keys = match keys.map(Keys::parse) {
-        None | Some(Err(KeyError::None)) => None,
-        Some(Ok(keys)) => Some(keys),
-        Some(Err(error)) => {
-            let hint = format!(
-                "give random keys of {KEY_CHARS_MIN} or more letters and digits, separated by \
-                 commas: `openssl rand -hex 16` makes one"
-            );
-            return Err(refused(format!("{KEYS_VARIABLE}: {error}"), &hint));
-        }
+    let nowhere = || anyhow::anyhow!("no address for {host:?}");
+    let found = match (bare, port).to_socket_addrs() {
+        Ok(mut found) => found.next().ok_or_else(nowhere),
+        Err(error) => Err(anyhow::Error::new(error).context(nowhere())),
     };
-    match (keys, no_auth) {
-        (Some(keys), false) => Ok(Access::Keys(keys)),
-        (None, true) if address.is_loopback() => Ok(Access::Open),
-        (None, true) => Err(refused(
-            format!("--no-auth would let everyone who reaches {address} in"),
-            &format!("set {KEYS_VARIABLE}, or listen on 127.0.0.1"),
-        )),
-        (None, false) => Err(refused(
-            "there are no API keys".to_owned(),
-            &format!(
-                "set {KEYS_VARIABLE}=KEY[,KEY…], or give --no-auth to let every program on this \
-                 machine in"
-            ),
-        )),
-        (Some(_), true) => Err(refused(
-            format!("{KEYS_VARIABLE} is set and --no-auth is given"),
-            "take one of them away",
-        )),
-    }
-}
-
-/// An empty variable is none.
-fn admin_key(text: Option<&str>) -> Result<Option<AdminKey>, Failure> {
-    let key = text.map(str::trim).filter(|text| !text.is_empty()).map(AdminKey::new);
-    key.transpose().map_err(|error| Failure::Misconfigured {
-        message: format!("{ADMIN_KEY_VARIABLE}: {error}"),
-        hint: format!("give {KEY_CHARS_MIN} or more random letters and digits"),
-    })
+    found.map_err(|error| Failure::Unavailable { error, hint: None })
 }
 
 /// The names that a server at this address has, and those that the user adds.
@@ -259,33 +289,6 @@ mod tests {
 
     use super::*;
 
-    fn check(keys: Option<&str>, no_auth: bool, address: &str, expected: Result<(), &str>) {
-        let address = address.parse().expect("an address");
-        let found = access(keys, no_auth, address).map(|_| ()).map_err(|failure| match failure {
-            Failure::Misconfigured { message, .. } => message,
-            _ => panic!("another failure"),
-        });
-        assert_eq!(found, expected.map_err(str::to_owned));
-    }
-
-    #[test]
-    fn nobody_is_let_in_by_accident() {
-        let key = "0123456789abcdef";
-        check(Some(key), false, "127.0.0.1", Ok(()));
-        check(Some(key), false, "0.0.0.0", Ok(()));
-        check(None, true, "127.0.0.1", Ok(()));
-        check(None, true, "::1", Ok(()));
-        check(Some(" "), true, "127.8.8.8", Ok(()));
-        check(None, false, "127.0.0.1", Err("there are no API keys"));
-        check(Some(""), false, "127.0.0.1", Err("there are no API keys"));
-        let everyone = "--no-auth would let everyone who reaches 0.0.0.0 in";
-        check(None, true, "0.0.0.0", Err(everyone));
-        let both = "SEMANTIC_API_KEYS is set and --no-auth is given";
-        check(Some(key), true, "127.0.0.1", Err(both));
-        let short = "SEMANTIC_API_KEYS: key 1 has 5 characters; at least 16";
-        check(Some("short"), false, "127.0.0.1", Err(short));
-    }
-
     /// What the help and the example say is what happens.
     #[test]
     fn the_defaults_are_documented() {
@@ -297,6 +300,7 @@ mod tests {
             ("port", "--port", PORT.to_string()),
             ("rate_limit_agent", "--rate-limit-agent", RATE_AGENT.to_string()),
             ("rate_limit_global", "--rate-limit-global", RATE_GLOBAL.to_string()),
+            ("rate_limit_failed_keys", "--rate-limit-failed-keys", RATE_FAILED_KEYS.to_string()),
             ("max_running", "--max-running", engine.running_max.to_string()),
             ("queue_requests", "--queue-requests", engine.queue_max.to_string()),
             (

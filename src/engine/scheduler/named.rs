@@ -91,7 +91,7 @@ impl Scheduler {
         let heads = self.agents.heads_of(namespace, agent);
         let saved = heads.into_iter().filter(|(_, head)| head.is_hot() && head.is_saved());
         let saved: Vec<HeadId> = saved.map(|(id, _)| id).collect();
-        saved.iter().for_each(|id| self.agents.evict(*id));
+        saved.iter().for_each(|id| self.evict(*id));
         saved.len()
     }
 

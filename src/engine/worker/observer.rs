@@ -207,7 +207,7 @@ impl Account {
         let since_submitted = now.saturating_duration_since(self.submitted);
         metrics.requests.finished(Finished::Error, since_submitted);
         self.span.record("finish", "error");
-        self.span.in_scope(|| tracing::warn!(%error, "a request failed"));
+        self.span.in_scope(|| tracing::info!(%error, "the request ended with an error"));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{PathId, path_agent};
@@ -22,7 +23,7 @@ use crate::text::{Message, Piece, Prompt, RenderOptions, has_system, next_turn, 
 use crate::types::{AgentId, Namespace};
 
 /// What is said to the agent: its next turn, or a whole conversation.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct GenerateRequest {
     prompt: Option<String>,
@@ -163,8 +164,8 @@ fn following(
 }
 
 /// A turn as a whole.
-#[derive(Serialize)]
-struct Generation {
+#[derive(Serialize, JsonSchema)]
+pub struct Generation {
     id: String,
     object: &'static str,
     created: u64,

@@ -17,8 +17,10 @@ use super::{App, body, random};
 use crate::engine::AgentError;
 use crate::types::AgentId;
 
-pub use generate::generate;
-use wire::{AgentList, AgentPage, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery};
+pub use generate::{GenerateRequest, Generation, generate};
+pub use wire::{Agent, AgentList, CreateRequest, ForkRequest, NewAgent};
+
+use wire::{AgentPage, ListQuery, RemoveQuery};
 
 /// The agent that a path names, percent-encoded UTF-8.
 type PathId = Result<Path<String>, PathRejection>;
@@ -61,7 +63,7 @@ pub async fn show(
     let agent = path_agent(path)?;
     let state = app.serving()?.engine.agent(&caller.namespace, &agent).await?;
     let state = state.ok_or(AgentError::NotFound(agent))?;
-    Ok(Json(wire::Agent::from(state)).into_response())
+    Ok(Json(Agent::from(state)).into_response())
 }
 
 /// `DELETE /v1/agents/{id}`: for good, or out of the pool and no further.
@@ -100,7 +102,7 @@ pub async fn fork(
     engine.fork(&caller.namespace, &from, &to).await?;
     // It was there a moment ago.
     let copy = engine.agent(&caller.namespace, &to).await?.ok_or(AgentError::NotFound(to))?;
-    Ok((StatusCode::CREATED, Json(wire::Agent::from(copy))).into_response())
+    Ok((StatusCode::CREATED, Json(Agent::from(copy))).into_response())
 }
 
 fn path_agent(path: PathId) -> Result<AgentId, Error> {

@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{AgentState, HeadState, StoredState, Tier};
@@ -26,13 +27,13 @@ pub struct RemoveQuery {
     pub evict_only: Option<bool>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct CreateRequest {
     pub agent_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct ForkRequest {
     /// Of the copy.
@@ -61,7 +62,7 @@ impl TryFrom<ListQuery> for AgentPage {
 }
 
 /// A part of all agents.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct AgentList {
     object: &'static str,
     data: Vec<Agent>,
@@ -86,7 +87,7 @@ impl AgentList {
 }
 
 /// A name that is free.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct NewAgent {
     object: &'static str,
     id: String,
@@ -108,7 +109,7 @@ impl NewAgent {
 }
 
 /// What is known of an agent.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Agent {
     object: &'static str,
     id: String,

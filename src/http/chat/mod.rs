@@ -15,9 +15,10 @@ use super::prompt::Input;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
 
-pub use reply::Reply;
-use request::{Chat, ChatRequest};
-pub use request::{WireMessage, messages};
+pub use reply::{Completion as Answer, Reply};
+pub use request::{ChatRequest, WireMessage, messages};
+
+use request::Chat;
 
 pub async fn completions(
     State(app): State<Arc<App>>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::engine::{Admitted, Delta, Outcome, TokenLogprob};
@@ -47,7 +48,7 @@ impl Reply {
     }
 
     /// The whole answer.
-    pub fn completion(self, outcome: &Outcome) -> impl Serialize + use<> {
+    pub fn completion(self, outcome: &Outcome) -> Completion {
         let has_logprobs = self.tokenizer.is_some();
         let choices = outcome.choices.iter().zip(self.logprobs).enumerate();
         Completion {
@@ -171,8 +172,9 @@ fn to_json(chunk: &Chunk<'_>) -> String {
     serde_json::to_string(chunk).expect("texts and numbers are JSON")
 }
 
-#[derive(Serialize)]
-struct Completion {
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatCompletion")]
+pub struct Completion {
     id: String,
     object: &'static str,
     created: u64,
@@ -182,7 +184,8 @@ struct Completion {
     semantic: Semantic,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatChoice")]
 struct CompletionChoice {
     index: usize,
     message: Message,
@@ -190,7 +193,8 @@ struct CompletionChoice {
     finish_reason: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatReply")]
 struct Message {
     role: &'static str,
     content: String,
@@ -225,19 +229,20 @@ struct ChunkDelta {
     content: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatLogprobs")]
 struct Logprobs {
     content: Vec<Logprob>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Logprob {
     #[serde(flatten)]
     chosen: Alternative,
     top_logprobs: Vec<Alternative>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Alternative {
     token: String,
     logprob: f32,

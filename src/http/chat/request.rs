@@ -1,5 +1,6 @@
 //! The wire format of a request, and the checked request that it becomes.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Map;
@@ -15,7 +16,7 @@ use crate::types::AgentId;
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct ChatRequest {
     messages: Vec<WireMessage>,
@@ -47,39 +48,60 @@ pub struct ChatRequest {
     #[serde(rename = "prompt_cache_key")]
     _prompt_cache_key: Option<String>,
 
+    #[schemars(skip)]
     audio: Option<IgnoredAny>,
+    #[schemars(skip)]
     function_call: Option<IgnoredAny>,
+    #[schemars(skip)]
     functions: Option<IgnoredAny>,
+    #[schemars(skip)]
     logit_bias: Option<IgnoredAny>,
+    #[schemars(skip)]
     metadata: Option<IgnoredAny>,
+    #[schemars(skip)]
     modalities: Option<IgnoredAny>,
+    #[schemars(skip)]
     parallel_tool_calls: Option<IgnoredAny>,
+    #[schemars(skip)]
     prediction: Option<IgnoredAny>,
+    #[schemars(skip)]
     reasoning_effort: Option<IgnoredAny>,
+    #[schemars(skip)]
     service_tier: Option<IgnoredAny>,
+    #[schemars(skip)]
     tool_choice: Option<IgnoredAny>,
+    #[schemars(skip)]
     tools: Option<IgnoredAny>,
+    #[schemars(skip)]
     verbosity: Option<IgnoredAny>,
+    #[schemars(skip)]
     web_search_options: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ChatMessage")]
 pub struct WireMessage {
     role: Role,
     content: Option<OneOrMany<Part>>,
     name: Option<String>,
     tool_call_id: Option<String>,
 
+    #[schemars(skip)]
     annotations: Option<IgnoredAny>,
+    #[schemars(skip)]
     audio: Option<IgnoredAny>,
+    #[schemars(skip)]
     function_call: Option<IgnoredAny>,
+    #[schemars(skip)]
     refusal: Option<IgnoredAny>,
+    #[schemars(skip)]
     tool_calls: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ChatRole")]
 enum Role {
     System,
     Developer,
@@ -88,15 +110,16 @@ enum Role {
     Tool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "TextPart")]
 struct Part {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 struct ResponseFormat {
     #[serde(rename = "type")]

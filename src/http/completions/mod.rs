@@ -14,8 +14,11 @@ use super::guard::Caller;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
 
+pub use reply::Completion as Answer;
+pub use request::CompletionRequest;
+
 use reply::Reply;
-use request::{Completion, CompletionRequest};
+use request::Completion;
 
 pub async fn completions(
     State(app): State<Arc<App>>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::engine::{Admitted, Delta, Outcome, TokenLogprob};
@@ -56,7 +57,7 @@ impl Reply {
     }
 
     /// The whole answer.
-    pub fn completion(mut self, outcome: &Outcome) -> impl Serialize + use<> {
+    pub fn completion(mut self, outcome: &Outcome) -> Completion {
         let has_logprobs = self.tokenizer.is_some();
         let kept = std::mem::take(&mut self.choices).into_iter().map(|choice| choice.logprobs);
         let choices = outcome.choices.iter().zip(kept).enumerate();
@@ -144,8 +145,8 @@ fn event(part: &Completion) -> String {
 }
 
 /// The whole, or a part of a stream: OpenAI has one object for both.
-#[derive(Serialize)]
-struct Completion {
+#[derive(JsonSchema, Serialize)]
+pub struct Completion {
     id: String,
     object: &'static str,
     created: u64,
@@ -157,7 +158,8 @@ struct Completion {
     semantic: Option<Semantic>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "CompletionChoice")]
 struct WireChoice {
     text: String,
     index: usize,
@@ -166,11 +168,13 @@ struct WireChoice {
 }
 
 /// Lists of the same length, an item for each token.
-#[derive(Default, Serialize)]
+#[derive(Default, JsonSchema, Serialize)]
+#[schemars(rename = "CompletionLogprobs")]
 struct Logprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
     /// The token itself and its alternatives.
+    #[schemars(with = "Vec<std::collections::BTreeMap<String, f32>>")]
     top_logprobs: Vec<Top>,
     /// Where a token begins in the completion, in characters.
     text_offset: Vec<usize>,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -20,9 +21,10 @@ const LOGPROBS_MAX: u64 = 5;
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct CompletionRequest {
+    #[schemars(with = "OneOrMany<serde_json::Value>")]
     prompt: Prompt,
     /// Any name: one model is served.
     #[serde(rename = "model")]
@@ -51,7 +53,9 @@ pub struct CompletionRequest {
     #[serde(rename = "prompt_cache_key")]
     _prompt_cache_key: Option<String>,
 
+    #[schemars(skip)]
     logit_bias: Option<IgnoredAny>,
+    #[schemars(skip)]
     suffix: Option<IgnoredAny>,
 }
 

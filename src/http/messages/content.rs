@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
@@ -18,15 +19,17 @@ const BETWEEN_TEXTS: &str = "\n";
 /// Templates know no failed results, so the model reads of it.
 const FAILED: &str = "Error: ";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "MessageParam")]
 pub struct WireMessage {
     role: Role,
     content: OneOrMany<Block>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "MessageRole")]
 enum Role {
     System,
     User,
@@ -35,8 +38,9 @@ enum Role {
 
 /// A block of any type. By hand told apart, because an internally tagged enum's errors do not name
 /// the place.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ContentBlockParam")]
 pub struct Block {
     #[serde(rename = "type")]
     kind: String,
@@ -54,19 +58,26 @@ pub struct Block {
     #[serde(rename = "data")]
     _data: Option<String>,
     #[serde(rename = "caller")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _caller: Option<IgnoredAny>,
     /// A hint: what was read before is found without being marked.
     #[serde(rename = "cache_control")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _cache_control: Option<IgnoredAny>,
 
+    #[schemars(skip)]
     citations: Option<IgnoredAny>,
+    #[schemars(skip)]
     toolset_name: Option<IgnoredAny>,
     /// Of types that are refused.
     #[serde(rename = "source")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _source: Option<IgnoredAny>,
     #[serde(rename = "title")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _title: Option<IgnoredAny>,
     #[serde(rename = "context")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _context: Option<IgnoredAny>,
 }
 

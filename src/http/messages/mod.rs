@@ -9,7 +9,8 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::error::Error;
 use super::guard::Caller;
@@ -18,8 +19,17 @@ use super::turn::{self, Named, Turn};
 use super::{App, body};
 use crate::text::ToolCallParser;
 
+pub use reply::Message as Answer;
+pub use request::MessagesRequest;
+
 use reply::Reply;
-use request::{Asked, Delivery, MessagesRequest, Talk, ToolChoice};
+use request::{Asked, Delivery, Talk, ToolChoice};
+
+/// What `count_tokens` answers.
+#[derive(JsonSchema, Serialize)]
+pub struct Count {
+    input_tokens: usize,
+}
 
 pub async fn create(
     State(app): State<Arc<App>>,
@@ -60,12 +70,12 @@ pub async fn count_tokens(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     request: Request,
-) -> Result<Json<Value>, Error> {
+) -> Result<Json<Count>, Error> {
     let request: MessagesRequest = body::read(request, &app.bounds).await?;
     let Talk { messages, tools, .. } = Talk::try_from(request)?;
     let serving = app.serving()?;
     let prompt =
         prompt::prompt(serving, &caller.namespace, Input::Chat { messages, tools }).await?;
     let input_tokens = prompt.resolve(&|_| 0).tokens.len();
-    Ok(Json(json!({ "input_tokens": input_tokens })))
+    Ok(Json(Count { input_tokens }))
 }

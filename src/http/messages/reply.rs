@@ -1,5 +1,6 @@
 //! The wire format of an answer: a message of blocks, whole or as the events that build it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -29,7 +30,7 @@ impl Reply {
     }
 
     /// The whole answer.
-    pub fn message(mut self, outcome: &Outcome) -> impl Serialize + use<> {
+    pub fn message(mut self, outcome: &Outcome) -> Message {
         let choice = only_choice(outcome);
         let mut parts = self.read(&choice.text);
         parts.extend(self.rest());
@@ -212,8 +213,8 @@ fn event(name: &str, json: &Value) -> String {
     sse::named_event(name, &json.to_string())
 }
 
-#[derive(Serialize)]
-struct Message {
+#[derive(JsonSchema, Serialize)]
+pub struct Message {
     id: String,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -227,15 +228,17 @@ struct Message {
     semantic: Option<Semantic>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schemars(rename = "MessageBlock")]
 enum Block {
     Text { text: String },
     ToolUse { id: String, name: String, input: Map<String, Value> },
 }
 
 /// Every token of the prompt is counted once: computed, or read from what was kept.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "MessageUsage")]
 struct Usage {
     input_tokens: usize,
     /// What is kept of a turn costs nothing that is not in the other numbers.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
@@ -24,7 +25,7 @@ const TOOL_NAME_CHARS_MAX: usize = 128;
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct MessagesRequest {
     messages: Vec<WireMessage>,
@@ -47,28 +48,39 @@ pub struct MessagesRequest {
     #[serde(rename = "metadata")]
     _metadata: Option<Metadata>,
     #[serde(rename = "cache_control")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _cache_control: Option<IgnoredAny>,
 
+    #[schemars(skip)]
     container: Option<IgnoredAny>,
+    #[schemars(skip)]
     context_management: Option<IgnoredAny>,
+    #[schemars(skip)]
     diagnostics: Option<IgnoredAny>,
+    #[schemars(skip)]
     inference_geo: Option<IgnoredAny>,
+    #[schemars(skip)]
     mcp_servers: Option<IgnoredAny>,
+    #[schemars(skip)]
     output_config: Option<IgnoredAny>,
+    #[schemars(skip)]
     output_format: Option<IgnoredAny>,
+    #[schemars(skip)]
     speed: Option<IgnoredAny>,
+    #[schemars(skip)]
     user_profile_id: Option<IgnoredAny>,
+    #[schemars(skip)]
     workspace_id: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 struct Metadata {
     #[serde(rename = "user_id")]
     _user_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 struct Thinking {
     #[serde(rename = "type")]
@@ -80,7 +92,7 @@ struct Thinking {
     _budget_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 struct WireToolChoice {
     #[serde(rename = "type")]
@@ -91,7 +103,7 @@ struct WireToolChoice {
 }
 
 /// What only some types have may be anything, so that it is the type that is refused.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 struct WireTool {
     #[serde(rename = "type")]
@@ -102,6 +114,7 @@ struct WireTool {
     strict: Option<bool>,
     defer_loading: Option<bool>,
     #[serde(rename = "cache_control")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _cache_control: Option<IgnoredAny>,
     /// How soon parts of an input are sent.
     #[serde(rename = "eager_input_streaming")]

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::super::layout;
 use super::{Disk, Entry, EntryKind, Lock, LockError, NewFile, Space, StoredFile};
 
 /// A folder on a real disk.
@@ -22,6 +23,14 @@ const FILE_MODE: u32 = 0o600;
 
 /// More digits than any process number has.
 const PID_BYTES_MAX: u64 = 32;
+
+/// Who has a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Nobody,
+    /// With its number, if the lock file says it.
+    Process(Option<u32>),
+}
 
 impl Folder {
     /// The folder, made if it is missing, for this user alone.
@@ -39,6 +48,22 @@ impl Folder {
             Ok(root) => Ok(Folder { root: Some(root) }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Folder { root: None }),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Who has the lock of the store in this folder. Looks for as long as it takes to let go again,
+    /// and changes nothing.
+    pub fn holder(&self) -> io::Result<Holder> {
+        let flags = OFlags::RDONLY;
+        let file = match self.open_path(layout::LOCK, flags) {
+            Ok(fd) => File::from(fd),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Holder::Nobody),
+            Err(TryLockError::WouldBlock) => Ok(Holder::Process(pid_in(&file))),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 

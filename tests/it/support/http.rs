@@ -45,12 +45,23 @@ pub struct Setup {
     pub is_endless: bool,
     /// The model fails from this step on.
     pub fails_at: Option<usize>,
+    /// How it fails.
+    pub fault: Fault,
     pub template: &'static str,
     /// What the model says, one after another; afterwards it speaks for itself.
     pub replies: Vec<&'static str>,
     /// What agents are kept on; nothing is if there is none.
     pub disk: Option<ShakyDisk>,
     pub log: LogControl,
+}
+
+/// What a model does that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Error,
+    Panic,
+    /// It does not come back until the server goes.
+    Hang,
 }
 
 /// How far the model is when the server is there.
@@ -82,6 +93,7 @@ impl Default for Setup {
             step: Duration::ZERO,
             is_endless: false,
             fails_at: None,
+            fault: Fault::Error,
             template: include_str!("../../data/text/templates/chatml.jinja"),
             replies: Vec::new(),
             disk: None,
@@ -98,6 +110,8 @@ pub struct Server {
     engine: Option<Engine>,
     /// The model waits for its end while it loads.
     load_gate: Option<mpsc::Sender<()>>,
+    /// A model that hangs waits for its end.
+    hang_gate: Option<mpsc::Sender<()>>,
     pub runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
@@ -125,12 +139,15 @@ impl Server {
             log: setup.log,
         });
         let (load_gate, gate) = mpsc::channel::<()>();
+        let (hang_gate, hang) = mpsc::channel::<()>();
         let model = Paced {
             fake: Fake::new(setup.fake),
             step: setup.step,
             is_endless: setup.is_endless,
             steps_left: setup.fails_at,
             script: Script::new(&setup.replies),
+            fault: setup.fault,
+            hang,
         };
         let load = move || {
             // Sent or dropped, it is the same.
@@ -166,8 +183,9 @@ impl Server {
         let task = Some(runtime.spawn(serve(listener, Arc::clone(&app), stopped)));
         drop(_inside);
         let stop = Some(stop);
-        let load_gate = Some(load_gate);
-        let mut server = Server { address, app, metrics, engine, load_gate, runtime, stop, task };
+        let (load_gate, hang_gate) = (Some(load_gate), Some(hang_gate));
+        let mut server =
+            Server { address, app, metrics, engine, load_gate, hang_gate, runtime, stop, task };
         if setup.model == ModelState::Serving {
             server.finish_loading();
         }
@@ -226,6 +244,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.load_gate.take());
+        drop(self.hang_gate.take());
         if let Some(engine) = &self.engine {
             engine.shutdown();
         }
@@ -239,6 +258,8 @@ struct Paced {
     is_endless: bool,
     steps_left: Option<usize>,
     script: Script,
+    fault: Fault,
+    hang: mpsc::Receiver<()>,
 }
 
 impl Model for Paced {
@@ -253,7 +274,13 @@ impl Model for Paced {
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
         std::thread::sleep(self.step);
         match &mut self.steps_left {
-            Some(0) => return Err(Error::Batch("the weights at /secret are gone".to_owned())),
+            Some(0) => match self.fault {
+                Fault::Error => {
+                    return Err(Error::Batch("the weights at /secret are gone".to_owned()));
+                }
+                Fault::Panic => panic!("as the test wants"),
+                Fault::Hang => drop(self.hang.recv()),
+            },
             Some(left) => *left -= 1,
             None => (),
         }

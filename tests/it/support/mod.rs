@@ -9,6 +9,7 @@ pub mod greedy;
 pub mod http;
 pub mod hub;
 pub mod io;
+pub mod log;
 pub mod model;
 pub mod process;
 pub mod random;
