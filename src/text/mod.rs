@@ -1,4 +1,4 @@
-//! Text to token ids and back: tokenizer, incremental detokenizer, chat templates, stop sequences.
+//! Text to token ids and back: tokenizer, incremental detokenizer, chat templates, tools, stop sequences.
 //!
 //! Pure: bytes and ids in, ids and text out. No files, no clock; the date a template may ask for
 //! comes in as an argument. This room alone names `tokenizers` and `minijinja`.
@@ -8,7 +8,8 @@
 //! `tokenizers` crate, and our own table of the bytes each id stands for (`pieces.rs`).
 //!
 //! [`chat_prompt`] makes a conversation a [`Prompt`]: the template's text as ids, with the ids of
-//! our own replies, which [`Replies`] remembers, in place of theirs. Where such a prompt still parts
+//! our own replies, which [`Replies`] remembers, in place of theirs. [`ToolCallParser`] takes a reply
+//! apart into text and calls of tools. Where such a prompt still parts
 //! from what is remembered, [`difference`](fn@difference) says where and probably why.
 
 mod cause;

@@ -174,7 +174,7 @@ fn an_address_that_is_none_is_misuse() {
     let machine = Machine::new();
     for url in ["garbage", "localhost:8000", "ftp://localhost", "http://", "http://a b", "", "/x"] {
         let ran = ask(&machine, url, &[]);
-        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{url}: {ran:?}");
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(64), ""), "{url}: {ran:?}");
         let expected = format!(
             "error: --url is {:?}; it is like http://localhost:8000\n",
             url.trim_end_matches('/')
@@ -183,9 +183,9 @@ fn an_address_that_is_none_is_misuse() {
     }
     for timeout in ["0", "-1", "NaN", "1e9"] {
         let ran = ask(&machine, "http://localhost:1", &[&format!("--timeout={timeout}")]);
-        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{timeout}: {ran:?}");
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(64), ""), "{timeout}: {ran:?}");
     }
     // What only a server can be asked is not silently ignored.
     let ran = machine.run(&["health", "--probe", "live"]);
-    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(ran.code, Some(64), "{ran:?}");
 }

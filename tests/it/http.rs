@@ -334,7 +334,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }]),
         json!([{ "role": "user", "content": [{ "type": "audio", "text": "" }] }]),
         json!([{ "role": "user", "content": "hi" }, { "role": "user", "content": "", "x": 1 }]),
-        json!([{ "role": "assistant", "content": "", "tool_calls": [] }]),
+        json!([{ "role": "assistant", "content": "", "tool_calls": [7] }]),
         json!(vec![json!({ "role": "user", "content": "" }); 2049]),
     ] {
         check(&json!({ "messages": messages }).to_string());
@@ -378,7 +378,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         ("response_format", "\"text\""),
         ("frequency_penalty", "2.5"),
         ("presence_penalty", "-2.01"),
-        ("tools", "[]"),
+        ("tools", "[7]"),
         ("logit_bias", "{}"),
         ("session_id", "\"\""),
         ("session_id", "7"),
@@ -419,7 +419,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         {"messages":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[
             "messages[0][0]" messages[0][0]: expected value at line 1 column 15
         {"tools":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[
-            null the body is not valid JSON: EOF while parsing a list at line 1 column 100009
+            "tools[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]" tools[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0
         {"messages":[]}
             "messages" messages is empty; there is at least one
         {"messages":"hi"}
@@ -459,7 +459,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         {"messages":[{"role":"user","content":"hi"},{"role":"user","
             "messages[1].x" messages[1].x is not known to this server
         {"messages":[{"role":"assistant","content":"","tool_calls":[
-            "messages[0].tool_calls" messages[0].tool_calls is not supported by this server
+            "messages[0].tool_calls[0]" messages[0].tool_calls[0]: invalid type: integer `7`, expected an object at line 1 column 61
         {"messages":[{"role":"user","content":""},{"role":"user","co
             "messages" messages has 2049 items; at most 2048
         {"model":7,"messages":[{"role":"user","content":"Hello"}]}
@@ -538,8 +538,8 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
             "frequency_penalty" frequency_penalty is 2.5; it goes from -2.0 to 2.0
         {"presence_penalty":-2.01,"messages":[{"role":"user","conten
             "presence_penalty" presence_penalty is -2.01; it goes from -2.0 to 2.0
-        {"tools":[],"messages":[{"role":"user","content":"Hello"}]}
-            "tools" tools is not supported by this server
+        {"tools":[7],"messages":[{"role":"user","content":"Hello"}]}
+            "tools[0]" tools[0] is 7; it is an object
         {"logit_bias":{},"messages":[{"role":"user","content":"Hello
             "logit_bias" logit_bias is not supported by this server
         {"session_id":"","messages":[{"role":"user","content":"Hello

@@ -89,7 +89,7 @@ pub async fn generate(
             Ok(Json(Generation::new(model, &outcome)).into_response())
         }
         Some(usage) => {
-            let reply = Reply::new(model, None, 1).with_usage(usage);
+            let reply = Reply::of_text(model).with_usage(usage);
             turn::streamed(running, reply, app.bounds.keep_alive).await
         }
     }

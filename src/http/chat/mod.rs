@@ -2,6 +2,8 @@
 
 mod reply;
 mod request;
+mod said;
+mod tools;
 
 use std::sync::Arc;
 
@@ -14,11 +16,14 @@ use super::guard::Caller;
 use super::prompt::Input;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
+use crate::text::ToolCallParser;
 
 pub use reply::{Completion as Answer, Reply};
 pub use request::{ChatRequest, WireMessage, messages};
 
 use request::Chat;
+use said::Said;
+use tools::ToolChoice;
 
 pub async fn completions(
     State(app): State<Arc<App>>,
@@ -27,6 +32,11 @@ pub async fn completions(
 ) -> Result<Response, Error> {
     let request: ChatRequest = body::read(request, &app.bounds).await?;
     let chat = Chat::try_from(request)?;
+    let names: Vec<String> = match chat.tool_choice {
+        ToolChoice::Auto => chat.tools.iter().map(|tool| tool.name.clone()).collect(),
+        ToolChoice::None => Vec::new(),
+    };
+    let parser = (!names.is_empty()).then(|| ToolCallParser::new(names));
     let turn = Turn {
         named: Named::in_body(chat.session),
         input: Input::Chat { messages: chat.messages, tools: chat.tools },
@@ -38,7 +48,8 @@ pub async fn completions(
     };
     let running = turn::start(&app, caller, turn).await?;
     let tokenizer = chat.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));
-    let mut reply = Reply::new(running.serving.model.clone(), tokenizer, chat.choices);
+    let said = vec![Said::new(parser); chat.choices];
+    let mut reply = Reply::new(running.serving.model.clone(), tokenizer, said);
     match chat.streamed {
         None => {
             let outcome = turn::whole(running, |delta| reply.keep_logprobs(delta)).await?;

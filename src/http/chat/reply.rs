@@ -8,10 +8,12 @@ use serde::Serialize;
 use crate::engine::{Admitted, Delta, Outcome, TokenLogprob};
 use crate::http::error::{Dialect, Error};
 use crate::http::fields::UsageChunk;
-use crate::http::report::{self, Semantic, Usage, finish_reason};
+use crate::http::report::{self, Semantic, Usage};
 use crate::http::{sse, turn};
 use crate::text::Tokenizer;
 use crate::types::TokenId;
+
+use super::said::{More, Said};
 
 /// One answer under way: what all its parts have in common, and what is kept for the end.
 pub struct Reply {
@@ -21,43 +23,52 @@ pub struct Reply {
     usage_chunk: UsageChunk,
     /// There if log-probabilities are wanted: it knows what tokens read.
     tokenizer: Option<Arc<Tokenizer>>,
-    /// Per choice, until the answer is sent whole.
+    choices: Vec<Said>,
+    /// Of each choice, those that are not sent yet.
     logprobs: Vec<Vec<Logprob>>,
 }
 
 impl Reply {
-    pub fn new(model: String, tokenizer: Option<Arc<Tokenizer>>, choices: usize) -> Reply {
+    pub fn new(model: String, tokenizer: Option<Arc<Tokenizer>>, choices: Vec<Said>) -> Reply {
         Reply {
             id: report::id("chatcmpl-"),
             created: report::unix_seconds(),
             model,
             usage_chunk: UsageChunk::Without,
             tokenizer,
-            logprobs: (0..choices).map(|_| Vec::new()).collect(),
+            logprobs: choices.iter().map(|_| Vec::new()).collect(),
+            choices,
         }
+    }
+
+    /// One choice that calls no tools.
+    pub fn of_text(model: String) -> Reply {
+        Reply::new(model, None, vec![Said::new(None)])
     }
 
     pub fn with_usage(self, usage_chunk: UsageChunk) -> Reply {
         Reply { usage_chunk, ..self }
     }
 
-    /// For [`Reply::completion`].
+    /// For what is sent next, which may be the whole answer.
     pub fn keep_logprobs(&mut self, delta: &Delta) {
-        let logprobs = self.read_logprobs(delta).into_iter().flatten();
-        self.logprobs[delta.choice].extend(logprobs);
+        if let Some(tokenizer) = &self.tokenizer {
+            let logprobs = delta.logprobs.iter().map(|chosen| Logprob::new(tokenizer, chosen));
+            self.logprobs[delta.choice].extend(logprobs);
+        }
     }
 
     /// The whole answer.
     pub fn completion(self, outcome: &Outcome) -> Completion {
         let has_logprobs = self.tokenizer.is_some();
-        let choices = outcome.choices.iter().zip(self.logprobs).enumerate();
+        let choices = outcome.choices.iter().zip(self.choices).zip(self.logprobs).enumerate();
         Completion {
             choices: choices
-                .map(|(index, (choice, logprobs))| CompletionChoice {
+                .map(|(index, ((choice, mut said), logprobs))| CompletionChoice {
                     index,
-                    message: Message { role: "assistant", content: choice.text.clone() },
+                    message: Message::new(said.push(&choice.text), said.finish()),
                     logprobs: has_logprobs.then_some(Logprobs { content: logprobs }),
-                    finish_reason: finish_reason(&choice.finish),
+                    finish_reason: said.finish_reason(&choice.finish),
                 })
                 .collect(),
             usage: Usage::of(outcome),
@@ -71,38 +82,63 @@ impl Reply {
 
     /// The role of each choice.
     fn first_chunks(&self) -> Vec<String> {
-        let role = || ChunkDelta { role: Some("assistant"), content: Some(String::new()) };
-        (0..self.logprobs.len()).map(|choice| self.choice_chunk(choice, role(), None)).collect()
+        let role = || ChunkDelta {
+            role: Some("assistant"),
+            content: Some(String::new()),
+            ..ChunkDelta::default()
+        };
+        (0..self.choices.len()).map(|choice| self.choice_chunk(choice, role(), None)).collect()
     }
 
-    /// More of a choice, if there is anything to show.
-    fn chunk(&self, delta: &Delta) -> Option<String> {
-        let logprobs = self.read_logprobs(delta);
-        if delta.text.is_empty() && logprobs.as_ref().is_none_or(Vec::is_empty) {
-            return None;
+    /// More of a choice, if there is anything to show. The log-probabilities of what is held back
+    /// go with what comes next.
+    fn chunks(&mut self, choice: usize, more: Vec<More>) -> Vec<String> {
+        let mut chunks = Vec::new();
+        for delta in more.into_iter().flat_map(ChunkDelta::of) {
+            let logprobs = self.take_logprobs(choice);
+            let is_nothing = logprobs.as_ref().is_none_or(Vec::is_empty);
+            if delta.content.as_deref() != Some("") || !is_nothing {
+                chunks.push(self.choice_chunk(choice, delta, logprobs));
+            }
         }
-        let content = ChunkDelta { role: None, content: Some(delta.text.clone()) };
-        Some(self.choice_chunk(delta.choice, content, logprobs))
+        chunks
     }
 
-    /// How each choice ended, then what was used. The last one says where the KV came from.
-    fn last_chunks(&self, outcome: &Outcome) -> Vec<String> {
-        let nothing = || ChunkDelta { role: None, content: None };
-        let ends = outcome.choices.iter().enumerate().map(|(index, choice)| ChunkChoice {
+    /// What was held back, how each choice ended, then what was used. The last one says where the
+    /// KV came from.
+    fn last_chunks(&mut self, outcome: &Outcome) -> Vec<String> {
+        let mut chunks = Vec::new();
+        for choice in 0..self.choices.len() {
+            let rest = self.choices[choice].finish();
+            chunks.extend(self.chunks(choice, rest));
+        }
+        let left: Vec<Option<Vec<Logprob>>> =
+            (0..self.choices.len()).map(|choice| self.take_logprobs(choice)).collect();
+        let ends = outcome.choices.iter().zip(left).enumerate();
+        let ends = ends.map(|(index, (choice, logprobs))| ChunkChoice {
             index,
-            delta: nothing(),
-            logprobs: None,
-            finish_reason: Some(finish_reason(&choice.finish)),
+            delta: ChunkDelta::default(),
+            logprobs: logprobs
+                .filter(|logprobs| !logprobs.is_empty())
+                .map(|content| Logprobs { content }),
+            finish_reason: Some(self.choices[index].finish_reason(&choice.finish)),
         });
-        let mut chunks: Vec<Chunk<'_>> = ends.map(|end| self.new_chunk(vec![end])).collect();
+        let mut ends: Vec<Chunk<'_>> = ends.map(|end| self.new_chunk(vec![end])).collect();
         if let UsageChunk::With = self.usage_chunk {
             let usage = Some(Some(Usage::of(outcome)));
-            chunks.push(Chunk { usage, ..self.new_chunk(Vec::new()) });
+            ends.push(Chunk { usage, ..self.new_chunk(Vec::new()) });
         }
-        if let Some(last) = chunks.last_mut() {
+        if let Some(last) = ends.last_mut() {
             last.semantic = Some(Semantic::of(outcome));
         }
-        chunks.iter().map(to_json).collect()
+        chunks.extend(ends.iter().map(to_json));
+        chunks
+    }
+
+    /// `None` if none are wanted.
+    fn take_logprobs(&mut self, choice: usize) -> Option<Vec<Logprob>> {
+        let logprobs = std::mem::take(&mut self.logprobs[choice]);
+        self.tokenizer.is_some().then_some(logprobs)
     }
 
     fn choice_chunk(
@@ -130,20 +166,6 @@ impl Reply {
             semantic: None,
         }
     }
-
-    fn read_logprobs(&self, delta: &Delta) -> Option<Vec<Logprob>> {
-        let tokenizer = self.tokenizer.as_ref()?;
-        let read = |chosen: &TokenLogprob| {
-            let top = chosen.top.iter();
-            Logprob {
-                chosen: Alternative::new(tokenizer, chosen.token, chosen.logprob),
-                top_logprobs: top
-                    .map(|(token, logprob)| Alternative::new(tokenizer, *token, *logprob))
-                    .collect(),
-            }
-        };
-        Some(delta.logprobs.iter().map(read).collect())
-    }
 }
 
 impl turn::Events for Reply {
@@ -152,7 +174,9 @@ impl turn::Events for Reply {
     }
 
     fn text(&mut self, delta: &Delta) -> String {
-        self.chunk(delta).map_or_else(String::new, |chunk| sse::event(&chunk))
+        self.keep_logprobs(delta);
+        let more = self.choices[delta.choice].push(&delta.text);
+        events(&self.chunks(delta.choice, more))
     }
 
     fn finished(&mut self, outcome: &Outcome) -> String {
@@ -197,7 +221,26 @@ struct CompletionChoice {
 #[schemars(rename = "ChatReply")]
 struct Message {
     role: &'static str,
-    content: String,
+    /// Null if it is all calls.
+    content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call>,
+}
+
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatReplyCall")]
+struct Call {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Called,
+}
+
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "ChatReplyFunction")]
+struct Called {
+    name: String,
+    arguments: String,
 }
 
 #[derive(Serialize)]
@@ -221,12 +264,32 @@ struct ChunkChoice {
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct ChunkDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallDelta; 1]>,
+}
+
+/// First who is called, then how.
+#[derive(Serialize)]
+struct CallDelta {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: CalledDelta,
+}
+
+#[derive(Serialize)]
+struct CalledDelta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    arguments: String,
 }
 
 #[derive(JsonSchema, Serialize)]
@@ -248,6 +311,60 @@ struct Alternative {
     logprob: f32,
     /// Of a character that takes several tokens, this one's part.
     bytes: Vec<u8>,
+}
+
+impl Message {
+    fn new(said: Vec<More>, rest: Vec<More>) -> Message {
+        let mut text = String::new();
+        let mut tool_calls = Vec::new();
+        for more in said.into_iter().chain(rest) {
+            match more {
+                More::Text(more) => text.push_str(&more),
+                More::Call { id, call, .. } => {
+                    let function = Called { name: call.name, arguments: call.arguments_json };
+                    tool_calls.push(Call { id, kind: "function", function });
+                }
+            }
+        }
+        let content = Some(text).filter(|text| !text.is_empty() || tool_calls.is_empty());
+        Message { role: "assistant", content, tool_calls }
+    }
+}
+
+impl ChunkDelta {
+    fn of(more: More) -> Vec<ChunkDelta> {
+        let calling = |call| ChunkDelta { tool_calls: Some([call]), ..ChunkDelta::default() };
+        match more {
+            More::Text(text) => {
+                vec![ChunkDelta { content: Some(text), ..ChunkDelta::default() }]
+            }
+            More::Call { index, id, call } => {
+                let who = CalledDelta { name: Some(call.name), arguments: String::new() };
+                let how = CalledDelta { name: None, arguments: call.arguments_json };
+                vec![
+                    calling(CallDelta {
+                        index,
+                        id: Some(id),
+                        kind: Some("function"),
+                        function: who,
+                    }),
+                    calling(CallDelta { index, id: None, kind: None, function: how }),
+                ]
+            }
+        }
+    }
+}
+
+impl Logprob {
+    fn new(tokenizer: &Tokenizer, chosen: &TokenLogprob) -> Logprob {
+        let top = chosen.top.iter();
+        Logprob {
+            chosen: Alternative::new(tokenizer, chosen.token, chosen.logprob),
+            top_logprobs: top
+                .map(|(token, logprob)| Alternative::new(tokenizer, *token, *logprob))
+                .collect(),
+        }
+    }
 }
 
 impl Alternative {

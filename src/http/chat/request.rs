@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::engine::{Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
@@ -13,6 +13,8 @@ use crate::http::fields::{
 };
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
+
+use super::tools::{self, ToolChoice, WireCall};
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.
@@ -40,6 +42,9 @@ pub struct ChatRequest {
     stream_options: Option<StreamOptions>,
     response_format: Option<ResponseFormat>,
     session_id: Option<String>,
+    tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
     /// Labels, which change nothing.
     #[serde(rename = "user")]
     _user: Option<String>,
@@ -61,17 +66,11 @@ pub struct ChatRequest {
     #[schemars(skip)]
     modalities: Option<IgnoredAny>,
     #[schemars(skip)]
-    parallel_tool_calls: Option<IgnoredAny>,
-    #[schemars(skip)]
     prediction: Option<IgnoredAny>,
     #[schemars(skip)]
     reasoning_effort: Option<IgnoredAny>,
     #[schemars(skip)]
     service_tier: Option<IgnoredAny>,
-    #[schemars(skip)]
-    tool_choice: Option<IgnoredAny>,
-    #[schemars(skip)]
-    tools: Option<IgnoredAny>,
     #[schemars(skip)]
     verbosity: Option<IgnoredAny>,
     #[schemars(skip)]
@@ -86,17 +85,17 @@ pub struct WireMessage {
     content: Option<OneOrMany<Part>>,
     name: Option<String>,
     tool_call_id: Option<String>,
+    tool_calls: Option<Vec<WireCall>>,
+    /// Empty in what OpenAI's models say.
+    #[schemars(with = "Option<Vec<Value>>")]
+    annotations: Option<Vec<IgnoredAny>>,
 
-    #[schemars(skip)]
-    annotations: Option<IgnoredAny>,
     #[schemars(skip)]
     audio: Option<IgnoredAny>,
     #[schemars(skip)]
     function_call: Option<IgnoredAny>,
     #[schemars(skip)]
     refusal: Option<IgnoredAny>,
-    #[schemars(skip)]
-    tool_calls: Option<IgnoredAny>,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -131,6 +130,7 @@ struct ResponseFormat {
 pub struct Chat {
     pub messages: Vec<Message>,
     pub tools: Vec<Tool>,
+    pub tool_choice: ToolChoice,
     /// Up to the end of the context if not given, as OpenAI has it.
     pub max_tokens: Option<usize>,
     pub sampling: Sampling,
@@ -158,7 +158,8 @@ impl TryFrom<ChatRequest> for Chat {
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,
             messages: messages(request.messages)?,
-            tools: Vec::new(),
+            tool_choice: tools::choice(request.tool_choice.as_ref())?,
+            tools: tools::tools(request.tools.unwrap_or_default())?,
         })
     }
 }
@@ -171,16 +172,14 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Error> {
         ("logit_bias", request.logit_bias),
         ("metadata", request.metadata),
         ("modalities", request.modalities),
-        ("parallel_tool_calls", request.parallel_tool_calls),
         ("prediction", request.prediction),
         ("reasoning_effort", request.reasoning_effort),
         ("service_tier", request.service_tier),
-        ("tool_choice", request.tool_choice),
-        ("tools", request.tools),
         ("verbosity", request.verbosity),
         ("web_search_options", request.web_search_options),
     ];
     refuse_set(&fields, "")?;
+    tools::check_parallel(request.parallel_tool_calls)?;
     match &request.response_format {
         Some(format) if format.kind != "text" => {
             let message = format!("response_format.type is {:?}; it is \"text\"", format.kind);
@@ -244,16 +243,22 @@ pub fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
 fn message((index, wire): (usize, WireMessage)) -> Result<Message, Error> {
     let path = format!("messages[{index}].");
     let fields = [
-        ("annotations", wire.annotations),
+        ("annotations", wire.annotations.and_then(|list| list.first().copied())),
         ("audio", wire.audio),
         ("function_call", wire.function_call),
         ("refusal", wire.refusal),
-        ("tool_calls", wire.tool_calls),
     ];
     refuse_set(&fields, &path)?;
+    let calls = tools::past_calls(wire.tool_calls.unwrap_or_default(), &path)?;
+    if !calls.is_empty() && !matches!(wire.role, Role::Assistant) {
+        let field = format!("{path}tool_calls");
+        let message = format!("{field} is there; only the assistant calls tools");
+        return Err(Error::field(field, message));
+    }
     let content = match wire.content {
-        Some(OneOrMany::One(text)) => text,
-        Some(OneOrMany::Many(parts)) => join(parts, &path)?,
+        Some(OneOrMany::One(text)) => Some(text),
+        Some(OneOrMany::Many(parts)) => Some(join(parts, &path)?),
+        None if !calls.is_empty() => None,
         None => {
             let field = format!("{path}content");
             return Err(Error::field(field.as_str(), format!("{field} is missing")));
@@ -266,14 +271,15 @@ fn message((index, wire): (usize, WireMessage)) -> Result<Message, Error> {
         Role::Assistant => "assistant",
         Role::Tool => "tool",
     };
+    let mut message = match calls.is_empty() {
+        true => Message { role: role.to_owned(), content, extra: Map::new() },
+        false => Message::calling(content, calls),
+    };
     let named = [("name", wire.name), ("tool_call_id", wire.tool_call_id)];
-    let extra =
+    let named =
         named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
-    Ok(Message {
-        role: role.to_owned(),
-        content: Some(content),
-        extra: extra.collect::<Map<_, _>>(),
-    })
+    message.extra.extend(named);
+    Ok(message)
 }
 
 /// Parts are joined by line breaks, as vLLM and llama.cpp do it.

@@ -8,14 +8,12 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::http::error::Error;
 use crate::http::fields::{MESSAGES_MAX, OneOrMany, refuse_set};
-use crate::text::Message;
+use crate::text::{Message, PastCall, TEXTS_JOINED_BY};
 
-/// What stands between texts that were given apart, as in chats.
-const BETWEEN_TEXTS: &str = "\n";
 /// Templates know no failed results, so the model reads of it.
 const FAILED: &str = "Error: ";
 
@@ -34,6 +32,16 @@ enum Role {
     System,
     User,
     Assistant,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
 }
 
 /// A block of any type. By hand told apart, because an internally tagged enum's errors do not name
@@ -84,11 +92,7 @@ pub struct Block {
 /// A block with what its type needs.
 enum Part {
     Text(String),
-    Use {
-        id: String,
-        name: String,
-        input: Map<String, Value>,
-    },
+    Call(PastCall),
     Result {
         id: String,
         content: String,
@@ -120,22 +124,12 @@ pub fn messages(
     }
     let mut turns = Turns::default();
     if let Some(system) = system {
-        for part in parts(system, "system", Role::System)? {
-            turns.add(Role::System, part);
-        }
+        turns.add(Role::System, parts(system, "system", Role::System)?);
+        turns.end();
     }
-    turns.end();
     for (index, message) in wire.into_iter().enumerate() {
         let path = format!("messages[{index}].content");
-        if turns.role != Some(message.role) {
-            turns.end();
-        }
-        turns.role = Some(message.role);
-        let parts = parts(message.content, &path, message.role)?;
-        turns.is_after_call = false;
-        for part in parts {
-            turns.add(message.role, part);
-        }
+        turns.add(message.role, parts(message.content, &path, message.role)?);
     }
     turns.end();
     Ok(turns.messages)
@@ -147,83 +141,67 @@ struct Turns {
     messages: Vec<Message>,
     /// Of the open turn.
     role: Option<Role>,
-    text: Option<String>,
-    /// What was said last in the open turn is a call: text after it goes on where text before ended.
-    is_after_call: bool,
-    calls: Vec<Value>,
+    texts: Vec<String>,
+    calls: Vec<PastCall>,
     thoughts: Vec<String>,
     /// The names of the tools that were called, by the ids of the calls.
     names: HashMap<String, String>,
 }
 
 impl Turns {
-    fn add(&mut self, role: Role, part: Part) {
-        self.role = Some(role);
-        match part {
-            Part::Text(more) => match &mut self.text {
-                Some(text) => {
-                    if !self.is_after_call {
-                        text.push_str(BETWEEN_TEXTS);
-                    }
-                    text.push_str(&more);
-                    self.is_after_call = false;
-                }
-                None => self.text = Some(more),
-            },
-            Part::Use { id, name, input } => {
-                self.calls.push(json!({
-                    "id": id,
-                    "type": "function",
-                    "function": { "name": name, "arguments": input },
-                }));
-                self.names.insert(id, name);
-                self.is_after_call = true;
-            }
-            Part::Result { id, content } => {
-                self.end();
-                let name = self.names.get(&id).cloned();
-                let mut message = Message::new("tool", content);
-                message.extra.insert("tool_call_id".to_owned(), id.into());
-                if let Some(name) = name {
-                    message.extra.insert("name".to_owned(), name.into());
-                }
-                self.messages.push(message);
-                self.role = Some(role);
-            }
-            Part::Thinking(thought) => self.thoughts.push(thought),
-            Part::Unreadable => (),
+    fn add(&mut self, role: Role, parts: Vec<Part>) {
+        if self.role != Some(role) {
+            self.end();
         }
+        self.role = Some(role);
+        for part in parts {
+            match part {
+                Part::Text(text) => self.texts.push(text),
+                Part::Call(call) => {
+                    self.names.insert(call.id.clone(), call.name.clone());
+                    self.calls.push(call);
+                }
+                Part::Result { id, content } => {
+                    self.end();
+                    self.role = Some(role);
+                    self.messages.push(self.result(id, content));
+                }
+                Part::Thinking(thought) => self.thoughts.push(thought),
+                Part::Unreadable => (),
+            }
+        }
+    }
+
+    /// Templates know a call's result as a turn, some by the name of its tool.
+    fn result(&self, id: String, content: String) -> Message {
+        let mut message = Message::new("tool", content);
+        if let Some(name) = self.names.get(&id) {
+            message.extra.insert("name".to_owned(), name.as_str().into());
+        }
+        message.extra.insert("tool_call_id".to_owned(), id.into());
+        message
     }
 
     /// Ends the open turn, if anything was said in it.
     fn end(&mut self) {
-        let role = match self.role.take() {
-            None => return,
-            Some(Role::System) => "system",
-            Some(Role::User) => "user",
-            Some(Role::Assistant) => "assistant",
-        };
-        self.is_after_call = false;
-        let (text, calls) = (self.text.take(), std::mem::take(&mut self.calls));
+        let Some(role) = self.role.take() else { return };
+        let texts = std::mem::take(&mut self.texts);
+        let calls = std::mem::take(&mut self.calls);
         let thoughts = std::mem::take(&mut self.thoughts);
-        let is_assistant = role == "assistant";
-        if text.is_none() && !is_assistant {
+        // A reply may be empty, and a user's turn may be nothing but results.
+        if texts.is_empty() && role != Role::Assistant {
             return;
         }
-        let mut extra = Map::new();
-        if !thoughts.is_empty() {
-            let thoughts = thoughts.join(BETWEEN_TEXTS);
-            extra.insert("reasoning_content".to_owned(), thoughts.into());
-        }
-        let content = match calls.is_empty() {
-            // A reply may be empty.
-            true => Some(text.unwrap_or_default()),
-            false => text,
+        let text = texts.join(TEXTS_JOINED_BY);
+        let mut message = match calls.is_empty() {
+            true => Message::new(role.name(), text),
+            false => Message::calling(Some(text).filter(|text| !text.is_empty()), calls),
         };
-        if !calls.is_empty() {
-            extra.insert("tool_calls".to_owned(), calls.into());
+        if !thoughts.is_empty() {
+            let thoughts = thoughts.join(TEXTS_JOINED_BY);
+            message.extra.insert("reasoning_content".to_owned(), thoughts.into());
         }
-        self.messages.push(Message { role: role.to_owned(), content, extra });
+        self.messages.push(message);
     }
 }
 
@@ -263,11 +241,11 @@ impl Block {
             }
             ("tool_use", Role::Assistant) => {
                 refuse_set(&[("toolset_name", self.toolset_name)], &at(""))?;
-                Ok(Part::Use {
+                Ok(Part::Call(PastCall {
                     id: self.id.ok_or_else(|| missing("id"))?,
                     name: self.name.ok_or_else(|| missing("name"))?,
-                    input: self.input.ok_or_else(|| missing("input"))?,
-                })
+                    arguments: self.input.ok_or_else(|| missing("input"))?,
+                }))
             }
             ("tool_result", Role::User) => {
                 let id = self.tool_use_id.ok_or_else(|| missing("tool_use_id"))?;
@@ -309,8 +287,8 @@ fn result_text(content: OneOrMany<Block>, path: &str) -> Result<String, Error> {
     for (index, block) in blocks.into_iter().enumerate() {
         match block.part(&format!("{path}[{index}]"), Role::System)? {
             Part::Text(text) => texts.push(text),
-            Part::Use { .. } | Part::Result { .. } | Part::Thinking(_) | Part::Unreadable => (),
+            Part::Call(_) | Part::Result { .. } | Part::Thinking(_) | Part::Unreadable => (),
         }
     }
-    Ok(texts.join(BETWEEN_TEXTS))
+    Ok(texts.join(TEXTS_JOINED_BY))
 }

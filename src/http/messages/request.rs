@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::content::{self, Block, WireMessage};
 use crate::engine::Sampling;
@@ -306,13 +306,7 @@ impl WireTool {
         let name = self.name.ok_or_else(|| missing("name"))?;
         check_tool_name(&at("name"), &name)?;
         let parameters = self.input_schema.ok_or_else(|| missing("input_schema"))?;
-        let mut function = Map::new();
-        function.insert("name".to_owned(), name.as_str().into());
-        if let Some(description) = self.description {
-            function.insert("description".to_owned(), description.into());
-        }
-        function.insert("parameters".to_owned(), parameters.into());
-        Ok(Tool { name, schema: json!({ "type": "function", "function": function }) })
+        Ok(Tool::function(name, self.description, Some(parameters.into())))
     }
 }
 

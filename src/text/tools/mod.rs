@@ -110,17 +110,26 @@ pub fn reply_key(text: &str) -> Cow<'_, str> {
     let mut parser = ToolCallParser::of_any_tool();
     let mut parts = parser.push(text);
     parts.extend(parser.finish());
-    let mut texts = Vec::new();
+    let mut texts = String::new();
     let mut calls = Vec::new();
+    let mut is_behind_call = false;
     for part in parts {
         match part {
-            ReplyPart::Text(text) => texts.push(text),
-            ReplyPart::Call(call) => calls.push((call.name, call.arguments)),
+            ReplyPart::Text(more) => {
+                let is_joined = is_behind_call && !texts.is_empty();
+                texts.push_str(if is_joined { TEXTS_JOINED_BY } else { "" });
+                texts.push_str(&more);
+                is_behind_call = false;
+            }
+            ReplyPart::Call(call) => {
+                calls.push((call.name, call.arguments));
+                is_behind_call = true;
+            }
         }
     }
     match calls.is_empty() {
         true => Cow::Borrowed(text.trim()),
-        false => Cow::Owned(key(&texts.join(TEXTS_JOINED_BY), calls)),
+        false => Cow::Owned(key(&texts, calls)),
     }
 }
 
@@ -200,6 +209,11 @@ mod tests {
             " A\n<tool_call>{\"name\":\"a\",\"arguments\":{}}</tool_call> B <tool_call>{\"name\":\"b\",\"arguments\":{}}</tool_call>",
             Some("A\nB"),
             vec![call("a", json!({})), call("b", json!({}))],
+        );
+        check(
+            "A<tool_call>{\"name\":\"a\",\"arguments\":{}}</tool_call>\nB <tool",
+            Some("A\nB <tool"),
+            vec![call("a", json!({}))],
         );
     }
 

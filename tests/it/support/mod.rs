@@ -12,6 +12,7 @@ pub mod io;
 pub mod log;
 pub mod model;
 pub mod process;
+pub mod python;
 pub mod random;
 pub mod scale;
 pub mod scrape;

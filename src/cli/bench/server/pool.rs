@@ -11,13 +11,15 @@ use super::{Host, UNLIMITED, chat};
 use crate::cli::bench::report::{Cell, Row, verdict};
 use crate::cli::output::Failure;
 
-/// In MB: with the default model eight blocks.
-const POOL_MB: u64 = 26;
-/// Each filler takes a block. One ends before the others.
-const FILLER_TOKENS: usize = 190;
-const FIRST_TOKENS: usize = 150;
+/// Of the pool, or a few more: it is given in MB.
+const BLOCKS: u64 = 8;
+/// Each filler takes two blocks, a last one what is left. One ends before the others.
+const FILLER_BLOCKS: usize = 2;
+const FILLER_TOKENS: usize = 400;
+const FIRST_TOKENS: usize = 300;
+const LAST_TOKENS: usize = 150;
 /// Beyond these a pool is not full of replies.
-const FILLERS_MAX: usize = 1_000;
+const BLOCKS_MAX: usize = 1_000;
 /// Between two who ask whether there is room.
 const PAUSE: Duration = Duration::from_millis(10);
 /// A request that has not begun by then has no room.
@@ -30,10 +32,10 @@ const ROOM_MS_MAX: f64 = 1_000.0;
 
 pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
     let block_bytes = host.setup.files.block_bytes(host.setup.kv)? as u64;
-    // A block more than fits the megabytes would be none.
-    let pool_mb = POOL_MB.min(block_bytes * 8 / 1_000_000).max(1);
+    let pool_mb = (block_bytes * BLOCKS).div_ceil(1_000_000);
     let blocks = (pool_mb * 1_000_000 / block_bytes) as usize;
-    if blocks == 0 || blocks > FILLERS_MAX {
+    if blocks > BLOCKS_MAX {
+        // A block is so small that nothing fills a megabyte.
         return Ok(Vec::new());
     }
     let [pool, running] =
@@ -43,8 +45,13 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
     let address = server.address;
     let state = Arc::new(State::default());
     let answered = host.block_on(async {
-        for number in 0..blocks {
-            if !fill(address, number, &state).await {
+        for number in 0..blocks.div_ceil(FILLER_BLOCKS) {
+            let tokens = match number {
+                0 => FIRST_TOKENS,
+                _ if (number + 1) * FILLER_BLOCKS > blocks => LAST_TOKENS,
+                _ => FILLER_TOKENS,
+            };
+            if !fill(address, number, tokens, &state).await {
                 break;
             }
         }
@@ -77,11 +84,7 @@ struct State {
 }
 
 /// Starts a reply and waits until it has begun. Leaves the line again if there is no room.
-async fn fill(address: SocketAddr, number: usize, state: &Arc<State>) -> bool {
-    let tokens = match number {
-        0 => FIRST_TOKENS,
-        _ => FILLER_TOKENS,
-    };
+async fn fill(address: SocketAddr, number: usize, tokens: usize, state: &Arc<State>) -> bool {
     let body = chat(&format!("Count from {number} to a thousand."), tokens);
     let begun = number + 1;
     let filling = tokio::spawn({
