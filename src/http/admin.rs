@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::fields::in_range;
 use super::{App, body};
-use crate::engine::{self, Engine, Evicted, Status, StoreUsage};
+use crate::engine::{self, Engine, Status, StoreUsage};
 use crate::metrics;
 
 /// As `--drain-timeout`.
@@ -34,25 +34,23 @@ pub struct LogLevelRequest {
     level: String,
 }
 
-/// What became of the agents, in conversations.
-#[derive(JsonSchema, Serialize)]
-pub struct EvictReply {
+/// In conversations.
+#[derive(Serialize, JsonSchema)]
+pub struct Evicted {
     saved: usize,
     failed: usize,
     forgotten: usize,
 }
 
-/// How many requests were waited for.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Drained {
     drained: usize,
 }
 
 /// `POST /admin/evict`: every idle agent to the disk.
 pub async fn evict(State(app): State<Arc<App>>) -> Result<Response, Error> {
-    let evicted = engine(&app)?.evict_all_to_disk().await?;
-    let Evicted { saved, failed, forgotten } = evicted;
-    Ok(Json(EvictReply { saved, failed, forgotten }).into_response())
+    let engine::Evicted { saved, failed, forgotten } = engine(&app)?.evict_all_to_disk().await?;
+    Ok(Json(Evicted { saved, failed, forgotten }).into_response())
 }
 
 /// `POST /admin/drain`: no new requests from here on, for there is no way back; answers when

@@ -35,8 +35,8 @@ pub async fn about(State(app): State<Arc<App>>) -> Response {
 
 /// `GET /v1/models`: the one that is served.
 pub async fn models(State(app): State<Arc<App>>) -> Result<Response, Error> {
-    let model = Model::of(&app)?;
-    Ok(Json(ModelList { object: "list", data: vec![model] }).into_response())
+    let list = ModelList { object: "list", data: vec![Model::of(&app)?] };
+    Ok(Json(list).into_response())
 }
 
 /// `GET /v1/models/{id}`, where an id may have slashes.
@@ -53,14 +53,13 @@ pub async fn model(
     }
 }
 
-/// All models: one.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct ModelList {
     object: &'static str,
     data: Vec<Model>,
 }
 
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Model {
     id: String,
     object: &'static str,
@@ -69,8 +68,8 @@ pub struct Model {
     spec: ModelSpec,
 }
 
-#[derive(JsonSchema, Serialize)]
-pub struct ModelSpec {
+#[derive(Serialize, JsonSchema)]
+struct ModelSpec {
     n_layers: usize,
     n_kv_heads: usize,
     head_dim: usize,

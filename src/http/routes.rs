@@ -95,25 +95,23 @@ pub fn all() -> Vec<Route> {
         POST.at("/tokenize", Key, tokens::tokenize)
             .says("The tokens of a text")
             .takes::<tokens::TokenizeRequest>()
-            .gives::<serde_json::Value>(),
+            .gives::<tokens::Tokens>(),
         POST.at("/detokenize", Key, tokens::detokenize)
             .says("The text of tokens")
             .takes::<tokens::DetokenizeRequest>()
-            .gives::<tokens::Detokenized>(),
+            .gives::<tokens::Content>(),
         POST.at("/apply-template", Key, tokens::apply_template)
             .says("The prompt that a conversation becomes")
             .takes::<tokens::TemplateRequest>()
             .gives::<tokens::Rendered>(),
         POST.at("/admin/evict", Admin, admin::evict)
             .says("Saves all idle agents and gives their memory back")
-            .gives::<admin::EvictReply>(),
+            .gives::<admin::Evicted>(),
         POST.at("/admin/drain", Admin, admin::drain)
             .says("Takes nothing new and waits for what runs")
             .takes::<admin::DrainRequest>()
             .gives::<admin::Drained>(),
-        GET.at("/admin/stats", Admin, admin::stats)
-            .says("What the server is doing, in numbers")
-            .gives::<serde_json::Value>(),
+        GET.at("/admin/stats", Admin, admin::stats).says("What the server is doing, in numbers"),
         PUT.at("/admin/log-level", Admin, admin::log_level)
             .says("Logs more, or less, from here on")
             .takes::<admin::LogLevelRequest>(),

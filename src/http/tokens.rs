@@ -8,7 +8,6 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::chat::{WireMessage, messages};
 use super::error::Error;
@@ -43,14 +42,24 @@ pub struct TemplateRequest {
     messages: Vec<WireMessage>,
 }
 
-/// The text of tokens.
-#[derive(JsonSchema, Serialize)]
-pub struct Detokenized {
+#[derive(Serialize, JsonSchema)]
+pub struct Tokens {
+    tokens: TokenList,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum TokenList {
+    Ids(Vec<u32>),
+    Pieces(Vec<TokenPiece>),
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Content {
     content: String,
 }
 
-/// What a conversation becomes.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Rendered {
     prompt: String,
 }
@@ -75,10 +84,11 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
     let bytes = text.bytes();
     let body = beside(bytes, move || {
         let tokens = encode(&serving, text)?;
-        Ok::<_, Error>(match has_pieces {
-            true => json!({ "tokens": pieces(&serving.tokenizer, &tokens) }),
-            false => json!({ "tokens": ids(&tokens) }),
-        })
+        let tokens = match has_pieces {
+            true => TokenList::Pieces(pieces(&serving.tokenizer, &tokens)),
+            false => TokenList::Ids(tokens.iter().map(|token| token.0).collect()),
+        };
+        Ok::<_, Error>(Tokens { tokens })
     });
     Ok(Json(body.await??).into_response())
 }
@@ -95,7 +105,7 @@ pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result
     }
     let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
     let content = beside(size_of_val(&*tokens), move || text_of(&serving.tokenizer, &tokens));
-    Ok(Json(Detokenized { content: content.await? }).into_response())
+    Ok(Json(Content { content: content.await? }).into_response())
 }
 
 /// `POST /apply-template`.
@@ -165,19 +175,15 @@ fn render(serving: &Serving, messages: &[Message]) -> Result<String, Error> {
     Ok(serving.template.render(messages, &RenderOptions::new(SystemTime::now()))?)
 }
 
-fn ids(tokens: &[TokenId]) -> Vec<u32> {
-    tokens.iter().map(|token| token.0).collect()
-}
-
 /// A token and what it reads.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TokenPiece {
     id: u32,
     piece: PieceText,
 }
 
 /// A part of a character is no text.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum PieceText {
     Text(String),

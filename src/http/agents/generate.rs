@@ -164,7 +164,7 @@ fn following(
 }
 
 /// A turn as a whole.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Generation {
     id: String,
     object: &'static str,

@@ -17,8 +17,7 @@ use super::{App, body, random};
 use crate::engine::AgentError;
 use crate::types::AgentId;
 
-pub use generate::generate;
-pub use generate::{GenerateRequest, Generation};
+pub use generate::{GenerateRequest, Generation, generate};
 pub use wire::{Agent, AgentList, CreateRequest, ForkRequest, NewAgent};
 
 use wire::{AgentPage, ListQuery, RemoveQuery};

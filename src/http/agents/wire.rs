@@ -64,7 +64,7 @@ impl TryFrom<ListQuery> for AgentPage {
 }
 
 /// A part of all agents.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct AgentList {
     object: &'static str,
     data: Vec<Agent>,
@@ -89,7 +89,7 @@ impl AgentList {
 }
 
 /// A name that is free.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct NewAgent {
     object: &'static str,
     id: String,
@@ -111,7 +111,7 @@ impl NewAgent {
 }
 
 /// What is known of an agent.
-#[derive(JsonSchema, Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Agent {
     object: &'static str,
     id: String,

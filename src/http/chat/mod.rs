@@ -18,12 +18,10 @@ use super::turn::{self, Named, Turn};
 use super::{App, body};
 use crate::text::ToolCallParser;
 
-pub use reply::Completion as Answer;
-pub use request::ChatRequest;
+pub use reply::{Completion as Answer, Reply};
+pub use request::{ChatRequest, WireMessage, messages};
 
-pub use reply::Reply;
 use request::Chat;
-pub use request::{WireMessage, messages};
 use said::Said;
 use tools::ToolChoice;
 
