@@ -749,14 +749,9 @@ fn test_five_concurrent_claude_code_sessions() {
     };
     let server = Server::new();
     let together: Vec<Vec<String>> = std::thread::scope(|scope| {
-        let sessions: Vec<_> = (0..5)
-            .map(|index| {
-                (scope.spawn({
-                    let (server, session) = (&server, &session);
-                    move || session(server, index)
-                }))
-            })
-            .collect();
+        let (server, session) = (&server, &session);
+        let start = |index| scope.spawn(move || session(server, index));
+        let sessions: Vec<_> = (0..5).map(start).collect();
         sessions.into_iter().map(|session| session.join().expect("no panic")).collect()
     });
     assert_eq!(together, alone);

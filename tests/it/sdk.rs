@@ -62,9 +62,8 @@ fn the_openai_sdk_completes_a_text() {
 }
 
 #[test]
-fn the_anthropic_sdk_calls_tools() {
-    let server = Server::start(says(&CALLS));
-    anthropic(server.address).runs(&["tools"]);
+fn the_sdks_call_tools() {
+    both(|| says(&CALLS), |_, client| drop(client.runs(&["tools"])));
 }
 
 #[test]
