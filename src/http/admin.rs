@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::error::Error;
+use super::error::{Done, Error};
 use super::fields::in_range;
 use super::{App, body};
 use crate::engine::{self, Engine, Status, StoreUsage};
@@ -96,12 +95,12 @@ pub async fn stats(State(app): State<Arc<App>>) -> Result<Response, Error> {
 }
 
 /// `PUT /admin/log-level`: a level, or a filter as `--log-level` takes it.
-pub async fn log_level(State(app): State<Arc<App>>, request: Request) -> Result<StatusCode, Error> {
+pub async fn log_level(State(app): State<Arc<App>>, request: Request) -> Result<Done, Error> {
     let LogLevelRequest { level } = body::read(request, &app.bounds).await?;
     app.set_log_level(&level)
         .map_err(|reason| Error::field("level", format!("level: {reason}")))?;
     tracing::info!(level, "the log has another level");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Done::AsAsked)
 }
 
 /// Also while it drains.

@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::limits;
@@ -402,13 +403,24 @@ pub fn render(response: &mut Response, dialect: Dialect, request_id: &str) {
 pub enum Done {
     /// A browser has heard what its page may do.
     Permitted(HeaderMap),
+    AsAsked,
 }
 
 impl IntoResponse for Done {
     fn into_response(self) -> Response {
         match self {
             Done::Permitted(headers) => (StatusCode::NO_CONTENT, headers).into_response(),
+            Done::AsAsked => StatusCode::NO_CONTENT.into_response(),
         }
+    }
+}
+
+/// Something that was not there before: 201.
+pub struct Created<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, Json(self.0)).into_response()
     }
 }
 

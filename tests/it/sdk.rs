@@ -102,8 +102,8 @@ fn number(turn: &Json, name: &str) -> u64 {
 
 #[test]
 fn the_agents_of_the_sdks_are_still_warm_after_the_server_was_restarted() {
-    let clients: [(&str, fn(SocketAddr) -> Client); 2] =
-        [("of openai", openai), ("of anthropic", anthropic)];
+    type NewClient = fn(SocketAddr) -> Client;
+    let clients: [(&str, NewClient); 2] = [("of openai", openai), ("of anthropic", anthropic)];
     let machine = Machine::new();
     let model = smollm2().display().to_string();
     let mut process = Process::serving(&machine, &model, &[]);

@@ -45,6 +45,8 @@ const THREADS: &[&str] = &["thread::spawn", "thread::scope", "thread::Builder", 
 /// `pip` blocks when nobody reads its stderr, so a thread of its own does.
 const OTHER_THREADS: &str = "src/model/source/pypi.rs";
 const CLOCKS: &[&str] = &["SystemTime::now", "Instant::now"];
+/// The one file that knows what an answer is to HTTP.
+const STATUS_CODES: &str = "src/http/error.rs";
 /// Files that take the time as an argument if they need it.
 const PURE: &[&str] = &[
     "src/types.rs",
@@ -135,6 +137,7 @@ fn every_rule_can_be_broken() {
         ("src/text/a.rs", "//! A.\nuse std::{fs, time::Instant};\nfn f() { Instant::now() }"),
         ("src/model/a.rs", "//! A.\nfn f() { std::thread::spawn(f); std::sync::mpsc::channel() }"),
         ("src/engine/sequence.rs", "//! A.\nfn f() { std::time::SystemTime::now() }"),
+        ("src/http/a.rs", "//! A.\nuse axum::http::StatusCode;"),
         ("src/model/a.rs", "use std::io;"),
         ("src/model/a.rs", "//! A.\nfn f() { unsafe { g() } }"),
         ("tests/it/a.rs", "//! A.\n#[ignore]\nfn f() { todo!() } // FIXME"),
@@ -162,6 +165,7 @@ fn every_rule_can_be_broken() {
         src/model/a.rs: names thread::spawn: only the engine has threads and channels
         src/model/a.rs: names mpsc: only the engine has threads and channels
         src/engine/sequence.rs: names SystemTime::now: this file has no clock
+        src/http/a.rs: names StatusCode: only http/error.rs picks status codes
         src/model/a.rs: does not begin with a line that says what it is for
         src/model/a.rs: is unsafe; that belongs in crates/
         tests/it/a.rs: contains todo!
@@ -257,6 +261,9 @@ fn room_complaints(path: &str, inside: &str, source: &str, all: &BTreeSet<String
     }
     if room.name != "engine" && path != OTHER_THREADS {
         forbid(THREADS, "only the engine has threads and channels");
+    }
+    if path != STATUS_CODES {
+        forbid(&["StatusCode"], "only http/error.rs picks status codes");
     }
     if PURE.iter().any(|pure| path.starts_with(pure)) {
         forbid(CLOCKS, "this file has no clock");

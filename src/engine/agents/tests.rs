@@ -254,6 +254,8 @@ struct NaiveHead {
     space: usize,
     agent: usize,
     tokens: Vec<TokenId>,
+    /// A number that grows with every turn.
+    ended: u64,
     is_hot: bool,
     /// The head that its conversation was first saved as, and tokens that the store has of it.
     saved: Option<(HeadId, usize)>,
@@ -269,17 +271,22 @@ impl NaiveHead {
 #[derive(Default)]
 struct Naive {
     heads: Vec<NaiveHead>,
+    turns: u64,
     forgotten: Vec<Line>,
 }
 
 impl Naive {
     fn keep(&mut self, mut kept: NaiveHead) {
+        self.turns += 1;
+        kept.ended = self.turns;
         let is_sibling = |head: &&NaiveHead| (head.space, head.agent) == (kept.space, kept.agent);
         let mut siblings: Vec<NaiveHead> = self.heads.iter().filter(is_sibling).cloned().collect();
-        siblings.sort_by_key(|head| head.id);
+        siblings.sort_by_key(|head| head.ended);
         let has_all = |head: &&NaiveHead| head.is_hot && head.tokens.starts_with(&kept.tokens);
         if let Some(head) = siblings.iter().find(has_all) {
-            return self.touch(head.id);
+            let (id, ended) = (head.id, self.turns);
+            self.head(id).ended = ended;
+            return self.touch(id);
         }
         let is_extended = |head: &&NaiveHead| kept.tokens.starts_with(&head.tokens);
         let extended = siblings.iter().filter(is_extended).max_by_key(|head| head.tokens.len());
@@ -374,7 +381,8 @@ proptest! {
                 Operation::Keep { space, agent, tokens } => {
                     let id = world.keep(space, agent, &tokens);
                     // If it is there already, the list finds that as well.
-                    naive.keep(NaiveHead { id, space, agent, tokens, is_hot: true, saved: None });
+                    let (ended, is_hot, saved) = (0, true, None);
+                    naive.keep(NaiveHead { id, space, agent, tokens, ended, is_hot, saved });
                     prop_assert_eq!(naive.heads.last().map(|head| head.id), Some(id));
                 }
                 Operation::Touch(index) => if let Some(head) = any(index) {

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
-use super::error::Error;
+use super::error::{Created, Done, Error};
 use super::guard::Caller;
 use super::{App, body, random};
 use crate::engine::AgentError;
@@ -50,7 +49,7 @@ pub async fn create(
     let engine = &app.serving()?.engine;
     match engine.agent(&caller.namespace, &agent).await? {
         Some(_) => Err(AgentError::Exists(agent).into()),
-        None => Ok((StatusCode::CREATED, Json(NewAgent::new(&agent))).into_response()),
+        None => Ok(Created(NewAgent::new(&agent)).into_response()),
     }
 }
 
@@ -72,7 +71,7 @@ pub async fn remove(
     Extension(caller): Extension<Caller>,
     path: PathId,
     query: Result<Query<RemoveQuery>, QueryRejection>,
-) -> Result<StatusCode, Error> {
+) -> Result<Done, Error> {
     let agent = path_agent(path)?;
     let RemoveQuery { evict_only } = read(query)?;
     let engine = &app.serving()?.engine;
@@ -85,7 +84,7 @@ pub async fn remove(
         }
         Some(false) | None => engine.forget(&caller.namespace, &agent).await?,
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Done::AsAsked)
 }
 
 /// `POST /v1/agents/{id}/fork`: a new agent that begins with all this one has.
@@ -102,7 +101,7 @@ pub async fn fork(
     engine.fork(&caller.namespace, &from, &to).await?;
     // It was there a moment ago.
     let copy = engine.agent(&caller.namespace, &to).await?.ok_or(AgentError::NotFound(to))?;
-    Ok((StatusCode::CREATED, Json(Agent::from(copy))).into_response())
+    Ok(Created(Agent::from(copy)).into_response())
 }
 
 fn path_agent(path: PathId) -> Result<AgentId, Error> {

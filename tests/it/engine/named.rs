@@ -245,7 +245,8 @@ fn the_past_of_an_agent_is_its_newest_conversation_wherever_that_is() {
     said(&served, "a", 1, 300);
     let newest = said(&served, "a", 2, 20);
     let found = past(&served).expect("it has one");
-    assert_eq!((&*found.tokens, &found.replies[..]), (&newest[..], &[20..28][..]));
+    assert_eq!(&*found.tokens, &newest[..]);
+    assert_eq!((found.replies.len(), &found.replies[0]), (1, &(20..28)));
     served.end();
     let served = on(&disk);
     assert_eq!(past(&served).as_ref(), Some(&found));
