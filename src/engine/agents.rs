@@ -182,6 +182,10 @@ impl Agents {
         heads.into_iter().flatten().map(|id| &self.heads[id])
     }
 
+    pub fn each(&self) -> impl Iterator<Item = &Head> {
+        self.heads.values()
+    }
+
     pub fn heads(&self) -> usize {
         self.heads.len()
     }

@@ -11,6 +11,9 @@ use super::tools::reply_key;
 /// somebody's agents and little beside a model.
 pub const REPLIES_BYTES_MAX: usize = 32 << 20;
 
+/// What replies may grow by before it is looked which of them are still needed.
+const GROWTH_BYTES: usize = 256 << 10;
+
 /// Lists kept for one text. Short answers (`yes`) come back in several tokenisations at most.
 pub const LISTS_PER_REPLY_MAX: usize = 4;
 
@@ -28,6 +31,8 @@ pub struct Replies {
     uses: u64,
     bytes: usize,
     bytes_max: usize,
+    /// What was left at the last [`Replies::retain`].
+    retained_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,7 @@ impl Replies {
             uses: 0,
             bytes: 0,
             bytes_max,
+            retained_bytes: 0,
         }
     }
 
@@ -82,6 +88,32 @@ impl Replies {
         reply.last_use = self.uses;
         self.by_use.insert(self.uses, used);
         reply.lists.clone()
+    }
+
+    /// Whether it is time for [`Replies::retain`]: looking at all of them each time they have
+    /// doubled costs a constant for each.
+    pub fn has_grown(&self) -> bool {
+        self.bytes > 2 * self.retained_bytes + GROWTH_BYTES
+    }
+
+    /// Forgets the lists that nobody needs any more.
+    pub fn retain(&mut self, is_needed: impl Fn(&Namespace, &[TokenId]) -> bool) {
+        for (namespace, texts) in &mut self.namespaces {
+            texts.retain(|text, reply| {
+                self.bytes -= bytes(text, &reply.lists);
+                reply.lists.retain(|list| is_needed(namespace, list));
+                match reply.lists.is_empty() {
+                    true => {
+                        self.by_use.remove(&reply.last_use);
+                    }
+                    false => self.bytes += bytes(text, &reply.lists),
+                }
+                !reply.lists.is_empty()
+            });
+            texts.shrink_to_fit();
+        }
+        self.namespaces.retain(|_, texts| !texts.is_empty());
+        self.retained_bytes = self.bytes;
     }
 
     fn insert(&mut self, namespace: &Namespace, text: Arc<str>, lists: Vec<Arc<[TokenId]>>) {
@@ -169,6 +201,23 @@ mod tests {
         assert!(replies.known(&local, "").is_empty());
         assert!(replies.known(&local, "Hello").is_empty());
         assert_eq!(replies.bytes, 0);
+    }
+
+    #[test]
+    fn only_what_is_needed_is_retained() {
+        let [one, other] = ["one", "other"].map(Namespace::new);
+        let mut replies = Replies::new();
+        replies.remember(&one, "Hello", list(&[1, 2]));
+        replies.remember(&one, "Hello", list(&[3]));
+        let only = replies.bytes - size_of::<TokenId>() * 2;
+        replies.remember(&one, "Bye", list(&[4]));
+        replies.remember(&other, "Hello", list(&[3]));
+        replies.retain(|namespace, tokens| *namespace == one && tokens == [TokenId(3)]);
+        assert_eq!(replies.known(&one, "Hello"), [list(&[3])]);
+        assert!(replies.known(&one, "Bye").is_empty());
+        assert!(replies.known(&other, "Hello").is_empty());
+        assert_eq!((replies.bytes, replies.by_use.len(), replies.namespaces.len()), (only, 1, 1));
+        assert!(!replies.has_grown());
     }
 
     #[test]

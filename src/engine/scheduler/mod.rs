@@ -10,6 +10,7 @@
 mod admission;
 mod ending;
 mod named;
+mod needed;
 mod parting;
 mod progress;
 mod share;

@@ -423,6 +423,15 @@ impl Thread {
         }
     }
 
+    /// Replies of conversations that are gone, once there may be many.
+    fn forget_replies(&self) {
+        let mut replies = self.shared.replies();
+        if replies.has_grown() {
+            let needed = self.worker.scheduler.needed_replies();
+            replies.retain(|namespace, tokens| needed.has(namespace, tokens));
+        }
+    }
+
     /// Lets handles see how things stand.
     fn publish(&self) {
         let scheduler = &self.worker.scheduler;
@@ -437,6 +446,7 @@ impl Thread {
         for reply in self.worker.scheduler.take_replies() {
             self.shared.replies().remember(&reply.namespace, &reply.text, reply.tokens);
         }
+        self.forget_replies();
         for answer in self.worker.take_answers() {
             answer.tell();
         }
