@@ -1143,18 +1143,8 @@ fn a_kv_cache_larger_than_the_memory() {
     let config = folder.join("config.json");
     let text = String::from_utf8(read(&config)).expect("UTF-8");
     write(&config, text.replace(": 512,", ": 16777216,"));
-    let program = machine.command(&["generate", "-m", "./model", "hi", "-n16000000"]);
-    let mut limited = std::process::Command::new("sh");
-    limited.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\""]);
-    limited.arg(program.get_program()).args(program.get_args()).current_dir(machine.path(""));
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    let pipe = std::process::Stdio::piped;
-    limited.stdin(pipe()).stdout(pipe()).stderr(pipe());
+    let arguments = ["generate", "-m", "./model", "hi", "-n16000000"];
+    let limited = machine.limited("-v 4000000", &arguments);
     refused(
         &machine,
         &machine.finish(limited, b""),

@@ -7,7 +7,7 @@ use crate::support::process::Process;
 use expect_test::{Expect, expect};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,30 @@ fn refused(machine: &Machine, command: Command, code: i32, message: &Expect) {
     let ran = machine.finish(command, b"");
     message.assert_eq(&machine.anonymous(&ran.stderr));
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), ""), "{ran:?}");
+}
+
+/// L8: who connects and says nothing takes no file that a save needs.
+#[test]
+fn idle_connections_leave_the_disk_its_files() {
+    let machine = Machine::new();
+    let arguments = ["serve", "--no-auth", "--port=0", "--threads=1", "-m", &tiny()];
+    let process = Process::start(machine.limited("-n 256", &arguments));
+    process.wait_for("is ready after");
+    let mut client = process.client();
+    let said = |client: &mut Client, agent: &str| {
+        let body = hello(json!({ "max_tokens": 4, "session_id": agent }));
+        client.send(&Request::chat(&body)).json()["semantic"]["durable"].clone()
+    };
+    assert_eq!(said(&mut client, "before"), true);
+    let idle: Vec<TcpStream> = (0..400)
+        .filter_map(|_| TcpStream::connect_timeout(&process.address, Duration::from_secs(1)).ok())
+        .collect();
+    assert!(idle.len() > 256, "{}", idle.len());
+    for turn in 0..3 {
+        assert_eq!(said(&mut client, &format!("agent-{turn}")), true);
+    }
+    drop(idle);
+    wait_until("a new connection", || process.status("/health/ready") == 200);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! The address is taken first, so that probes are answered while the model loads; then the model's
 //! files are opened, the engine loads them, and requests are served until a signal comes.
 
+mod files;
 mod keys;
 mod print_config;
 mod settings;
@@ -14,7 +15,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{oneshot, watch};
 
 use super::Context;
@@ -111,7 +111,6 @@ async fn serve(
     context: Context,
 ) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
-    allow_many_connections();
     let talk = talker(plan.is_quiet);
     let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
     let address = listener.local_addr()?;
@@ -169,15 +168,6 @@ async fn serve(
         tokio::task::block_in_place(|| engine.shutdown());
     }
     Ok(end.exit_code())
-}
-
-/// Many systems let a process have 1,024 files and sockets until it asks for more.
-fn allow_many_connections() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 /// Comes if the engine cannot go on, with the reason.

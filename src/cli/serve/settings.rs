@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Arguments;
+use super::files;
 use super::keys::{self, Entrance, KeysFile};
 use super::shutdown::Times;
 use crate::cli::compute::Compute;
@@ -103,13 +104,14 @@ pub struct Settings {
 impl Settings {
     /// The server's part.
     pub fn http(self, access: Access, metrics: Arc<Metrics>) -> crate::http::Config {
+        let bounds = Bounds::default();
         crate::http::Config {
             access,
             admin: self.admin,
             allowed_hosts: self.allowed_hosts,
             cors_origins: self.cors_origins,
             rates: self.rates,
-            bounds: Bounds::default(),
+            bounds: Bounds { connections: files::connections(bounds.connections), ..bounds },
             metrics,
             log: self.log,
         }

@@ -67,6 +67,22 @@ impl Machine {
         command
     }
 
+    /// The same under a shell's `ulimit`.
+    pub fn limited(&self, limit: &str, arguments: &[&str]) -> Command {
+        let program = self.command(arguments);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+        limited.arg(program.get_program()).args(program.get_args()).current_dir(self.path(""));
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        limited
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Ran {
         self.finish(self.command(arguments), b"")
     }
