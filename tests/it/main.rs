@@ -14,6 +14,7 @@ mod cli;
 mod completions;
 mod conduct;
 mod deploy;
+mod ending;
 mod engine;
 mod golden;
 mod health;
