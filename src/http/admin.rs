@@ -8,7 +8,6 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::error::{Done, Error};
 use super::fields::in_range;
@@ -46,6 +45,60 @@ pub struct Drained {
     drained: usize,
 }
 
+/// What the server is doing.
+#[derive(Serialize, JsonSchema)]
+pub struct Stats {
+    status: &'static str,
+    uptime_s: f64,
+    /// Null where the system does not tell.
+    resident_bytes: Option<u64>,
+    requests: Requests,
+    pool: Pool,
+    agents: Agents,
+    /// Null if nothing is kept on disk.
+    store: Option<Store>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RequestStats")]
+struct Requests {
+    running: usize,
+    waiting: usize,
+    parked: usize,
+    parkings: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PoolStats")]
+struct Pool {
+    blocks_total: usize,
+    blocks_used: usize,
+    blocks_free: usize,
+    blocks_evictable: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AgentStats")]
+struct Agents {
+    total: usize,
+    hot: usize,
+    warm: usize,
+    dirty: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StoreStats")]
+struct Store {
+    budget_bytes: u64,
+    disk_bytes: u64,
+    logical_bytes: u64,
+    unique_bytes: u64,
+    quarantine_bytes: u64,
+    quarantine_files: usize,
+    namespaces: usize,
+    agents: usize,
+}
+
 /// `POST /admin/evict`: every idle agent to the disk.
 pub async fn evict(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let engine::Evicted { saved, failed, forgotten } = engine(&app)?.evict_all_to_disk().await?;
@@ -72,25 +125,30 @@ pub async fn stats(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let stats = engine.stats();
     let tiers = engine.tiers().await?;
     let store = engine.store_usage().await?;
-    Ok(Json(json!({
-        "status": status(&engine.status()),
-        "uptime_s": app.started.elapsed().as_secs_f64(),
-        "resident_bytes": metrics::resident_bytes(),
-        "requests": {
-            "running": stats.running,
-            "waiting": stats.waiting,
-            "parked": stats.parked,
-            "parkings": stats.parkings,
+    Ok(Json(Stats {
+        status: status(&engine.status()),
+        uptime_s: app.started.elapsed().as_secs_f64(),
+        resident_bytes: metrics::resident_bytes(),
+        requests: Requests {
+            running: stats.running,
+            waiting: stats.waiting,
+            parked: stats.parked,
+            parkings: stats.parkings,
         },
-        "pool": {
-            "blocks_total": stats.blocks_total,
-            "blocks_used": stats.blocks_used,
-            "blocks_free": stats.blocks_free,
-            "blocks_evictable": stats.blocks_evictable,
+        pool: Pool {
+            blocks_total: stats.blocks_total,
+            blocks_used: stats.blocks_used,
+            blocks_free: stats.blocks_free,
+            blocks_evictable: stats.blocks_evictable,
         },
-        "agents": { "total": stats.agents, "hot": tiers.hot, "warm": tiers.warm, "dirty": tiers.dirty },
-        "store": store.as_ref().map(usage),
-    }))
+        agents: Agents {
+            total: stats.agents,
+            hot: tiers.hot,
+            warm: tiers.warm,
+            dirty: tiers.dirty,
+        },
+        store: store.as_ref().map(usage),
+    })
     .into_response())
 }
 
@@ -123,15 +181,15 @@ fn status(status: &Status) -> &'static str {
     }
 }
 
-fn usage(usage: &StoreUsage) -> Value {
-    json!({
-        "budget_bytes": usage.budget_bytes,
-        "disk_bytes": usage.disk_bytes,
-        "logical_bytes": usage.logical_bytes,
-        "unique_bytes": usage.unique_bytes,
-        "quarantine_bytes": usage.quarantine_bytes,
-        "quarantine_files": usage.quarantine_files,
-        "namespaces": usage.namespaces.len(),
-        "agents": usage.namespaces.iter().map(|namespace| namespace.agents).sum::<usize>(),
-    })
+fn usage(usage: &StoreUsage) -> Store {
+    Store {
+        budget_bytes: usage.budget_bytes,
+        disk_bytes: usage.disk_bytes,
+        logical_bytes: usage.logical_bytes,
+        unique_bytes: usage.unique_bytes,
+        quarantine_bytes: usage.quarantine_bytes,
+        quarantine_files: usage.quarantine_files,
+        namespaces: usage.namespaces.len(),
+        agents: usage.namespaces.iter().map(|namespace| namespace.agents).sum(),
+    }
 }

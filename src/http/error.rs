@@ -12,7 +12,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::limits;
 use crate::engine::{self, AgentError, DrainError};
@@ -425,14 +425,14 @@ impl<T: Serialize> IntoResponse for Created<T> {
 }
 
 /// A probe's answer.
-pub enum Probe {
+pub enum Probe<T> {
     /// 200.
-    Well(Value),
+    Well(T),
     /// 503.
-    Unwell(Value),
+    Unwell(T),
 }
 
-impl IntoResponse for Probe {
+impl<T: Serialize> IntoResponse for Probe<T> {
     fn into_response(self) -> Response {
         match self {
             Probe::Well(body) => (StatusCode::OK, Json(body)).into_response(),

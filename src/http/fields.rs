@@ -14,13 +14,17 @@ use crate::engine::{CHOICES_MAX, Sampling};
 use crate::types::AgentId;
 
 /// A rendering may take 300,000 steps, which is enough for about three thousand messages.
-pub const MESSAGES_MAX: usize = 2048;
+const MESSAGES_MAX: usize = 2048;
 /// No model has a context near this, and other servers read it as a 32-bit number.
 pub const TOKENS_MAX: u64 = i32::MAX as u64;
 /// OpenAI takes four; each one costs time at every token.
 const STOPS_MAX: usize = 16;
 /// What may become a stop is held back from the reader.
 const STOP_BYTES_MAX: usize = 1024;
+/// Of a value that cannot be, what is worth repeating.
+pub const SHOWN_BYTES_MAX: usize = 100;
+/// The names that we know are shorter, with the path before them.
+const FIELD_BYTES_MAX: usize = 200;
 /// As OpenAI has it; above 2 nothing sensible comes out.
 const TEMPERATURE_MAX: f64 = 2.0;
 const PENALTY_MAX: f64 = 2.0;
@@ -125,6 +129,18 @@ pub fn session(id: Option<&str>) -> Result<Option<AgentId>, Error> {
     agent.map_err(|error| Error::field("session_id", format!("session_id: {error}")))
 }
 
+/// Refuses a conversation of no or of too many messages.
+pub fn check_count(messages: usize) -> Result<(), Error> {
+    let problem = match messages {
+        0 => "messages is empty; there is at least one".to_owned(),
+        count if count > MESSAGES_MAX => {
+            format!("messages has {count} items; at most {MESSAGES_MAX}")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::field("messages", problem))
+}
+
 /// The texts that end a reply; `name` is the field's.
 pub fn stops(name: &str, stop: Option<OneOrMany<String>>) -> Result<Vec<String>, Error> {
     let stops = match stop {
@@ -168,7 +184,32 @@ pub fn refuse_set(fields: &[(&str, Option<IgnoredAny>)], path: &str) -> Result<(
     }
 }
 
+/// Refuses a field that is set beside a `type` which has none such.
+pub fn goes_with(field: &str, is_set: bool, kind: &str) -> Result<(), Error> {
+    match is_set {
+        true => Err(Error::field(field, format!("{field} does not go with type {kind:?}"))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a text that is none of those expected.
+pub fn wrong(field: &str, given: &str, expected: &str) -> Error {
+    Error::field(field, format!("{field} is {}; it is {expected}", shown(given)))
+}
+
+/// A client's text as an answer repeats it: in quotes, or only its length if it is long.
+pub fn shown(text: &str) -> String {
+    match text.len() {
+        bytes if bytes > SHOWN_BYTES_MAX => format!("a text of {bytes} bytes"),
+        _ => format!("{text:?}"),
+    }
+}
+
 pub fn unsupported(field: &str) -> Error {
+    let field = match field.len() {
+        bytes if bytes > FIELD_BYTES_MAX => "a field with a long name",
+        _ => field,
+    };
     Error::field(field, format!("{field} is not supported by this server"))
 }
 

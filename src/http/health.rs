@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::App;
 use super::error::Probe;
@@ -18,29 +18,45 @@ const BUSY_PERCENT_MAX: usize = 90;
 /// And it is ready again when use has fallen to this, so that it does not flap.
 const BUSY_PERCENT_AGAIN: usize = 85;
 
+/// What a probe hears.
+#[derive(Serialize, JsonSchema)]
+pub struct Health {
+    status: &'static str,
+    /// Why all is not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    /// In percent, as far as a new request could not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool_utilization: Option<f64>,
+}
+
+impl Health {
+    fn of(status: &'static str) -> Health {
+        Health { status, reason: None, pool_utilization: None }
+    }
+}
+
 pub async fn ok() -> impl IntoResponse {
-    Json(json!({ "status": "ok" }))
+    Json(Health::of("ok"))
 }
 
 pub async fn live() -> impl IntoResponse {
-    Json(json!({ "status": "alive" }))
+    Json(Health::of("alive"))
 }
 
-pub async fn startup(State(app): State<Arc<App>>) -> Probe {
+pub async fn startup(State(app): State<Arc<App>>) -> Probe<Health> {
+    let starting =
+        |reason| Probe::Unwell(Health { reason: Some(reason), ..Health::of("starting") });
     match app.serving.get().map(|serving| serving.engine.status()) {
-        None | Some(Status::Starting) => {
-            Probe::Unwell(json!({ "status": "starting", "reason": Reason::ModelLoading }))
-        }
-        Some(Status::Failed(_)) => {
-            Probe::Unwell(json!({ "status": "starting", "reason": Reason::EngineFailed }))
-        }
+        None | Some(Status::Starting) => starting(Reason::ModelLoading),
+        Some(Status::Failed(_)) => starting(Reason::EngineFailed),
         Some(Status::Serving | Status::Draining | Status::Stopped) => {
-            Probe::Well(json!({ "status": "started" }))
+            Probe::Well(Health::of("started"))
         }
     }
 }
 
-pub async fn ready(State(app): State<Arc<App>>) -> Probe {
+pub async fn ready(State(app): State<Arc<App>>) -> Probe<Health> {
     let engine = app.serving.get().map(|serving| &serving.engine);
     let status = engine.map_or(Status::Starting, |engine| engine.status());
     let stats = engine.map(|engine| engine.stats()).unwrap_or_default();
@@ -52,19 +68,15 @@ pub async fn ready(State(app): State<Arc<App>>) -> Probe {
     );
     app.was_near_exhaustion.store(is_near, Ordering::Relaxed);
     let is_leaving = app.is_shutting_down.load(Ordering::Relaxed);
-    let pool_utilization = busy as f64 * 100.0 / stats.blocks_total.max(1) as f64;
+    let pool_utilization = Some(busy as f64 * 100.0 / stats.blocks_total.max(1) as f64);
     match reason(&status, is_leaving, is_near) {
-        None => Probe::Well(json!({ "status": "ready", "pool_utilization": pool_utilization })),
-        Some(reason) => Probe::Unwell(json!({
-            "status": "not_ready",
-            "reason": reason,
-            "pool_utilization": pool_utilization,
-        })),
+        None => Probe::Well(Health { pool_utilization, ..Health::of("ready") }),
+        reason => Probe::Unwell(Health { reason, pool_utilization, ..Health::of("not_ready") }),
     }
 }
 
 /// Why the server takes no work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Reason {
     ModelLoading,

@@ -15,6 +15,17 @@ use super::{ANY, App, Serving, routes};
 use crate::engine::{self, Spec};
 use crate::types::BLOCK_TOKENS;
 
+#[derive(Serialize, JsonSchema)]
+pub struct About {
+    name: &'static str,
+    version: &'static str,
+    /// Null until its files are open.
+    model: Option<String>,
+    /// The methods of each path.
+    #[schemars(with = "std::collections::BTreeMap<String, Vec<String>>")]
+    links: Map<String, Value>,
+}
+
 /// `GET /`: what this is and where things are.
 pub async fn about(State(app): State<Arc<App>>) -> Response {
     let mut links: Map<String, Value> = Map::new();
@@ -24,13 +35,9 @@ pub async fn about(State(app): State<Arc<App>>) -> Response {
             methods.push(route.method.into());
         }
     }
-    Json(json!({
-        "name": env!("CARGO_PKG_NAME"),
-        "version": env!("CARGO_PKG_VERSION"),
-        "model": app.serving.get().map(|serving| &serving.model),
-        "links": links,
-    }))
-    .into_response()
+    let model = app.serving.get().map(|serving| serving.model.clone());
+    let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    Json(About { name, version, model, links }).into_response()
 }
 
 /// `GET /v1/models`: the one that is served.

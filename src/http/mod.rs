@@ -36,6 +36,7 @@ mod routes;
 mod scrape;
 mod sse;
 mod tokens;
+mod tooling;
 mod traceparent;
 mod turn;
 mod write_timeout;

@@ -13,27 +13,41 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::App;
+use super::error::Dialect;
 use super::guard::Policy;
 use super::routes::{self, Route};
+use crate::types::AGENT_ID_BYTES_MAX;
 
 /// What a route is for, what it takes and what it answers.
 #[derive(Default)]
 pub struct Doc {
     summary: &'static str,
-    takes: Option<MakeSchema>,
+    takes: Option<Takes>,
     gives: Gives,
-    queries: &'static [&'static str],
+    query: Option<MakeSchema>,
 }
 
 type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
 
+#[derive(Clone, Copy)]
+enum Takes {
+    Always(MakeSchema),
+    /// A body may be left out.
+    Perhaps(MakeSchema),
+}
+
 #[derive(Clone, Copy, Default)]
 enum Gives {
+    /// That it is done, without a word.
     #[default]
     Nothing,
     Json(MakeSchema),
+    /// Something that was not there before.
+    Created(MakeSchema),
     /// JSON, or server-sent events if the request asks for a stream.
     JsonOrEvents(MakeSchema),
+    /// The same whether all is well or not; only the status differs.
+    Probe(MakeSchema),
     Text(&'static str),
 }
 
@@ -45,13 +59,18 @@ impl Route {
         self
     }
 
-    pub fn queries(mut self, queries: &'static [&'static str]) -> Route {
-        self.doc.queries = queries;
+    pub fn queries<T: JsonSchema>(mut self) -> Route {
+        self.doc.query = Some(T::json_schema);
         self
     }
 
     pub fn takes<T: JsonSchema>(mut self) -> Route {
-        self.doc.takes = Some(schema_of::<T>);
+        self.doc.takes = Some(Takes::Always(schema_of::<T>));
+        self
+    }
+
+    pub fn may_take<T: JsonSchema>(mut self) -> Route {
+        self.doc.takes = Some(Takes::Perhaps(schema_of::<T>));
         self
     }
 
@@ -60,8 +79,18 @@ impl Route {
         self
     }
 
+    pub fn creates<T: JsonSchema>(mut self) -> Route {
+        self.doc.gives = Gives::Created(schema_of::<T>);
+        self
+    }
+
     pub fn gives_or_streams<T: JsonSchema>(mut self) -> Route {
         self.doc.gives = Gives::JsonOrEvents(schema_of::<T>);
+        self
+    }
+
+    pub fn probes<T: JsonSchema>(mut self) -> Route {
+        self.doc.gives = Gives::Probe(schema_of::<T>);
         self
     }
 
@@ -74,6 +103,9 @@ impl Route {
 fn schema_of<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Schema {
     schemas.subschema_for::<T>()
 }
+
+/// What this document is to itself.
+pub type Document = Map<String, Value>;
 
 /// The same for everybody, so it is made once.
 pub async fn openapi(State(_): State<Arc<App>>) -> Response {
@@ -90,7 +122,11 @@ fn document(routes: &[Route]) -> Value {
     let mut paths = Map::new();
     for route in routes.iter().filter(|route| route.method != routes::ANY) {
         let path = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
-        path[route.method.to_ascii_lowercase()] = operation(route, &mut schemas);
+        let method = route.method.to_ascii_lowercase();
+        path[&method] = operation(route, &method, &mut schemas);
+        if method == "get" {
+            path["head"] = without_contents(operation(route, "head", &mut schemas));
+        }
     }
     json!({
         "openapi": "3.1.0",
@@ -103,7 +139,24 @@ fn document(routes: &[Route]) -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas.take_definitions(true),
-            "responses": { "Error": { "description": ERROR, "content": { JSON: { "schema": error_schema() } } } },
+            "responses": {
+                "Error": error(Dialect::OpenAi),
+                "AnthropicError": error(Dialect::Anthropic),
+            },
+            "headers": {
+                "X-Request-ID": {
+                    "description": "The request's own, if it has a fit one, or else a new one.",
+                    "schema": { "type": "string" },
+                },
+                "X-Response-Time": {
+                    "description": "Until the head of the answer, in milliseconds.",
+                    "schema": { "type": "string" },
+                },
+                "Retry-After": {
+                    "description": "In so many seconds it may go better.",
+                    "schema": { "type": "integer" },
+                },
+            },
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer" },
                 "apiKey": { "type": "apiKey", "in": "header", "name": "x-api-key" },
@@ -113,39 +166,48 @@ fn document(routes: &[Route]) -> Value {
     })
 }
 
+/// As the guard takes it; a longer one is not echoed.
+const REQUEST_ID_BYTES_MAX: usize = 128;
 const JSON: &str = "application/json";
-const ERROR: &str = "Why the request was not served; `Retry-After` says when to come back, where \
-                     that helps. `/v1/messages` has Anthropic's shape.";
+const ERROR: &str = "Why the request was not served. What is no HTTP at all is refused without a \
+                     body.";
 
-fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
-    let Doc { summary, takes, gives, queries } = &route.doc;
+fn operation(route: &Route, method: &str, schemas: &mut SchemaGenerator) -> Value {
     let mut operation = json!({
-        "summary": summary,
-        "operationId": operation_id(route),
+        "summary": route.doc.summary,
+        "operationId": operation_id(method, route.path),
         "security": security(route.policy),
-        "responses": {
-            "2XX": answer(*gives, schemas),
-            "4XX": { "$ref": "#/components/responses/Error" },
-            "5XX": { "$ref": "#/components/responses/Error" },
-        },
+        "parameters": parameters(route, schemas),
+        "responses": responses(route, schemas),
     });
-    let parameters: Vec<Value> = parameters(route.path, queries).collect();
-    if !parameters.is_empty() {
-        operation["parameters"] = json!(parameters);
+    if let Some(takes) = route.doc.takes {
+        let (is_required, schema) = match takes {
+            Takes::Always(schema) => (true, schema),
+            Takes::Perhaps(schema) => (false, schema),
+        };
+        let content = json!({ JSON: { "schema": schema(schemas) } });
+        operation["requestBody"] = json!({ "required": is_required, "content": content });
     }
-    if let Some(takes) = takes {
-        let schema = takes(schemas);
-        operation["requestBody"] =
-            json!({ "required": true, "content": { JSON: { "schema": schema } } });
+    operation
+}
+
+/// What `HEAD` answers is what `GET` would, without the bodies.
+fn without_contents(mut operation: Value) -> Value {
+    if let Some(Value::Object(responses)) = operation.get_mut("responses") {
+        for response in responses.values_mut() {
+            *response = json!({
+                "description": "The head of what GET answers.",
+                "headers": headers(&["X-Request-ID", "X-Response-Time"]),
+            });
+        }
     }
     operation
 }
 
 /// `post_v1_chat_completions`.
-fn operation_id(route: &Route) -> String {
-    let words = route.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
-    let method = route.method.to_ascii_lowercase();
-    std::iter::once(method.as_str()).chain(words).collect::<Vec<_>>().join("_")
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
 }
 
 fn security(policy: Policy) -> Value {
@@ -156,55 +218,118 @@ fn security(policy: Policy) -> Value {
     }
 }
 
-fn parameters<'a>(path: &'a str, queries: &'a [&str]) -> impl Iterator<Item = Value> + 'a {
-    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let text = json!({ "type": "string" });
-    let in_path = names.map(|name| name.trim_start_matches('*')).map({
-        let text = text.clone();
-        move |name| json!({ "name": name, "in": "path", "required": true, "schema": text })
-    });
-    let in_query =
-        queries.iter().map(move |name| json!({ "name": name, "in": "query", "schema": text }));
-    in_path.chain(in_query)
-}
-
-fn answer(gives: Gives, schemas: &mut SchemaGenerator) -> Value {
-    match gives {
-        Gives::Nothing => json!({ "description": "Done." }),
-        Gives::Json(schema) => {
-            json!({ "description": "The answer.", "content": { JSON: { "schema": schema(schemas) } } })
-        }
-        Gives::JsonOrEvents(schema) => json!({
-            "description": "The answer, or its parts as server-sent events.",
-            "content": {
-                JSON: { "schema": schema(schemas) },
-                "text/event-stream": { "schema": { "type": "string" } },
-            },
-        }),
-        Gives::Text(media_type) => json!({
-            "description": "The answer.",
-            "content": { media_type: { "schema": { "type": "string" } } },
-        }),
+fn parameters(route: &Route, schemas: &mut SchemaGenerator) -> Vec<Value> {
+    let text = json!({ "type": "string", "minLength": 1 });
+    let names = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let mut all: Vec<Value> = names
+        .map(|name| name.trim_start_matches('*'))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text }))
+        .collect();
+    let has_path_agent = !all.is_empty();
+    let query = route.doc.query.map(|query| query(schemas));
+    let fields = query.as_ref().and_then(|schema| schema.get("properties")?.as_object());
+    for (name, schema) in fields.into_iter().flatten() {
+        all.push(json!({ "name": name, "in": "query", "schema": without_null(schema) }));
     }
+    let mut header = |name: &str, description: &str, bytes_max: usize| {
+        let schema = json!({ "type": "string", "minLength": 1, "maxLength": bytes_max });
+        all.push(json!({
+            "name": name,
+            "in": "header",
+            "description": description,
+            "schema": schema,
+        }));
+    };
+    header("X-Request-ID", "Comes back with the answer, and is in the log.", REQUEST_ID_BYTES_MAX);
+    if route.policy == Policy::Generating && !has_path_agent {
+        header("X-Agent-ID", "The agent whose turn it is.", AGENT_ID_BYTES_MAX);
+        header("X-Session-ID", "The same, if X-Agent-ID is not there.", AGENT_ID_BYTES_MAX);
+    }
+    all
 }
 
-fn error_schema() -> Value {
+/// A query has no null: what is not there is left out.
+fn without_null(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [only] = &mut types[..] {
+            schema["type"] = only.take();
+        }
+    }
+    schema
+}
+
+fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
+    let json = |schema: &Value| json!({ JSON: { "schema": schema } });
+    let (status, description, content) = match route.doc.gives {
+        Gives::Nothing => ("204", "Done.", None),
+        Gives::Json(schema) => ("200", "The answer.", Some(json(&schema(schemas).into()))),
+        Gives::Created(schema) => ("201", "What is new.", Some(json(&schema(schemas).into()))),
+        Gives::Probe(schema) => ("200", "All is well.", Some(json(&schema(schemas).into()))),
+        Gives::JsonOrEvents(schema) => {
+            let mut content = json(&schema(schemas).into());
+            content["text/event-stream"] = json!({ "schema": { "type": "string" } });
+            ("200", "The answer, or its parts as server-sent events.", Some(content))
+        }
+        Gives::Text(media_type) => {
+            let content = json!({ media_type: { "schema": { "type": "string" } } });
+            ("200", "The answer.", Some(content))
+        }
+    };
+    let error = match Dialect::of(route.path) {
+        Dialect::OpenAi => "#/components/responses/Error",
+        Dialect::Anthropic => "#/components/responses/AnthropicError",
+    };
+    let headers = headers(&["X-Request-ID", "X-Response-Time"]);
+    let mut all = json!({ status: { "description": description, "headers": headers } });
+    if let Some(content) = content {
+        all[status]["content"] = content;
+    }
+    if let Gives::Probe(_) = route.doc.gives {
+        all["503"] = all[status].clone();
+        all["503"]["description"] = "Not so, for this reason.".into();
+    }
+    all["4XX"] = json!({ "$ref": error });
+    all["5XX"] = json!({ "$ref": error });
+    all
+}
+
+/// What every answer carries.
+fn headers(names: &[&str]) -> Value {
+    let one = |name: &&str| {
+        let place = format!("#/components/headers/{name}");
+        ((*name).to_owned(), json!({ "$ref": place }))
+    };
+    names.iter().map(one).collect::<Map<String, Value>>().into()
+}
+
+fn error(dialect: Dialect) -> Value {
+    let text = json!({ "type": "string" });
     let text_or_null = json!({ "type": ["string", "null"] });
+    let object = |properties: Value| {
+        let names: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
+        json!({ "type": "object", "required": names, "properties": properties })
+    };
+    let schema = match dialect {
+        Dialect::OpenAi => object(json!({
+            "error": object(json!({
+                "message": text,
+                "type": text,
+                "param": text_or_null,
+                "code": text_or_null,
+            })),
+        })),
+        Dialect::Anthropic => object(json!({
+            "type": { "const": "error" },
+            "error": object(json!({ "type": text, "message": text })),
+            "request_id": text,
+        })),
+    };
     json!({
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["message", "type"],
-                "properties": {
-                    "message": { "type": "string" },
-                    "type": { "type": "string" },
-                    "param": text_or_null,
-                    "code": text_or_null,
-                },
-            },
-        },
+        "description": ERROR,
+        "headers": headers(&["X-Request-ID", "X-Response-Time", "Retry-After"]),
+        "content": { JSON: { "schema": schema } },
     })
 }
 
@@ -220,11 +345,15 @@ mod tests {
             let name = format!("{} {}", route.method, route.path);
             assert!(!route.doc.summary.is_empty(), "{name} says nothing");
             let path = route.path.replace("{*", "{");
-            let operation = &document["paths"][&path][route.method.to_ascii_lowercase()];
-            assert_eq!(operation["operationId"], operation_id(route), "{name}");
+            let method = route.method.to_ascii_lowercase();
+            let operation = &document["paths"][&path][&method];
+            assert_eq!(operation["operationId"], operation_id(&method, route.path), "{name}");
             // Who posts or puts sends something, but for an order that is complete without.
             let has_body = matches!(route.method, "POST" | "PUT") && route.path != "/admin/evict";
             assert_eq!(operation.get("requestBody").is_some(), has_body, "{name}");
+            let says_nothing = matches!(route.doc.gives, Gives::Nothing);
+            let is_order = route.method == "DELETE" || route.path == "/admin/log-level";
+            assert_eq!(says_nothing, is_order, "{name} answers something");
         }
     }
 

@@ -37,15 +37,27 @@ pub struct Route {
 pub fn all() -> Vec<Route> {
     use Policy::{Admin, Generating, Health, Key, Open};
     vec![
-        GET.at("/", Open, info::about).says("What this server is, and where things are"),
-        GET.at("/openapi.json", Key, openapi::openapi).says("This document"),
+        GET.at("/", Open, info::about)
+            .says("What this server is, and where things are")
+            .gives::<info::About>(),
+        GET.at("/openapi.json", Key, openapi::openapi)
+            .says("This document")
+            .gives::<openapi::Document>(),
         GET.at(METRICS, Key, scrape::metrics)
             .says("What was counted and timed, for Prometheus")
             .gives_text("text/plain"),
-        GET.at("/health", Health, health::ok).says("Whether the process answers"),
-        GET.at("/health/live", Health, health::live).says("Whether it lives: always"),
-        GET.at("/health/ready", Health, health::ready).says("Whether it takes requests"),
-        GET.at("/health/startup", Health, health::startup).says("Whether the model is loaded"),
+        GET.at("/health", Health, health::ok)
+            .says("Whether the process answers")
+            .gives::<health::Health>(),
+        GET.at("/health/live", Health, health::live)
+            .says("Whether it lives: always")
+            .gives::<health::Health>(),
+        GET.at("/health/ready", Health, health::ready)
+            .says("Whether it takes requests")
+            .probes::<health::Health>(),
+        GET.at("/health/startup", Health, health::startup)
+            .says("Whether the model is loaded")
+            .probes::<health::Health>(),
         unknown("/health/{*other}", Health),
         POST.at("/v1/chat/completions", Generating, chat::completions)
             .says("The next message of a conversation, as OpenAI has it")
@@ -61,7 +73,7 @@ pub fn all() -> Vec<Route> {
             .gives_or_streams::<messages::Answer>(),
         POST.at("/v1/messages/count_tokens", Key, messages::count_tokens)
             .says("How many tokens a conversation has")
-            .takes::<messages::MessagesRequest>()
+            .takes::<messages::CountRequest>()
             .gives::<messages::Count>(),
         GET.at("/v1/models", Key, info::models)
             .says("The model that is served")
@@ -71,19 +83,19 @@ pub fn all() -> Vec<Route> {
             .gives::<info::Model>(),
         GET.at("/v1/agents", Key, agents::list)
             .says("Agents, by their names")
-            .queries(&["limit", "after"])
+            .queries::<agents::ListQuery>()
             .gives::<agents::AgentList>(),
         POST.at("/v1/agents", Key, agents::create)
             .says("A name for a new agent")
-            .takes::<agents::CreateRequest>()
-            .gives::<agents::NewAgent>(),
+            .may_take::<agents::CreateRequest>()
+            .creates::<agents::NewAgent>(),
         GET.at("/v1/agents/{id}", Key, agents::show)
             .says("What an agent remembers, in numbers")
             .gives::<agents::Agent>(),
         DELETE
             .at("/v1/agents/{id}", Key, agents::remove)
             .says("Forgets an agent, or only takes it out of memory")
-            .queries(&["evict_only"]),
+            .queries::<agents::RemoveQuery>(),
         POST.at("/v1/agents/{id}/generate", Generating, agents::generate)
             .says("An agent's next message, from its own memory")
             .takes::<agents::GenerateRequest>()
@@ -91,7 +103,7 @@ pub fn all() -> Vec<Route> {
         POST.at("/v1/agents/{id}/fork", Key, agents::fork)
             .says("A copy of an agent under another name")
             .takes::<agents::ForkRequest>()
-            .gives::<agents::Agent>(),
+            .creates::<agents::Agent>(),
         POST.at("/tokenize", Key, tokens::tokenize)
             .says("The tokens of a text")
             .takes::<tokens::TokenizeRequest>()
@@ -109,9 +121,11 @@ pub fn all() -> Vec<Route> {
             .gives::<admin::Evicted>(),
         POST.at("/admin/drain", Admin, admin::drain)
             .says("Takes nothing new and waits for what runs")
-            .takes::<admin::DrainRequest>()
+            .may_take::<admin::DrainRequest>()
             .gives::<admin::Drained>(),
-        GET.at("/admin/stats", Admin, admin::stats).says("What the server is doing, in numbers"),
+        GET.at("/admin/stats", Admin, admin::stats)
+            .says("What the server is doing, in numbers")
+            .gives::<admin::Stats>(),
         PUT.at("/admin/log-level", Admin, admin::log_level)
             .says("Logs more, or less, from here on")
             .takes::<admin::LogLevelRequest>(),

@@ -45,7 +45,8 @@ mod verify;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 pub use block::{BlockName, BlockRef, KvBytes, KvModel, SealedBlock};
-pub use disk::{Disk, Folder, Holder};
+pub use budget::kept_free;
+pub use disk::{Disk, Folder, Holder, Space};
 pub use error::{Flaw, FullReason, OpenError, StoreError};
 pub use info::{
     AgentBrief, AgentInfo, Collected, Damage, LineBrief, NamespaceUsage, Repaired, SaveInfo,

@@ -25,6 +25,11 @@ fn the_manifest_has_arguments_and_variables_that_exist_and_time_to_end() {
     for line in ["host = \"0.0.0.0\"", "lame_duck_s = 5.0", "drain_timeout_s = 30.0"] {
         assert!(settings.contains(line), "{line}: {settings}");
     }
+    // Prometheus asks by the pod's address.
+    assert!(KUBERNETES.contains("fieldPath: status.podIP"));
+    assert!(KUBERNETES.contains("value: $(POD_IP),semantic,"));
+    // Else each mount opens the keys to the group, and the next start refuses them.
+    assert!(KUBERNETES.contains("fsGroupChangePolicy: OnRootMismatch"));
     // 5 s, 30 s and the 8 s for saving.
     assert!(KUBERNETES.contains("terminationGracePeriodSeconds: 60"));
     assert!(!KUBERNETES.contains("preStop:"));

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use semantic::http::Bounds;
+use semantic::http::{Bounds, LogControl};
 use serde_json::{Value as Json, json};
 
 use crate::support::http::{Answer, CHAT, ModelState, Request, Server, Setup, hello};
@@ -40,44 +40,144 @@ fn refused(answer: &Answer, status: u16) -> Json {
     answer.error()
 }
 
-/// A valid request with every field that there is.
-fn whole() -> Json {
-    json!({
-        "messages": [
-            { "role": "system", "content": "Be brief." },
-            { "role": "user", "content": [{ "type": "text", "text": "Hello" }] },
-        ],
-        "model": "any",
+/// Every route that reads a body, with one that has every field and kind of item that there is.
+fn whole_bodies() -> Vec<(&'static str, Json)> {
+    let drawing = json!({
         "max_tokens": 2,
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 10,
-        "min_p": 0.1,
-        "n": 1,
-        "stop": ["a", "b"],
-        "seed": 7,
-        "logprobs": true,
-        "top_logprobs": 2,
         "stream": true,
-        "stream_options": { "include_usage": true },
-        "response_format": { "type": "text" },
         "session_id": "me",
-        "user": "me",
-    })
+    });
+    let with = |fields: Json| {
+        let mut body = drawing.clone();
+        for (name, value) in fields.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        body
+    };
+    let parameters = json!({ "type": "object", "properties": { "at": { "type": "string" } } });
+    let function = json!({ "name": "look", "description": "Looks.", "parameters": parameters });
+    let call = json!({ "name": "look", "arguments": "{\"at\":\"it\"}" });
+    let chat = json!([
+        { "role": "system", "content": "Be brief.", "name": "s" },
+        { "role": "user", "content": [{ "type": "text", "text": "Hello" }] },
+        {
+            "role": "assistant",
+            "content": null,
+            "tool_calls": [{ "id": "call_1", "type": "function", "function": call }],
+        },
+        { "role": "tool", "tool_call_id": "call_1", "content": "It is red." },
+    ]);
+    let blocks = json!([
+        { "role": "user", "content": [{ "type": "text", "text": "Hello" }] },
+        {
+            "role": "assistant",
+            "content": [
+                { "type": "thinking", "thinking": "Hm.", "signature": "x" },
+                { "type": "redacted_thinking", "data": "x" },
+                { "type": "text", "text": "I look." },
+                { "type": "tool_use", "id": "toolu_1", "name": "look", "input": { "at": "it" } },
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_1",
+                    "content": [{ "type": "text", "text": "It is red." }],
+                    "is_error": false,
+                    "cache_control": { "type": "ephemeral" },
+                },
+                { "type": "text", "text": "And?" },
+            ],
+        },
+    ]);
+    let messages = with(json!({
+        "messages": blocks,
+        "model": "any",
+        "system": [{ "type": "text", "text": "Be brief." }],
+        "stop_sequences": ["a", "b"],
+        "tools": [{
+            "type": "custom",
+            "name": "look",
+            "description": "Looks.",
+            "input_schema": parameters,
+        }],
+        "tool_choice": { "type": "auto", "disable_parallel_tool_use": false },
+        "thinking": { "type": "disabled" },
+        "metadata": { "user_id": "me" },
+        "service_tier": "auto",
+    }));
+    vec![
+        (
+            CHAT,
+            with(json!({
+                "messages": chat,
+                "model": "any",
+                "min_p": 0.1,
+                "n": 1,
+                "stop": ["a", "b"],
+                "seed": 7,
+                "logprobs": true,
+                "top_logprobs": 2,
+                "stream_options": { "include_usage": true },
+                "response_format": { "type": "text" },
+                "tools": [{ "type": "function", "function": function }],
+                "tool_choice": "auto",
+                "parallel_tool_calls": true,
+                "user": "me",
+            })),
+        ),
+        (
+            "/v1/completions",
+            with(json!({
+                "prompt": [7, 8, 9],
+                "min_p": 0.1,
+                "n": 1,
+                "best_of": 1,
+                "stop": "a",
+                "seed": 7,
+                "logprobs": 2,
+                "echo": false,
+                "stream_options": { "include_usage": true },
+            })),
+        ),
+        ("/v1/messages", messages.clone()),
+        ("/v1/messages/count_tokens", messages),
+        ("/v1/agents", json!({ "agent_id": "new" })),
+        (
+            "/v1/agents/new/generate",
+            json!({
+                "prompt": "Hi",
+                "system": "Be brief.",
+                "max_tokens": 2,
+                "temperature": 0.5,
+                "stop": ["a"],
+                "seed": 7,
+                "stream": true,
+            }),
+        ),
+        ("/v1/agents/old/generate", json!({ "messages": chat, "max_tokens": 2 })),
+        ("/v1/agents/me/fork", json!({ "agent_id": "copy" })),
+        (
+            "/tokenize",
+            json!({ "content": "Hi", "add_special": true, "parse_special": true, "with_pieces": true }),
+        ),
+        ("/detokenize", json!({ "tokens": [7, 8, 9] })),
+        ("/apply-template", json!({ "messages": chat })),
+        ("/admin/drain", json!({ "timeout_s": 0.5 })),
+        ("/admin/log-level", json!({ "level": "info" })),
+    ]
 }
 
 /// A request with a mistake or several, as a grammar and as bytes.
-fn mutant(random: &mut Random) -> Vec<u8> {
-    let mut body = whole();
-    let fields: Vec<String> = body.as_object().expect("an object").keys().cloned().collect();
-    for _ in 0..random.range(0..3) {
-        let field = &fields[random.range(0..fields.len())];
-        match random.range(0..4) {
-            0 => drop(body.as_object_mut().expect("an object").remove(field)),
-            1 => body[format!("{field}x")] = json!(1),
-            2 => body["messages"] = json!([{ random.pick(&["role", "content", "name"]): [{}] }]),
-            _ => body[field] = json!("MARK"),
-        }
+fn mutant(random: &mut Random, whole: &Json) -> Vec<u8> {
+    let mut body = whole.clone();
+    for _ in 0..random.range(0..4) {
+        mutate(random, &mut body);
     }
     let odd = random.pick(ODD);
     let mut bytes = body.to_string().replace("\"MARK\"", odd).into_bytes();
@@ -93,33 +193,83 @@ fn mutant(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// Changes something at any depth.
+fn mutate(random: &mut Random, value: &mut Json) {
+    let is_deeper = random.range(0..3) > 0;
+    match value {
+        Json::Object(fields) if !fields.is_empty() => {
+            let place = random.range(0..fields.len());
+            let name = fields.keys().nth(place).expect("there are as many").clone();
+            match random.range(0..3) {
+                _ if is_deeper => mutate(random, &mut fields[&name]),
+                0 => drop(fields.remove(&name)),
+                1 => drop(fields.insert(format!("{name}x"), json!(1))),
+                _ => fields[&name] = json!("MARK"),
+            }
+        }
+        Json::Array(items) if !items.is_empty() => {
+            let place = random.range(0..items.len());
+            match random.range(0..3) {
+                _ if is_deeper => mutate(random, &mut items[place]),
+                0 => drop(items.remove(place)),
+                1 => items.push(items[place].clone()),
+                _ => items[place] = json!("MARK"),
+            }
+        }
+        value => *value = json!("MARK"),
+    }
+}
+
+const ADMIN_KEY: &str = "the-key-of-the-administrator";
+
 #[test]
 fn malformed_bodies_are_their_senders_mistake_and_the_server_lives_on() {
-    let server = Server::new();
-    let seed = 11;
+    let template = include_str!("../data/text/templates/tagged_calls.jinja");
+    let server = Server::start(Setup { admin_key: Some(ADMIN_KEY), template, ..Setup::default() });
+    // An order to drain that is right would be the end of the others.
+    let (admin_key, model) = (Some(ADMIN_KEY), ModelState::Loading);
+    let log = LogControl::new(|_| Ok(()));
+    let other = Server::start(Setup { admin_key, model, log, ..Setup::default() });
+    for (index, (path, whole)) in whole_bodies().into_iter().enumerate() {
+        let is_order = path.starts_with("/admin/");
+        malformed(if is_order { &other } else { &server }, path, &whole, 11 + index as u64);
+    }
+    assert_eq!(server.get("/health/ready").status, 200);
+    assert_eq!(server.chat(&hello(json!({ "max_tokens": 1 }))).status, 200);
+}
+
+fn malformed(server: &Server, path: &str, whole: &Json, seed: u64) {
     let mut random = Random::new(seed);
     let mut client = server.connect();
-    let mut refusals = 0;
-    for case in 0..scaled(10_000) {
-        let body = mutant(&mut random);
-        let answer = client.send(&Request::post(CHAT, body.clone()));
-        let shown = String::from_utf8_lossy(&body);
+    let cases = scaled(2_000);
+    let (mut refusals, mut others) = (0, 0);
+    for case in 0..cases {
+        let body = mutant(&mut random, whole);
+        let method = if path == "/admin/log-level" { "PUT" } else { "POST" };
+        let request = Request { method, ..Request::post(path, body.clone()) };
+        let answer = client.send(&request.header("X-Admin-Key", ADMIN_KEY));
+        let shown = format!("{path}, seed {seed}, case {case}: {}", String::from_utf8_lossy(&body));
         match answer.status {
-            200 => (),
+            200 | 201 | 204 => others += 1,
             400..=499 => {
                 refusals += 1;
-                let error = answer.error();
+                let error = match path.starts_with("/v1/messages") {
+                    true => answer.json()["error"].clone(),
+                    false => answer.error(),
+                };
                 assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{shown}");
+                assert!(answer.body.len() < 2000, "{shown}: {answer:?}");
             }
-            status => panic!("seed {seed}, case {case}: {status} for {shown}: {answer:?}"),
+            // It is starting.
+            503 if path.starts_with("/admin/") => others += 1,
+            status => panic!("{status} for {shown}: {answer:?}"),
         }
         if answer.header("connection") == Some("close") {
             client = server.connect();
         }
     }
-    assert!(refusals * 2 > scaled(10_000), "{refusals}: too few were malformed");
-    assert_eq!(server.get("/health/ready").status, 200);
-    assert_eq!(server.chat(&hello(json!({ "max_tokens": 1 }))).status, 200);
+    assert!(refusals * 3 > cases, "{path}: {refusals} of {cases}: too few were malformed");
+    assert!(others > 0, "{path}: nothing was right");
 }
 
 /// The engine is still starting: what reached it would be a 503.

@@ -375,6 +375,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         ("stream_options", "{}"),
         ("stream_options", "{\"x\":1}"),
         ("response_format", "{\"type\":\"json_object\"}"),
+        ("response_format", "{\"type\":\"text\",\"json_schema\":{}}"),
         ("response_format", "\"text\""),
         ("frequency_penalty", "2.5"),
         ("presence_penalty", "-2.01"),
@@ -455,7 +456,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         {"messages":[{"role":"user","content":[{"type":"image_url","
             "messages[0].content[0].image_url" messages[0].content[0].image_url is not known to this server
         {"messages":[{"role":"user","content":[{"type":"audio","text
-            "messages[0].content[0].type" messages[0].content[0].type is "audio"; only "text" is supported
+            "messages[0].content[0].type" messages[0].content[0].type is "audio"; it is "text"
         {"messages":[{"role":"user","content":"hi"},{"role":"user","
             "messages[1].x" messages[1].x is not known to this server
         {"messages":[{"role":"assistant","content":"","tool_calls":[
@@ -532,6 +533,8 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
             "stream_options.x" stream_options.x is not known to this server
         {"response_format":{"type":"json_object"},"messages":[{"role
             "response_format.type" response_format.type is "json_object"; it is "text"
+        {"response_format":{"type":"text","json_schema":{}},"message
+            "response_format.json_schema" response_format.json_schema does not go with type "text"
         {"response_format":"text","messages":[{"role":"user","conten
             "response_format" response_format: invalid type: string "text", expected an object at line 1 column 25
         {"frequency_penalty":2.5,"messages":[{"role":"user","content

@@ -28,6 +28,7 @@ mod logging;
 mod memory;
 mod messages;
 mod native;
+mod openapi;
 mod promise;
 mod remembering;
 mod sdk;

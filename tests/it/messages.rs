@@ -442,6 +442,39 @@ fn what_a_message_cannot_be_is_refused_and_named() {
             json!({ "thinking": { "type": "enabled", "budget_tokens": 1024 } }),
             "thinking.type is \"enabled\"",
         ),
+        // What is another type's is not ignored.
+        (
+            json!({ "thinking": { "type": "disabled", "budget_tokens": 5 } }),
+            "thinking.budget_tokens does not go with type \"disabled\"",
+        ),
+        (
+            json!({ "tool_choice": { "type": "auto", "name": "look" } }),
+            "tool_choice.name does not go with type \"auto\"",
+        ),
+        (
+            user(json!([{ "type": "text", "text": "x", "input": { "q": 1 } }])),
+            "messages[0].content[0].input does not go with type \"text\"",
+        ),
+        (
+            user(json!([{ "type": "text", "text": "x", "content": "y" }])),
+            "messages[0].content[0].content does not go with",
+        ),
+        (
+            user(json!([{ "type": "text", "text": "x", "source": {} }])),
+            "messages[0].content[0].source does not go with",
+        ),
+        (
+            user(json!([{ "type": "text", "text": "x", "is_error": true }])),
+            "messages[0].content[0].is_error does not go with",
+        ),
+        (
+            user(json!([{ "type": "tool_result", "tool_use_id": "i", "text": "x" }])),
+            "messages[0].content[0].text does not go with type \"tool_result\"",
+        ),
+        (
+            assistant(json!([{ "type": "thinking", "thinking": "x", "data": "y" }])),
+            "messages[1].content[0].data does not go with type \"thinking\"",
+        ),
         (json!({ "service_tier": "priority" }), "service_tier is \"priority\""),
         (json!({ "container": "c" }), "container is not supported"),
         (json!({ "mcp_servers": [] }), "mcp_servers is not supported"),
@@ -457,9 +490,57 @@ fn what_a_message_cannot_be_is_refused_and_named() {
         assert_eq!((status, kind.as_str()), (400, "invalid_request_error"), "{fields} {message}");
         assert!(message.contains(expected), "{message} is not {expected}");
     }
+    // What would be refused is not counted either, but for the length of an answer.
+    for (fields, expected) in [
+        (json!({ "temperature": 99 }), "temperature is 99.0"),
+        (json!({ "max_tokens": 0 }), "max_tokens is 0"),
+        (json!({ "stop_sequences": vec![""; 99] }), "stop_sequences has 99 texts"),
+    ] {
+        let request = Request::post(COUNT, hi(fields).to_string());
+        let (status, _, message) = refused(&server.send(&request));
+        assert_eq!(status, 400);
+        assert!(message.contains(expected), "{message} is not {expected}");
+    }
+    assert!(
+        counted(&server, &hi(json!({ "max_tokens": null })))["input_tokens"].as_u64() > Some(0)
+    );
     // malformed_json
     let (status, kind, _) = refused(&server.send(&Request::post(MESSAGES, "{\"model\":")));
     assert_eq!((status, kind.as_str()), (400, "invalid_request_error"));
+}
+
+#[test]
+fn a_refusal_repeats_little_of_what_it_refuses() {
+    let server = Server::new();
+    let long = "\u{1}".repeat(100_000);
+    let text = |kind: &str| json!([{ "role": "user", "content": [{ "type": kind }] }]);
+    for fields in [
+        json!({ "messages": text(&long) }),
+        json!({ "thinking": { "type": long } }),
+        json!({ "tool_choice": { "type": long } }),
+        json!({ "service_tier": long }),
+        json!({ "tools": [{ "type": long }] }),
+        json!({ "tools": [{ "name": long, "input_schema": {} }] }),
+        json!({ "tools": [{ "name": "a", "input_schema": {}, (long.clone()): 1 }] }),
+    ] {
+        let answer = asked(&server, &hi(fields));
+        assert_eq!(refused(&answer).0, 400);
+        assert!(answer.body.len() < 1000, "{}", answer.body.len());
+    }
+    let call = json!({ "id": "i", "type": long, "function": { "name": "a", "arguments": "{}" } });
+    for fields in [
+        json!({ "messages": text(&long) }),
+        json!({ "messages": [{ "role": "assistant", "tool_calls": [call] }] }),
+        json!({ "response_format": { "type": long } }),
+        json!({ "tool_choice": long }),
+        json!({ "tools": [{ "type": long }] }),
+        json!({ "tools": [{ "type": "function", "function": { "name": long } }] }),
+        json!({ "tools": [{ "type": "function", "function": { "name": "a", (long.clone()): 1 } }] }),
+    ] {
+        let answer = server.chat(&crate::support::http::hello(fields));
+        assert_eq!(answer.status, 400);
+        assert!(answer.body.len() < 1000, "{}", answer.body.len());
+    }
 }
 
 #[test]

@@ -448,8 +448,8 @@ fn tools_that_cannot_be_served_are_refused_and_named() {
         tools[0].x: tools[0].x is not known to this server
         tools[0].function.name: tools[0].function.name is "a b"; it is 1 to 64 letters, digits, _, - and .
         tools[0].function.name: tools[0].function.name is "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"; it is 1 to 64 letters, digits, _, - and .
-        tools[0].function.name: tools[0].function.name has 1000 bytes; it is 1 to 64 letters, digits, _, - and .
-        tools[0].function.name: tools[0].function.name is 7; it is 1 to 64 letters, digits, _, - and .
+        tools[0].function.name: tools[0].function.name is a text of 1000 bytes; it is 1 to 64 letters, digits, _, - and .
+        tools[0].function.name: tools[0].function.name is 7; it is a string
         tools[0].function.description: tools[0].function.description is 7; it is a string
         tools[0].function.parameters: tools[0].function.parameters is "{}"; it is an object
         tools[0].function.strict: tools[0].function.strict is not supported by this server
@@ -467,7 +467,7 @@ fn tools_that_cannot_be_served_are_refused_and_named() {
         messages[1].tool_calls[0].function.arguments: messages[1].tool_calls[0].function.arguments is not the text of a JSON object
         messages[1].tool_calls[0].function.arguments: messages[1].tool_calls[0].function.arguments: invalid type: object, expected a string at line 1 column 155
         messages[1].tool_calls[0].function.name: messages[1].tool_calls[0].function.name is missing
-        messages[1].tool_calls[0].type: messages[1].tool_calls[0].type is "custom"; only "function" is supported
+        messages[1].tool_calls[0].type: messages[1].tool_calls[0].type is "custom"; it is "function"
         messages[1].tool_calls[0].id: messages[1].tool_calls[0].id: invalid type: null, expected a string at line 1 column 102
         messages[1].tool_calls[0].x: messages[1].tool_calls[0].x is not known to this server
         messages[1].content: messages[1].content is missing
@@ -477,7 +477,7 @@ fn tools_that_cannot_be_served_are_refused_and_named() {
         messages[1].annotations: messages[1].annotations is not supported by this server
         messages[1].tool_calls: messages[1].tool_calls is there; only the assistant calls tools
         messages[1].content: messages[1].content is missing
-        messages[1].content[0].type: messages[1].content[0].type is "image"; only "text" is supported
+        messages[1].content[0].type: messages[1].content[0].type is "image"; it is "text"
     "#]]
     .assert_eq(&found);
 }

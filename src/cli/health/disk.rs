@@ -10,14 +10,13 @@ use super::Finding;
 use crate::cli::Context;
 use crate::cli::output::human_bytes;
 use crate::cli::store::{self, Access};
-use crate::store::{Disk, Folder, Holder};
+use crate::store::{Disk, Folder, Holder, Space, kept_free};
 
 /// A few seconds of a disk that is too slow, and no time of one that is not.
 const PROBE_BYTES: usize = 8 << 20;
 /// A turn of 200 tokens writes about this much, and an answer waits for it.
 const SPEED_MIN: f64 = 20e6;
-/// Of the disk. The store leaves it free.
-const FREE_PERCENT_MIN: u64 = 5;
+const SPACE: &str = "space";
 /// What others may do with a folder: nothing with the agents' own, not write in the one above.
 const OTHERS: u32 = 0o077;
 const OTHERS_WRITE: u32 = 0o022;
@@ -99,28 +98,29 @@ fn opened(context: &Context) -> Finding {
 }
 
 fn space(there: &Path) -> Finding {
-    let name = "space";
     match Folder::at(there).and_then(|folder| folder.space()) {
+        Ok(space) => left(space),
         Err(error) => Finding::warn(
-            name,
+            SPACE,
             format!("{}: {error}", there.display()),
             "the disk does not tell; look yourself",
         ),
-        Ok(space) => {
-            let [free, total] = [space.free_bytes, space.total_bytes].map(human_bytes);
-            let finding = format!("{free} free of {total}");
-            match space.free_bytes < space.total_bytes / 100 * FREE_PERCENT_MIN {
-                true => Finding::warn(
-                    name,
-                    finding,
-                    format!(
-                        "agents are not saved below {FREE_PERCENT_MIN} % free: make room, or \
-                         `semantic cache evict` some"
-                    ),
-                ),
-                false => Finding::ok(name, finding),
-            }
+    }
+}
+
+fn left(space: Space) -> Finding {
+    let kept = kept_free(space);
+    let finding =
+        format!("{} free of {}", human_bytes(space.free_bytes), human_bytes(space.total_bytes));
+    match space.free_bytes < kept {
+        true => {
+            let kept = human_bytes(kept);
+            let hint = format!(
+                "agents are not saved below {kept} free: make room, or `semantic cache evict` some"
+            );
+            Finding::warn(SPACE, finding, hint)
         }
+        false => Finding::ok(SPACE, finding),
     }
 }
 
@@ -155,5 +155,24 @@ fn speed(there: &Path) -> Finding {
                 false => Finding::ok(name, finding),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_short_where_the_store_stops_saving_and_not_before() {
+        let shown = |total_bytes, free_bytes| {
+            format!("{:?}", left(Space { total_bytes, free_bytes })).to_ascii_lowercase()
+        };
+        // A large disk keeps 5 GiB, a small one a twentieth.
+        assert!(shown(2_000_000_000_000, 90_000_000_000).contains("ok"));
+        let short = shown(2_000_000_000_000, 5_000_000_000);
+        assert!(short.contains("warn"), "{short}");
+        assert!(short.contains("below 5.4 gb free"), "{short}");
+        assert!(shown(20_000_000_000, 1_100_000_000).contains("ok"));
+        assert!(shown(20_000_000_000, 900_000_000).contains("below 1.0 gb free"));
     }
 }

@@ -17,9 +17,9 @@ use crate::engine::AgentError;
 use crate::types::AgentId;
 
 pub use generate::{GenerateRequest, Generation, generate};
-pub use wire::{Agent, AgentList, CreateRequest, ForkRequest, NewAgent};
+pub use wire::{Agent, AgentList, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery};
 
-use wire::{AgentPage, ListQuery, RemoveQuery};
+use wire::AgentPage;
 
 /// The agent that a path names, percent-encoded UTF-8.
 type PathId = Result<Path<String>, PathRejection>;

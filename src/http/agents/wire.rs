@@ -13,15 +13,16 @@ use crate::types::AgentId;
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
+    #[schemars(range(min = 1, max = LIMIT_MAX))]
     limit: Option<usize>,
     /// The last agent of the page before.
     after: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveQuery {
     pub evict_only: Option<bool>,

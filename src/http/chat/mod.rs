@@ -16,14 +16,12 @@ use super::guard::Caller;
 use super::prompt::Input;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
-use crate::text::ToolCallParser;
 
 pub use reply::{Completion as Answer, Reply};
 pub use request::{ChatRequest, WireMessage, messages};
 
 use request::Chat;
 use said::Said;
-use tools::ToolChoice;
 
 pub async fn completions(
     State(app): State<Arc<App>>,
@@ -32,11 +30,7 @@ pub async fn completions(
 ) -> Result<Response, Error> {
     let request: ChatRequest = body::read(request, &app.bounds).await?;
     let chat = Chat::try_from(request)?;
-    let names: Vec<String> = match chat.tool_choice {
-        ToolChoice::Auto => chat.tools.iter().map(|tool| tool.name.clone()).collect(),
-        ToolChoice::None => Vec::new(),
-    };
-    let parser = (!names.is_empty()).then(|| ToolCallParser::new(names));
+    let parser = chat.tool_choice.parser(&chat.tools);
     let turn = Turn {
         named: Named::in_body(chat.session),
         input: Input::Chat { messages: chat.messages, tools: chat.tools },

@@ -223,7 +223,9 @@ struct Message {
     role: &'static str,
     /// Null if it is all calls.
     content: Option<String>,
+    /// Not there if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     tool_calls: Vec<Call>,
 }
 

@@ -8,13 +8,14 @@ use serde_json::{Map, Value};
 use crate::engine::{Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
 use crate::http::fields::{
-    self, Drawing, MESSAGES_MAX, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, in_range,
-    refuse_set,
+    self, Drawing, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, goes_with, in_range,
+    refuse_set, wrong,
 };
+use crate::http::tooling::ToolChoice;
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
 
-use super::tools::{self, ToolChoice, WireCall};
+use super::tools::{self, WireCall};
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
 /// do not set; all others are refused.
@@ -121,10 +122,13 @@ struct Part {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(expecting = "an object")]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
+    /// Of a type that is refused.
+    #[schemars(skip)]
+    json_schema: Option<IgnoredAny>,
 }
 
 /// A request with nothing left to check but what only the engine knows.
@@ -183,11 +187,13 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Error> {
     refuse_set(&fields, "")?;
     tools::check_parallel(request.parallel_tool_calls)?;
     match &request.response_format {
-        Some(format) if format.kind != "text" => {
-            let message = format!("response_format.type is {:?}; it is \"text\"", format.kind);
-            Err(Error::field("response_format.type", message))
+        Some(ResponseFormat { kind, .. }) if kind != "text" => {
+            Err(wrong("response_format.type", kind, "\"text\""))
         }
-        _ => Ok(()),
+        Some(ResponseFormat { kind, json_schema }) => {
+            goes_with("response_format.json_schema", json_schema.is_some(), kind)
+        }
+        None => Ok(()),
     }
 }
 
@@ -232,14 +238,8 @@ fn logprobs(request: &ChatRequest) -> Result<Option<usize>, Error> {
 }
 
 pub fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
-    match wire.len() {
-        0 => Err(Error::field("messages", "messages is empty; there is at least one")),
-        count if count > MESSAGES_MAX => {
-            let message = format!("messages has {count} items; at most {MESSAGES_MAX}");
-            Err(Error::field("messages", message))
-        }
-        _ => wire.into_iter().enumerate().map(message).collect(),
-    }
+    fields::check_count(wire.len())?;
+    wire.into_iter().enumerate().map(message).collect()
 }
 
 fn message((index, wire): (usize, WireMessage)) -> Result<Message, Error> {
@@ -296,8 +296,7 @@ fn join(parts: Vec<Part>, path: &str) -> Result<String, Error> {
                 return Err(Error::field(field.as_str(), format!("{field} is missing")));
             }
             Part { kind, .. } => {
-                let message = format!("{field}.type is {kind:?}; only \"text\" is supported");
-                return Err(Error::field(format!("{field}.type"), message));
+                return Err(wrong(&format!("{field}.type"), &kind, "\"text\""));
             }
         }
     }

@@ -1,32 +1,17 @@
 //! The wire format of tools, of the choice among them, and of the calls that a conversation has had.
 
-use std::collections::HashSet;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::http::error::Error;
-use crate::http::fields::unsupported;
+use crate::http::fields::{self, SHOWN_BYTES_MAX, unsupported};
+use crate::http::tooling::{self, ToolChoice};
 use crate::text::{PastCall, Tool};
 
-/// As OpenAI has it; the model reads all of them before anything else.
-const TOOLS_MAX: usize = 128;
 /// As OpenAI has it.
 const NAME_CHARS_MAX: usize = 64;
-
-/// Of a value that cannot be, what is worth repeating.
-const SHOWN_BYTES_MAX: usize = 100;
-
-/// Whether calls are looked for. The model reads of its tools either way, so that a conversation
-/// keeps its beginning when the choice changes; asked for none, it may write a call nevertheless,
-/// which is text then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToolChoice {
-    Auto,
-    None,
-}
 
 /// How a tool looks. It is checked by hand, and stays the JSON that was sent.
 #[derive(JsonSchema)]
@@ -74,21 +59,13 @@ struct WireCalled {
 
 /// They stay as they were sent, to the order of their keys: the template shows them so.
 pub fn tools(wire: Vec<Value>) -> Result<Vec<Tool>, Error> {
-    if wire.len() > TOOLS_MAX {
-        let message = format!("tools has {} items; at most {TOOLS_MAX}", wire.len());
-        return Err(Error::field("tools", message));
-    }
-    let mut names = HashSet::new();
+    tooling::check_count(wire.len())?;
     let mut tools = Vec::new();
     for (index, schema) in wire.into_iter().enumerate() {
         let name = checked_name(&schema, &format!("tools[{index}]"))?.to_owned();
-        if !names.insert(name.clone()) {
-            let field = format!("tools[{index}].function.name");
-            let message = format!("{field} is {name:?}, which another tool has");
-            return Err(Error::field(field, message));
-        }
         tools.push(Tool { name, schema });
     }
+    tooling::check_twins(&tools, "function.name")?;
     Ok(tools)
 }
 
@@ -118,17 +95,12 @@ fn checked_name<'a>(tool: &'a Value, path: &str) -> Result<&'a str, Error> {
         Some(_) => return Err(wrong("strict", "a boolean")),
     }
     match function.get("name") {
-        Some(Value::String(name)) if is_name(name) => Ok(name),
-        _ => {
-            let expected = format!("1 to {NAME_CHARS_MAX} letters, digits, _, - and .");
-            Err(wrong("name", &expected))
+        Some(Value::String(name)) => {
+            tooling::check_name(&format!("{path}.name"), name, NAME_CHARS_MAX)?;
+            Ok(name)
         }
+        _ => Err(wrong("name", "a string")),
     }
-}
-
-fn is_name(name: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    (1..=NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(is_plain)
 }
 
 fn object<'a>(
@@ -141,8 +113,14 @@ fn object<'a>(
     };
     match object.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => {
-            let field = format!("{path}.{key}");
-            let message = format!("{field} is not known to this server");
+            let field = match key.len() > SHOWN_BYTES_MAX {
+                true => path.to_owned(),
+                false => format!("{path}.{key}"),
+            };
+            let message = match key.len() > SHOWN_BYTES_MAX {
+                true => format!("{path} has a field that is not known to this server"),
+                false => format!("{field} is not known to this server"),
+            };
             Err(Error::field(field, message))
         }
         None => Ok(object),
@@ -153,9 +131,7 @@ fn wrong(field: &str, given: Option<&Value>, expected: &str) -> Error {
     let message = match given {
         None | Some(Value::Null) => format!("{field} is missing"),
         Some(Value::Object(_) | Value::Array(_)) => format!("{field} is not {expected}"),
-        Some(Value::String(text)) if text.len() > SHOWN_BYTES_MAX => {
-            format!("{field} has {} bytes; it is {expected}", text.len())
-        }
+        Some(Value::String(text)) => return fields::wrong(field, text, expected),
         Some(given) => format!("{field} is {given}; it is {expected}"),
     };
     Error::field(field, message)
@@ -187,9 +163,7 @@ pub fn past_calls(wire: Vec<WireCall>, path: &str) -> Result<Vec<PastCall>, Erro
         let path = format!("{path}tool_calls[{index}]");
         let WireCall { id, kind, function: WireCalled { name, arguments }, .. } = call;
         if let Some(kind) = kind.filter(|kind| kind != "function") {
-            let field = format!("{path}.type");
-            let message = format!("{field} is {kind:?}; only \"function\" is supported");
-            return Err(Error::field(field, message));
+            return Err(fields::wrong(&format!("{path}.type"), &kind, "\"function\""));
         }
         match serde_json::from_str(&arguments) {
             Ok(arguments) => Ok(PastCall { id, name, arguments }),

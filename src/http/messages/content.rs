@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::http::error::Error;
-use crate::http::fields::{MESSAGES_MAX, OneOrMany, refuse_set};
+use crate::http::fields::{self, OneOrMany, goes_with, refuse_set, wrong};
 use crate::text::{Message, PastCall, TEXTS_JOINED_BY};
 
 /// Templates know no failed results, so the model reads of it.
@@ -61,13 +61,10 @@ pub struct Block {
     is_error: Option<bool>,
     thinking: Option<String>,
     /// Who proves what was thought or why a tool was called; nothing comes of it here.
-    #[serde(rename = "signature")]
-    _signature: Option<String>,
-    #[serde(rename = "data")]
-    _data: Option<String>,
-    #[serde(rename = "caller")]
+    signature: Option<String>,
+    data: Option<String>,
     #[schemars(with = "Option<serde_json::Value>")]
-    _caller: Option<IgnoredAny>,
+    caller: Option<IgnoredAny>,
     /// A hint: what was read before is found without being marked.
     #[serde(rename = "cache_control")]
     #[schemars(with = "Option<serde_json::Value>")]
@@ -78,15 +75,12 @@ pub struct Block {
     #[schemars(skip)]
     toolset_name: Option<IgnoredAny>,
     /// Of types that are refused.
-    #[serde(rename = "source")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    _source: Option<IgnoredAny>,
-    #[serde(rename = "title")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    _title: Option<IgnoredAny>,
-    #[serde(rename = "context")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    _context: Option<IgnoredAny>,
+    #[schemars(skip)]
+    source: Option<IgnoredAny>,
+    #[schemars(skip)]
+    title: Option<IgnoredAny>,
+    #[schemars(skip)]
+    context: Option<IgnoredAny>,
 }
 
 /// A block with what its type needs.
@@ -107,14 +101,7 @@ pub fn messages(
     system: Option<OneOrMany<Block>>,
     wire: Vec<WireMessage>,
 ) -> Result<Vec<Message>, Error> {
-    match wire.len() {
-        0 => return Err(Error::field("messages", "messages is empty; there is at least one")),
-        count if count > MESSAGES_MAX => {
-            let message = format!("messages has {count} items; at most {MESSAGES_MAX}");
-            return Err(Error::field("messages", message));
-        }
-        _ => (),
-    }
+    fields::check_count(wire.len())?;
     if let Some(first) = wire.iter().position(|message| message.role != Role::System)
         && wire[first].role == Role::Assistant
     {
@@ -234,6 +221,7 @@ impl Block {
     fn part(self, path: &str, role: Role) -> Result<Part, Error> {
         let at = |name: &str| format!("{path}.{name}");
         let missing = |name: &str| Error::field(at(name), format!("{} is missing", at(name)));
+        self.check_fields(path, role)?;
         match (self.kind.as_str(), role) {
             ("text", _) => {
                 refuse_set(&[("citations", self.citations)], &at(""))?;
@@ -263,17 +251,51 @@ impl Block {
             }
             ("redacted_thinking", Role::Assistant) => Ok(Part::Unreadable),
             (kind, role) => {
-                let most = match role {
+                let expected = match role {
                     Role::System => "\"text\"",
                     Role::User => "\"text\" or \"tool_result\"",
                     Role::Assistant => {
                         "\"text\", \"tool_use\", \"thinking\" or \"redacted_thinking\""
                     }
                 };
-                let message = format!("{} is {kind:?}; here it is {most}", at("type"));
-                Err(Error::field(at("type"), message))
+                Err(wrong(&at("type"), kind, expected))
             }
         }
+    }
+
+    /// Refuses what is there and is another type's. Of a type that is refused itself, that is told.
+    fn check_fields(&self, path: &str, role: Role) -> Result<(), Error> {
+        let own: &[&str] = match (self.kind.as_str(), role) {
+            ("text", _) => &["text", "citations"],
+            ("tool_use", Role::Assistant) => &["id", "name", "input", "caller", "toolset_name"],
+            ("tool_result", Role::User) => &["tool_use_id", "content", "is_error"],
+            ("thinking", Role::Assistant) => &["thinking", "signature"],
+            ("redacted_thinking", Role::Assistant) => &["data"],
+            _ => return Ok(()),
+        };
+        let all = [
+            ("text", self.text.is_some()),
+            ("id", self.id.is_some()),
+            ("name", self.name.is_some()),
+            ("input", self.input.is_some()),
+            ("tool_use_id", self.tool_use_id.is_some()),
+            ("content", self.content.is_some()),
+            ("is_error", self.is_error.is_some()),
+            ("thinking", self.thinking.is_some()),
+            ("signature", self.signature.is_some()),
+            ("data", self.data.is_some()),
+            ("caller", self.caller.is_some()),
+            ("citations", self.citations.is_some()),
+            ("toolset_name", self.toolset_name.is_some()),
+            ("source", self.source.is_some()),
+            ("title", self.title.is_some()),
+            ("context", self.context.is_some()),
+        ];
+        let others = all.into_iter().filter(|(name, _)| !own.contains(name));
+        for (name, is_set) in others {
+            goes_with(&format!("{path}.{name}"), is_set, &self.kind)?;
+        }
+        Ok(())
     }
 }
 

@@ -17,13 +17,12 @@ use super::guard::Caller;
 use super::prompt::{self, Input};
 use super::turn::{self, Named, Turn};
 use super::{App, body};
-use crate::text::ToolCallParser;
 
 pub use reply::Message as Answer;
-pub use request::MessagesRequest;
+pub use request::{CountRequest, MessagesRequest};
 
 use reply::Reply;
-use request::{Asked, Delivery, Talk, ToolChoice};
+use request::{Asked, Delivery, Talk};
 
 /// What `count_tokens` answers.
 #[derive(JsonSchema, Serialize)]
@@ -39,11 +38,7 @@ pub async fn create(
     let request: MessagesRequest = body::read(request, &app.bounds).await?;
     let asked = Asked::try_from(request)?;
     let Talk { messages, tools, tool_choice } = asked.talk;
-    let names = match tool_choice {
-        ToolChoice::Auto => tools.iter().map(|tool| tool.name.clone()).collect(),
-        ToolChoice::None => Vec::new(),
-    };
-    let parser = (!names.is_empty()).then(|| ToolCallParser::new(names));
+    let parser = tool_choice.parser(&tools);
     let turn = Turn {
         named: Named::in_body(asked.session),
         input: Input::Chat { messages, tools },
@@ -71,7 +66,7 @@ pub async fn count_tokens(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Json<Count>, Error> {
-    let request: MessagesRequest = body::read(request, &app.bounds).await?;
+    let request: CountRequest = body::read(request, &app.bounds).await?;
     let Talk { messages, tools, .. } = Talk::try_from(request)?;
     let serving = app.serving()?;
     let prompt =

@@ -1,8 +1,8 @@
 //! The wire format of a request, and the checked request that it becomes.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -11,15 +11,14 @@ use super::content::{self, Block, WireMessage};
 use crate::engine::Sampling;
 use crate::http::error::Error;
 use crate::http::fields::{
-    self, Drawing, OneOrMany, TOKENS_MAX, in_range, refuse_set, unsupported,
+    self, Drawing, OneOrMany, TOKENS_MAX, goes_with, in_range, refuse_set, unsupported, wrong,
 };
+use crate::http::tooling::{self, ToolChoice};
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
 
 /// As Anthropic has it; above it is more than the model's own distribution.
 const TEMPERATURE_MAX: f64 = 1.0;
-/// Each one is read by the model at every turn.
-const TOOLS_MAX: usize = 128;
 /// As Anthropic has it.
 const TOOL_NAME_CHARS_MAX: usize = 128;
 
@@ -30,6 +29,7 @@ const TOOL_NAME_CHARS_MAX: usize = 128;
 pub struct MessagesRequest {
     messages: Vec<WireMessage>,
     system: Option<OneOrMany<Block>>,
+    #[schemars(required)]
     max_tokens: Option<u64>,
     temperature: Option<f64>,
     top_p: Option<f64>,
@@ -73,6 +73,25 @@ pub struct MessagesRequest {
     workspace_id: Option<IgnoredAny>,
 }
 
+/// The same to be counted, which need not say how long an answer may be.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct CountRequest(MessagesRequest);
+
+impl JsonSchema for CountRequest {
+    fn schema_name() -> Cow<'static, str> {
+        "CountRequest".into()
+    }
+
+    fn json_schema(schemas: &mut SchemaGenerator) -> Schema {
+        let mut schema = MessagesRequest::json_schema(schemas);
+        if let Some(Value::Array(required)) = schema.get_mut("required") {
+            required.retain(|name| name != "max_tokens");
+        }
+        schema
+    }
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 struct Metadata {
@@ -88,8 +107,7 @@ struct Thinking {
     /// How much of it is shown; there is none.
     #[serde(rename = "display")]
     _display: Option<String>,
-    #[serde(rename = "budget_tokens")]
-    _budget_tokens: Option<u64>,
+    budget_tokens: Option<u64>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -98,8 +116,7 @@ struct WireToolChoice {
     #[serde(rename = "type")]
     kind: String,
     disable_parallel_tool_use: Option<bool>,
-    #[serde(rename = "name")]
-    _name: Option<String>,
+    name: Option<String>,
 }
 
 /// What only some types have may be anything, so that it is the type that is refused.
@@ -149,33 +166,58 @@ pub enum Delivery {
     Streamed,
 }
 
-/// Whether calls are looked for. The model reads of its tools either way, so that a conversation
-/// which changes its mind begins as before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToolChoice {
-    Auto,
-    None,
-}
-
 impl TryFrom<MessagesRequest> for Asked {
     type Error = Error;
 
-    fn try_from(mut request: MessagesRequest) -> Result<Asked, Error> {
-        let max_tokens = request
-            .max_tokens
-            .ok_or_else(|| Error::field("max_tokens", "max_tokens is missing"))?;
-        let stops = request.stop_sequences.take().map(OneOrMany::Many);
+    fn try_from(request: MessagesRequest) -> Result<Asked, Error> {
+        let Manner { max_tokens, sampling, stops, delivery, session } = Manner::of(&request)?;
         Ok(Asked {
-            max_tokens: in_range("max_tokens", max_tokens, 1, TOKENS_MAX)? as usize,
-            sampling: sampling(&request)?,
-            stops: fields::stops("stop_sequences", stops)?,
+            max_tokens: max_tokens
+                .ok_or_else(|| Error::field("max_tokens", "max_tokens is missing"))?,
+            sampling,
+            stops,
+            delivery,
+            session,
+            talk: Talk::try_from(request)?.answerable()?,
+        })
+    }
+}
+
+/// How an answer is wanted.
+struct Manner {
+    max_tokens: Option<usize>,
+    sampling: Sampling,
+    stops: Vec<String>,
+    delivery: Delivery,
+    session: Option<AgentId>,
+}
+
+impl Manner {
+    fn of(request: &MessagesRequest) -> Result<Manner, Error> {
+        let max_tokens = request.max_tokens.map(|most| in_range("max_tokens", most, 1, TOKENS_MAX));
+        Ok(Manner {
+            max_tokens: max_tokens.transpose()?.map(|most| most as usize),
+            sampling: sampling(request)?,
+            stops: fields::stops(
+                "stop_sequences",
+                request.stop_sequences.clone().map(OneOrMany::Many),
+            )?,
             delivery: match request.stream.unwrap_or(false) {
                 true => Delivery::Streamed,
                 false => Delivery::Whole,
             },
             session: fields::session(request.session_id.as_deref())?,
-            talk: Talk::try_from(request)?.answerable()?,
         })
+    }
+}
+
+/// What would be refused is not counted either.
+impl TryFrom<CountRequest> for Talk {
+    type Error = Error;
+
+    fn try_from(CountRequest(request): CountRequest) -> Result<Talk, Error> {
+        Manner::of(&request)?;
+        Talk::try_from(request)
     }
 }
 
@@ -235,56 +277,42 @@ fn sampling(request: &MessagesRequest) -> Result<Sampling, Error> {
 /// `adaptive` leaves it to the model whether it thinks; here it does so within its text, if it is
 /// one that does.
 fn check_thinking(thinking: Option<Thinking>) -> Result<(), Error> {
-    let Some(Thinking { kind, .. }) = thinking else { return Ok(()) };
+    let Some(Thinking { kind, budget_tokens, .. }) = thinking else { return Ok(()) };
     match kind.as_str() {
-        "disabled" | "adaptive" => Ok(()),
-        _ => {
-            let message = format!("thinking.type is {kind:?}; it is \"disabled\" or \"adaptive\"");
-            Err(Error::field("thinking.type", message))
+        "disabled" | "adaptive" => {
+            goes_with("thinking.budget_tokens", budget_tokens.is_some(), &kind)
         }
+        _ => Err(wrong("thinking.type", &kind, "\"disabled\" or \"adaptive\"")),
     }
 }
 
 fn check_service_tier(tier: Option<&str>) -> Result<(), Error> {
     match tier {
         None | Some("auto" | "standard_only") => Ok(()),
-        Some(tier) => {
-            let message = format!("service_tier is {tier:?}; it is \"auto\" or \"standard_only\"");
-            Err(Error::field("service_tier", message))
-        }
+        Some(tier) => Err(wrong("service_tier", tier, "\"auto\" or \"standard_only\"")),
     }
 }
 
 fn tool_choice(choice: WireToolChoice) -> Result<ToolChoice, Error> {
-    if choice.disable_parallel_tool_use == Some(true) {
+    let WireToolChoice { kind, disable_parallel_tool_use, name } = choice;
+    if disable_parallel_tool_use == Some(true) {
         return Err(unsupported("tool_choice.disable_parallel_tool_use"));
     }
-    match choice.kind.as_str() {
-        "auto" => Ok(ToolChoice::Auto),
-        "none" => Ok(ToolChoice::None),
-        kind => {
-            let message = format!("tool_choice.type is {kind:?}; it is \"auto\" or \"none\"");
-            Err(Error::field("tool_choice.type", message))
-        }
-    }
+    let choice = match kind.as_str() {
+        "auto" => ToolChoice::Auto,
+        "none" => ToolChoice::None,
+        kind => return Err(wrong("tool_choice.type", kind, "\"auto\" or \"none\"")),
+    };
+    goes_with("tool_choice.name", name.is_some(), &kind)?;
+    Ok(choice)
 }
 
 fn tools(wire: Vec<WireTool>) -> Result<Vec<Tool>, Error> {
-    if wire.len() > TOOLS_MAX {
-        let message = format!("tools has {} items; at most {TOOLS_MAX}", wire.len());
-        return Err(Error::field("tools", message));
-    }
+    tooling::check_count(wire.len())?;
     let tools = wire.into_iter().enumerate().map(|(index, tool)| tool.checked(index));
     let tools: Vec<Tool> = tools.collect::<Result<_, _>>()?;
-    let mut names = HashSet::new();
-    match tools.iter().position(|tool| !names.insert(tool.name.as_str())) {
-        Some(index) => {
-            let field = format!("tools[{index}].name");
-            let message = format!("{field} is {:?}, which another tool has", tools[index].name);
-            Err(Error::field(field, message))
-        }
-        None => Ok(tools),
-    }
+    tooling::check_twins(&tools, "name")?;
+    Ok(tools)
 }
 
 impl WireTool {
@@ -292,8 +320,7 @@ impl WireTool {
         let at = |name: &str| format!("tools[{index}].{name}");
         let missing = |name: &str| Error::field(at(name), format!("{} is missing", at(name)));
         if let Some(kind) = self.kind.filter(|kind| kind != "custom") {
-            let message = format!("{} is {kind:?}; only \"custom\" is supported", at("type"));
-            return Err(Error::field(at("type"), message));
+            return Err(wrong(&at("type"), &kind, "\"custom\""));
         }
         if let Some((other, _)) = self.others.iter().find(|(_, value)| !value.is_null()) {
             return Err(unsupported(&at(other)));
@@ -304,22 +331,8 @@ impl WireTool {
             }
         }
         let name = self.name.ok_or_else(|| missing("name"))?;
-        check_tool_name(&at("name"), &name)?;
+        tooling::check_name(&at("name"), &name, TOOL_NAME_CHARS_MAX)?;
         let parameters = self.input_schema.ok_or_else(|| missing("input_schema"))?;
         Ok(Tool::function(name, self.description, Some(parameters.into())))
-    }
-}
-
-fn check_tool_name(field: &str, name: &str) -> Result<(), Error> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let is_name = (1..=TOOL_NAME_CHARS_MAX).contains(&name.len()) && name.chars().all(is_plain);
-    match is_name {
-        true => Ok(()),
-        false => {
-            let message = format!(
-                "{field} is {name:?}; it has 1 to {TOOL_NAME_CHARS_MAX} letters, digits, _, - and ."
-            );
-            Err(Error::field(field, message))
-        }
     }
 }
