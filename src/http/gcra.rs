@@ -103,12 +103,6 @@ impl<K: Eq + Hash> Buckets<K> {
         Ok(())
     }
 
-    /// How long the next request would have to wait; counts nothing.
-    pub fn wait(&self, key: &K, quota: Quota, now: Instant) -> Option<Duration> {
-        let map = self.map.lock().expect("nobody panics with it");
-        quota.wait(map.arrivals.get(key).copied(), now)
-    }
-
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.map.lock().expect("nobody panics with it").arrivals.len()

@@ -17,7 +17,6 @@ use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::error::{self, Dialect, Done, Error};
-use super::guesses::Credential;
 use super::keys::{KeyId, Presented};
 use super::observe::Watched;
 use super::{App, body, cors, random};
@@ -173,28 +172,21 @@ impl Gate {
         let (presented, refusal) = match self.policy {
             Policy::Admin => {
                 let admin = admin.as_ref().ok_or(Error::NoAdminKey)?;
-                let found = (Some(Credential::Admin), Caller::anybody());
-                (admin.look_up(headers).map(|()| found), Error::NotAdmin)
+                (admin.look_up(headers).map(|()| Caller::anybody()), Error::NotAdmin)
             }
             Policy::Health | Policy::Open | Policy::Key | Policy::Generating => {
-                let found = access.look_up(headers).map(|(key, namespace)| {
-                    (key.map(Credential::Key), Caller { namespace, agent: None, key })
-                });
-                (found, Error::Unauthorized)
+                let found = access.look_up(headers);
+                let caller = |(key, namespace)| Caller { namespace, agent: None, key };
+                (found.map(caller), Error::Unauthorized)
             }
         };
         match presented {
             Presented::Nothing => Err(refusal),
-            Presented::Wrong => {
-                guesses.count(peer.0)?;
+            Presented::Wrong(keys) => {
+                guesses.count(peer.0, keys)?;
                 Err(refusal)
             }
-            Presented::Right((credential, caller)) => {
-                if let Some(credential) = credential {
-                    guesses.check(peer.0, credential)?;
-                }
-                Ok(Caller { agent: named_agent(headers)?, ..caller })
-            }
+            Presented::Right(caller) => Ok(Caller { agent: named_agent(headers)?, ..caller }),
         }
     }
 }
