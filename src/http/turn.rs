@@ -33,6 +33,7 @@ pub struct Turn {
 /// Where a request names its agent. A path comes before the headers, and they before the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
+    /// Counted already, by [`count`].
     Path(AgentId),
     Body(AgentId),
     /// In a header, if anywhere.
@@ -91,17 +92,25 @@ impl Running {
     }
 }
 
-/// The guard has counted a request for the agent that a header names, and for no other.
+/// Counts a request for the agent that its path or its body names, before anything is done for it.
+/// The guard has counted it for the agent that a header names, and for no other.
+pub fn count(app: &App, caller: &Caller, agent: &AgentId) -> Result<(), Error> {
+    match &caller.agent {
+        Some(header) if header == agent => Ok(()),
+        Some(_) | None => app.limits.check_agent(caller, agent),
+    }
+}
+
 fn agent(app: &App, caller: &Caller, named: Named) -> Result<Option<AgentId>, Error> {
-    let agent = match (named, &caller.agent) {
-        (Named::Path(path), Some(header)) if path == *header => return Ok(Some(path)),
-        (Named::Path(path), _) => path,
-        (Named::Body(_) | Named::Elsewhere, Some(header)) => return Ok(Some(header.clone())),
-        (Named::Body(session), None) => session,
-        (Named::Elsewhere, None) => return Ok(None),
-    };
-    app.limits.check_agent(&caller.namespace, &agent)?;
-    Ok(Some(agent))
+    Ok(match (named, &caller.agent) {
+        (Named::Path(path), _) => Some(path),
+        (Named::Body(_) | Named::Elsewhere, Some(header)) => Some(header.clone()),
+        (Named::Body(session), None) => {
+            count(app, caller, &session)?;
+            Some(session)
+        }
+        (Named::Elsewhere, None) => None,
+    })
 }
 
 /// Waits for the outcome. The outcome has the text; what `hear` gets has the log-probabilities.

@@ -216,6 +216,28 @@ fn each_wrong_key_of_a_request_is_a_guess() {
     assert_eq!(statuses(&two), [401, 401, 429]);
 }
 
+/// Four tokens in all: what one agent is refused is left for the others.
+#[test]
+fn an_agent_over_its_limit_costs_the_others_nothing_wherever_it_is_named() {
+    let rates = Rates { agent: 2, global: 4, failed_keys: 0 };
+    for is_in_path in [true, false] {
+        let server = Server::start(Setup { rates, ..Setup::default() });
+        let turn = |agent: &str| {
+            let path = format!("/v1/agents/{agent}/generate");
+            let body = json!({ "prompt": "Hello", "max_tokens": 1 }).to_string();
+            let named = hello(json!({ "max_tokens": 1, "session_id": agent }));
+            let request = match is_in_path {
+                true => Request::post(&path, body),
+                false => Request::chat(&named),
+            };
+            server.send(&request).status
+        };
+        let greedy: Vec<u16> = (0..20).map(|_| turn("greedy")).collect();
+        assert_eq!(greedy, [vec![200; 2], vec![429; 18]].concat(), "{is_in_path}");
+        assert_eq!([turn("a"), turn("b"), turn("c")], [200, 200, 429], "{is_in_path}");
+    }
+}
+
 #[test]
 fn a_page_of_an_allowed_origin_may_ask_and_is_told_so() {
     let origin = "https://app.example";

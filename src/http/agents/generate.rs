@@ -71,6 +71,7 @@ pub async fn generate(
     let stops = stops("stop", request.stop)?;
     let usage = streamed(request.stream, None)?;
     let said = said(request.prompt, request.messages, request.system)?;
+    turn::count(&app, &caller, &agent)?;
     let input = input(app.serving()?, &caller.namespace, &agent, said).await?;
     let turn = Turn {
         named: Named::Path(agent),
