@@ -153,7 +153,10 @@ pub async fn streamed<E: Events>(
     let pending = match tokio::time::timeout(keep_alive, running.next()).await {
         Ok(first) => match first? {
             Event::Admitted(admitted) => events.admitted(&admitted),
-            event => panic!("the engine began with {event:?}"),
+            // Not what it says, which is in no log.
+            Event::Prefilled { .. } => panic!("the engine began with a prefill"),
+            Event::Text(_) => panic!("the engine began with text"),
+            Event::Finished(_) => panic!("the engine began with the end"),
         },
         // It waits in line.
         Err(_) => E::KEEP_ALIVE.to_owned(),
