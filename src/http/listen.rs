@@ -61,21 +61,32 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
     let (closing_sender, closing) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut is_accepting = true;
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             // Forgets those that have ended.
             Some(_) = connections.join_next() => (),
             accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => match doors.enter(Peer(address.ip())) {
-                    Some(entry) => {
-                        connections.spawn(serve_connection(stream, entry, bounds.clone(), closing.clone()));
+                Ok((stream, address)) => {
+                    if !is_accepting {
+                        tracing::info!("connections are accepted again");
+                        is_accepting = true;
                     }
-                    // Not a warning: whoever fills the server would fill the log.
-                    None => tracing::debug!("a connection too many was closed unheard"),
-                },
+                    match doors.enter(Peer(address.ip())) {
+                        Some(entry) => {
+                            connections.spawn(serve_connection(stream, entry, bounds.clone(), closing.clone()));
+                        }
+                        // Not a warning: whoever fills the server would fill the log.
+                        None => tracing::debug!("a connection too many was closed unheard"),
+                    }
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    // Once: it is tried again twenty times a second.
+                    if is_accepting {
+                        tracing::warn!(%error, "cannot accept connections");
+                        is_accepting = false;
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
