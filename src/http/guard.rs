@@ -96,7 +96,7 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
     let path = request.uri().path().to_owned();
     let peer = *request.extensions().get::<Peer>().expect("every connection has its own");
     let origin = gate.app.cors.allowed(request.headers());
-    let watched = Watched::begin(&gate, &request, id.as_str());
+    let mut watched = Watched::begin(&gate, &request, id.as_str());
     let span = watched.span();
     let mut response = match gate.admit(&request, peer, origin.as_ref()) {
         Ok(Admitted::Permit) => {
