@@ -60,8 +60,8 @@ pub enum Policy {
     Open,
     /// A key as well.
     Key,
-    /// And that the rate limits allow it.
-    Generating,
+    /// And that the rate limits allow it: what costs the model's time or the processor's.
+    Counted,
     /// The administrator's key, which is another one.
     Admin,
 }
@@ -161,7 +161,7 @@ impl Gate {
             return Ok(Admitted::Handle(Caller::anybody()));
         }
         let caller = self.identify(headers, peer)?;
-        if self.policy == Policy::Generating {
+        if self.policy == Policy::Counted {
             self.app.limits.check(&caller)?;
         }
         Ok(Admitted::Handle(caller))
@@ -174,7 +174,7 @@ impl Gate {
                 let admin = admin.as_ref().ok_or(Error::NoAdminKey)?;
                 (admin.look_up(headers).map(|()| Caller::anybody()), Error::NotAdmin)
             }
-            Policy::Health | Policy::Open | Policy::Key | Policy::Generating => {
+            Policy::Health | Policy::Open | Policy::Key | Policy::Counted => {
                 let found = access.look_up(headers);
                 let caller = |(key, namespace)| Caller { namespace, agent: None, key };
                 (found.map(caller), Error::Unauthorized)

@@ -151,7 +151,7 @@ fn operation_id(route: &Route) -> String {
 fn security(policy: Policy) -> Value {
     match policy {
         Policy::Health | Policy::Open => json!([]),
-        Policy::Key | Policy::Generating => json!([{ "bearer": [] }, { "apiKey": [] }]),
+        Policy::Key | Policy::Counted => json!([{ "bearer": [] }, { "apiKey": [] }]),
         Policy::Admin => json!([{ "adminKey": [] }, { "bearer": [] }]),
     }
 }

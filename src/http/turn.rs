@@ -60,7 +60,7 @@ pub async fn start(app: &App, caller: Caller, turn: Turn) -> Result<Running, Err
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());
-    let prompt = prompt::prompt(&serving, &namespace, turn.input).await?;
+    let prompt = prompt::prompt(app, &serving, &namespace, turn.input).await?;
     let stream = serving.engine.submit(engine::Request {
         namespace,
         agent,

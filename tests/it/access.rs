@@ -239,6 +239,23 @@ fn an_agent_over_its_limit_costs_the_others_nothing_wherever_it_is_named() {
 }
 
 #[test]
+fn what_costs_the_processor_is_counted_like_what_generates() {
+    let text = json!({ "content": "Hello" });
+    let chat = hello(json!({ "max_tokens": 1 }));
+    for (path, body) in [
+        ("/tokenize", &text),
+        ("/detokenize", &json!({ "tokens": [1] })),
+        ("/apply-template", &hello(json!({}))),
+        ("/v1/messages/count_tokens", &chat),
+    ] {
+        let rates = Rates { agent: 0, global: 1, failed_keys: 0 };
+        let server = Server::start(Setup { rates, ..Setup::default() });
+        let status = || server.send(&Request::post(path, body.to_string())).status;
+        assert_eq!([status(), status()], [200, 429], "{path}");
+    }
+}
+
+#[test]
 fn a_page_of_an_allowed_origin_may_ask_and_is_told_so() {
     let origin = "https://app.example";
     let cors_origins = vec![origin.parse().expect("an origin")];

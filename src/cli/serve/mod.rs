@@ -37,8 +37,6 @@ use shutdown::{End, Signals};
 
 /// Threads for sockets and timers; the cores belong to the model.
 const ASYNC_THREADS: usize = 2;
-/// Threads for long prompts to be tokenised on. More would only take the cores from the model.
-const BLOCKING_THREADS: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -84,7 +82,7 @@ pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCo
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(http::WORKER_THREADS)
         .enable_all()
         .build()?;
     let ended = runtime.block_on(serve(settings, entry, plan, context.clone()));

@@ -72,7 +72,7 @@ pub async fn generate(
     let usage = streamed(request.stream, None)?;
     let said = said(request.prompt, request.messages, request.system)?;
     turn::count(&app, &caller, &agent)?;
-    let input = input(app.serving()?, &caller.namespace, &agent, said).await?;
+    let input = input(&app, app.serving()?, &caller.namespace, &agent, said).await?;
     let turn = Turn {
         named: Named::Path(agent),
         input,
@@ -118,6 +118,7 @@ fn said(
 }
 
 async fn input(
+    app: &App,
     serving: &Arc<Serving>,
     namespace: &Namespace,
     agent: &AgentId,
@@ -138,7 +139,7 @@ async fn input(
     let bytes = prompt.len() + system.as_ref().map_or(0, String::len);
     let serving = Arc::clone(serving);
     let follow = move || following(&serving, &past, turns, &prompt, system.as_deref());
-    Ok(Input::Prompt(beside(bytes, follow).await??))
+    Ok(Input::Prompt(beside(app, namespace, bytes, follow).await??))
 }
 
 /// One more turn after those that the agent has.

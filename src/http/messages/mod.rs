@@ -75,7 +75,7 @@ pub async fn count_tokens(
     let Talk { messages, tools, .. } = Talk::try_from(request)?;
     let serving = app.serving()?;
     let prompt =
-        prompt::prompt(serving, &caller.namespace, Input::Chat { messages, tools }).await?;
+        prompt::prompt(&app, serving, &caller.namespace, Input::Chat { messages, tools }).await?;
     let input_tokens = prompt.resolve(&|_| 0).tokens.len();
     Ok(Json(Count { input_tokens }))
 }
