@@ -82,7 +82,7 @@ pub async fn tokenize(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: TokenizeRequest = body::read(request, &app.bounds).await?;
+    let request: TokenizeRequest = body::read(request, &app).await?;
     let has_pieces = request.with_pieces.unwrap_or(false);
     let text = text(request)?;
     let serving = Arc::clone(app.serving()?);
@@ -104,7 +104,7 @@ pub async fn detokenize(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let DetokenizeRequest { tokens } = body::read(request, &app.bounds).await?;
+    let DetokenizeRequest { tokens } = body::read(request, &app).await?;
     let serving = Arc::clone(app.serving()?);
     let vocabulary = serving.tokenizer.vocabulary_size();
     if let Some(index) = tokens.iter().position(|id| *id as usize >= vocabulary) {
@@ -125,7 +125,7 @@ pub async fn apply_template(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let TemplateRequest { messages: wire } = body::read(request, &app.bounds).await?;
+    let TemplateRequest { messages: wire } = body::read(request, &app).await?;
     let text = Text::Chat(messages(wire)?);
     let serving = Arc::clone(app.serving()?);
     let bytes = text.bytes();

@@ -54,7 +54,7 @@ pub async fn generate(
     path: PathId,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: GenerateRequest = body::read(request, &app.bounds).await?;
+    let request: GenerateRequest = body::read(request, &app).await?;
     let agent = path_agent(path)?;
     let max_tokens =
         request.max_tokens.map(|most| in_range("max_tokens", most, 1, TOKENS_MAX)).transpose()?;

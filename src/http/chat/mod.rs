@@ -30,7 +30,7 @@ pub async fn completions(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: ChatRequest = body::read(request, &app.bounds).await?;
+    let request: ChatRequest = body::read(request, &app).await?;
     let chat = Chat::try_from(request)?;
     let names: Vec<String> = match chat.tool_choice {
         ToolChoice::Auto => chat.tools.iter().map(|tool| tool.name.clone()).collect(),

@@ -36,7 +36,7 @@ pub async fn create(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: MessagesRequest = body::read(request, &app.bounds).await?;
+    let request: MessagesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
     let Talk { messages, tools, tool_choice } = asked.talk;
     let names = match tool_choice {
@@ -71,7 +71,7 @@ pub async fn count_tokens(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Json<Count>, Error> {
-    let request: MessagesRequest = body::read(request, &app.bounds).await?;
+    let request: MessagesRequest = body::read(request, &app).await?;
     let Talk { messages, tools, .. } = Talk::try_from(request)?;
     let serving = app.serving()?;
     let prompt =
