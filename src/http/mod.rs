@@ -38,6 +38,7 @@ mod sse;
 mod tokens;
 mod traceparent;
 mod turn;
+mod under_way;
 mod workers;
 mod write_timeout;
 

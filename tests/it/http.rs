@@ -747,6 +747,10 @@ fn an_idle_server_stops_at_once() {
         let _fresh = server.connect();
         let mut half = server.connect();
         half.write(b"GET / HTTP/1.1\r\nHo");
+        // By then it has been read.
+        for _ in 0..20 {
+            assert_eq!(idle.send(&Request::get("/")).status, 200);
+        }
         let time = server.stop();
         assert!(idle.is_closed());
         time

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{oneshot, watch};
@@ -37,6 +37,9 @@ use shutdown::{End, Signals};
 
 /// Threads for sockets and timers; the cores belong to the model.
 const ASYNC_THREADS: usize = 2;
+
+/// For connections to be told that the engine has failed.
+const FAILURE_CLOSING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -154,17 +157,28 @@ async fn serve(
     let end = tokio::select! {
         end = served => end,
         reason = failed(&mut failure) => {
+            drop(stop);
+            // Streams have an event to tell it by.
+            let _ = tokio::time::timeout(FAILURE_CLOSING, server).await;
             return Err(Failure::from(anyhow::anyhow!("the engine failed: {reason}")));
         }
     };
-    if end != End::LeftAtOnce {
-        drop(stop);
-        server.await.map_err(anyhow::Error::new)?;
+    if end == End::LeftAtOnce {
+        return Ok(end.exit_code());
     }
-    // A disk that has not taken everything in its time may never take it.
-    if end == End::Saved {
-        // It waits for the engine's last step, as there is nothing else left to wait for.
-        tokio::task::block_in_place(|| engine.shutdown());
+    drop(stop);
+    let closing = async {
+        server.await?;
+        match end {
+            // It waits for the engine's last step, as there is nothing else left to wait for.
+            End::Saved => tokio::task::spawn_blocking(move || engine.shutdown()).await,
+            // A disk that has not taken everything in its time may never take it.
+            End::NotAllSaved | End::LeftAtOnce => Ok(()),
+        }
+    };
+    tokio::select! {
+        closed = closing => closed.map_err(anyhow::Error::new)?,
+        _ = signals.next() => tracing::warn!("another signal: nothing is waited for any more"),
     }
     Ok(end.exit_code())
 }
