@@ -49,6 +49,8 @@ pub enum KeysError {
     Invalid { path: PathBuf, reason: String },
     #[error("the keys file {} has a key {name:?} already", path.display())]
     NameTaken { path: PathBuf, name: String },
+    #[error("the keys file {} has a key in namespace {namespace:?} already", path.display())]
+    NamespaceTaken { path: PathBuf, namespace: String },
 }
 
 /// The keys in a file that nobody else can read.
@@ -82,6 +84,11 @@ pub fn add_key(path: &Path, entry: &KeyEntry) -> Result<(), KeysError> {
     let keys = parse(&text).map_err(invalid)?;
     if keys.iter().any(|key| key.name == entry.name) {
         return Err(KeysError::NameTaken { path: path.to_owned(), name: entry.name.clone() });
+    }
+    // Who is to share the agents of another key says so in the file.
+    if keys.iter().any(|key| key.namespace == entry.namespace) {
+        let namespace = entry.namespace.clone();
+        return Err(KeysError::NamespaceTaken { path: path.to_owned(), namespace });
     }
     text.push_str(&entry.to_toml(if text.is_empty() { "" } else { "\n" }));
     parse(&text).map_err(invalid)?;
@@ -267,8 +274,10 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert!(matches!(add_key(&path, &entry("a")), Err(KeysError::NameTaken { .. })));
-        let again = KeyEntry { name: "d".to_owned(), ..entry("a") };
+        let again = KeyEntry { hash: entry("a").hash, ..entry("d") };
         assert!(matches!(add_key(&path, &again), Err(KeysError::Invalid { .. })));
+        let joins = KeyEntry { namespace: "a".to_owned(), ..entry("four") };
+        assert!(matches!(add_key(&path, &joins), Err(KeysError::NamespaceTaken { .. })));
         // Nothing else is left there, and what a person wrote stays.
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         let text = format!("# mine\n{}", fs::read_to_string(&path).unwrap());

@@ -108,7 +108,7 @@ pub async fn evict(State(app): State<Arc<App>>) -> Result<Response, Error> {
 /// `POST /admin/drain`: no new requests from here on, for there is no way back; answers when
 /// those that run have ended.
 pub async fn drain(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
-    let request: DrainRequest = body::read_if_any(request, &app.bounds).await?;
+    let request: DrainRequest = body::read_if_any(request, &app).await?;
     let seconds = request.timeout_s.unwrap_or(DRAIN_TIMEOUT_DEFAULT);
     let seconds = in_range("timeout_s", seconds, 0.0, DRAIN_TIMEOUT_MAX)?;
     let engine = engine(&app)?;
@@ -154,7 +154,7 @@ pub async fn stats(State(app): State<Arc<App>>) -> Result<Response, Error> {
 
 /// `PUT /admin/log-level`: a level, or a filter as `--log-level` takes it.
 pub async fn log_level(State(app): State<Arc<App>>, request: Request) -> Result<Done, Error> {
-    let LogLevelRequest { level } = body::read(request, &app.bounds).await?;
+    let LogLevelRequest { level } = body::read(request, &app).await?;
     app.set_log_level(&level)
         .map_err(|reason| Error::field("level", format!("level: {reason}")))?;
     tracing::info!(level, "the log has another level");

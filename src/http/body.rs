@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, HeaderName};
@@ -10,29 +10,41 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use super::Bounds;
 use super::error::Error;
+use super::guard::Caller;
+use super::workers::Line;
+use super::{App, Bounds};
 
 /// For the rest of a body that nobody wants: it keeps a connection's place.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A body that is parsed by the async thread itself: about half a millisecond's work.
+const INLINE_BYTES_MAX: usize = 32 << 10;
+
 /// The body as `T`. An error names the field that is wrong.
-pub async fn read<T: DeserializeOwned>(request: Request, bounds: &Bounds) -> Result<T, Error> {
+pub async fn read<T: DeserializeOwned + Send + 'static>(
+    request: Request,
+    app: &App,
+) -> Result<T, Error> {
+    let bounds = &app.bounds;
     if let Err(refusal) = check_headers(request.headers(), bounds) {
         discard(request, bounds);
         return Err(refusal);
     }
-    parse(&collect(request.into_body(), bounds).await?)
+    let caller: &Caller = request.extensions().get().expect("the guard has let somebody in");
+    let line = app.workers.line(&caller.namespace);
+    let bytes = collect(request.into_body(), bounds, &line).await?;
+    line.work(bytes.len(), INLINE_BYTES_MAX, move || parse(&bytes)).await?
 }
 
 /// The same of a body that may be left out: then every field has its default.
-pub async fn read_if_any<T: DeserializeOwned + Default>(
+pub async fn read_if_any<T: DeserializeOwned + Default + Send + 'static>(
     request: Request,
-    bounds: &Bounds,
+    app: &App,
 ) -> Result<T, Error> {
     match request.body().is_end_stream() {
         true => Ok(T::default()),
-        false => read(request, bounds).await,
+        false => read(request, app).await,
     }
 }
 
@@ -43,10 +55,12 @@ pub fn discard(request: Request, bounds: &Bounds) {
     if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
         return;
     }
-    let body = request.into_body();
-    let (timeout, bytes_max) = (bounds.body_timeout.min(DISCARD_TIMEOUT), bounds.body_bytes);
+    discard_rest(Limited::new(request.into_body(), bounds.body_bytes), bounds);
+}
+
+fn discard_rest(mut body: Limited<Body>, bounds: &Bounds) {
+    let timeout = bounds.body_timeout.min(DISCARD_TIMEOUT);
     tokio::spawn(async move {
-        let mut body = Limited::new(body, bytes_max);
         let all = async { while let Some(Ok(_)) = body.frame().await {} };
         // Slow or long: then the connection closes.
         let _ = tokio::time::timeout(timeout, all).await;
@@ -73,14 +87,33 @@ fn check_headers(headers: &HeaderMap, bounds: &Bounds) -> Result<(), Error> {
     }
 }
 
-async fn collect(body: Body, bounds: &Bounds) -> Result<Bytes, Error> {
+/// What is there of all bodies of a namespace has a limit, too.
+async fn collect(body: Body, bounds: &Bounds, line: &Line) -> Result<Vec<u8>, Error> {
     let bytes_max = bounds.body_bytes;
-    let limited = Limited::new(body, bytes_max).collect();
-    match tokio::time::timeout(bounds.body_timeout, limited).await {
-        Err(_) => Err(Error::BodyTooSlow(bounds.body_timeout)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::BodyTooLarge { bytes_max }),
-        Ok(Err(_)) => Err(Error::BodyCut),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    let mut body = Limited::new(body, bytes_max);
+    let (mut bytes, mut held) = (Vec::new(), line.hold(0)?);
+    let all = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+                true => Error::BodyTooLarge { bytes_max },
+                false => Error::BodyCut,
+            })?;
+            if let Ok(data) = frame.into_data() {
+                held.and(line.hold(data.len())?);
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(())
+    };
+    let collected = tokio::time::timeout(bounds.body_timeout, all).await;
+    match collected.unwrap_or(Err(Error::BodyTooSlow(bounds.body_timeout))) {
+        Ok(()) => Ok(bytes),
+        Err(refusal) => {
+            if let Error::Engine(_) = refusal {
+                discard_rest(body, bounds);
+            }
+            Err(refusal)
+        }
     }
 }
 

@@ -43,6 +43,12 @@ impl Quota {
             None => Ok(arrival.map_or(now, |arrival| arrival.max(now)) + self.interval),
         }
     }
+
+    /// The arrival time without one of the requests that led to it. In time a quota is full again
+    /// and cannot become fuller, so no more is let through for what was given back.
+    fn give_back(self, arrival: Instant) -> Option<Instant> {
+        arrival.checked_sub(self.interval)
+    }
 }
 
 /// What one quota counts.
@@ -55,6 +61,12 @@ impl Bucket {
         let mut arrival = self.0.lock().expect("nobody panics with it");
         *arrival = Some(quota.take(*arrival, now)?);
         Ok(())
+    }
+
+    /// Uncounts a request that was counted.
+    pub fn give_back(&self, quota: Quota) {
+        let mut arrival = self.0.lock().expect("nobody panics with it");
+        *arrival = arrival.and_then(|arrival| quota.give_back(arrival));
     }
 }
 
@@ -103,10 +115,12 @@ impl<K: Eq + Hash> Buckets<K> {
         Ok(())
     }
 
-    /// How long the next request would have to wait; counts nothing.
-    pub fn wait(&self, key: &K, quota: Quota, now: Instant) -> Option<Duration> {
-        let map = self.map.lock().expect("nobody panics with it");
-        quota.wait(map.arrivals.get(key).copied(), now)
+    /// Uncounts a request that was counted; whether there is anything of its key.
+    pub fn give_back(&self, key: &K, quota: Quota) -> bool {
+        let mut map = self.map.lock().expect("nobody panics with it");
+        let Some(arrival) = map.arrivals.get_mut(key) else { return false };
+        *arrival = quota.give_back(*arrival).unwrap_or(*arrival);
+        true
     }
 
     #[cfg(test)]

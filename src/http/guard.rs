@@ -17,7 +17,6 @@ use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::error::{self, Dialect, Done, Error};
-use super::guesses::Credential;
 use super::keys::{KeyId, Presented};
 use super::observe::Watched;
 use super::{App, body, cors, random};
@@ -61,8 +60,8 @@ pub enum Policy {
     Open,
     /// A key as well.
     Key,
-    /// And that the rate limits allow it.
-    Generating,
+    /// And that the rate limits allow it: what costs the model's time or the processor's.
+    Counted,
     /// The administrator's key, which is another one.
     Admin,
 }
@@ -97,7 +96,7 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
     let path = request.uri().path().to_owned();
     let peer = *request.extensions().get::<Peer>().expect("every connection has its own");
     let origin = gate.app.cors.allowed(request.headers());
-    let watched = Watched::begin(&gate, &request, id.as_str());
+    let mut watched = Watched::begin(&gate, &request, id.as_str());
     let span = watched.span();
     let mut response = match gate.admit(&request, peer, origin.as_ref()) {
         Ok(Admitted::Permit) => {
@@ -162,7 +161,7 @@ impl Gate {
             return Ok(Admitted::Handle(Caller::anybody()));
         }
         let caller = self.identify(headers, peer)?;
-        if self.policy == Policy::Generating {
+        if self.policy == Policy::Counted {
             self.app.limits.check(&caller)?;
         }
         Ok(Admitted::Handle(caller))
@@ -173,28 +172,21 @@ impl Gate {
         let (presented, refusal) = match self.policy {
             Policy::Admin => {
                 let admin = admin.as_ref().ok_or(Error::NoAdminKey)?;
-                let found = (Some(Credential::Admin), Caller::anybody());
-                (admin.look_up(headers).map(|()| found), Error::NotAdmin)
+                (admin.look_up(headers).map(|()| Caller::anybody()), Error::NotAdmin)
             }
-            Policy::Health | Policy::Open | Policy::Key | Policy::Generating => {
-                let found = access.look_up(headers).map(|(key, namespace)| {
-                    (key.map(Credential::Key), Caller { namespace, agent: None, key })
-                });
-                (found, Error::Unauthorized)
+            Policy::Health | Policy::Open | Policy::Key | Policy::Counted => {
+                let found = access.look_up(headers);
+                let caller = |(key, namespace)| Caller { namespace, agent: None, key };
+                (found.map(caller), Error::Unauthorized)
             }
         };
         match presented {
             Presented::Nothing => Err(refusal),
-            Presented::Wrong => {
-                guesses.count(peer.0)?;
+            Presented::Wrong(keys) => {
+                guesses.count(peer.0, keys)?;
                 Err(refusal)
             }
-            Presented::Right((credential, caller)) => {
-                if let Some(credential) = credential {
-                    guesses.check(peer.0, credential)?;
-                }
-                Ok(Caller { agent: named_agent(headers)?, ..caller })
-            }
+            Presented::Right(caller) => Ok(Caller { agent: named_agent(headers)?, ..caller }),
         }
     }
 }

@@ -1,39 +1,26 @@
 //! How often an address may present a key that is none.
 //!
-//! Who has used up its tries is told to wait whatever key it presents next: otherwise the answer to
-//! a right guess would differ, and nothing be limited. But a key that has been used from that
-//! address before is no guess, so a client is not locked out by another behind the same proxy.
+//! Who has used up its tries is told to wait. A right key is honoured all the same: keys are random
+//! and of 16 characters or more, so none is ever guessed at any rate that a network carries, and
+//! waiting would only let one client lock out all others behind the same proxy. The limit is there
+//! for whoever has a wrong key by mistake and asks in a loop, and for who watches the numbers.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Mutex;
 use std::time::Instant;
 
 use super::error::Error;
 use super::gcra::{Bucket, Buckets, Quota, Refused};
-use super::keys::KeyId;
 use super::limits::limited;
 use crate::metrics::labels::Limit;
 
 /// Addresses that are counted one by one; further ones share a quota. About 5 MB.
 const ADDRESSES_MAX: usize = 50_000;
-/// Keys that are known from an address. Beyond, all are forgotten, and are known again when they
-/// are next used.
-const KNOWN_MAX: usize = 50_000;
-
-/// Whose a valid key is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Credential {
-    Key(KeyId),
-    Admin,
-}
 
 pub struct Guesses {
     quota: Option<Quota>,
     tries: Buckets<Network>,
     /// Of all addresses for which there is no place.
     rest: Bucket,
-    known: Mutex<HashSet<(Network, Credential)>>,
 }
 
 /// Those who count as one: an address of IPv4, and in IPv6 a /64, which one host has to itself.
@@ -47,35 +34,13 @@ impl Guesses {
             quota: Quota::per_minute(rate),
             tries: Buckets::new(ADDRESSES_MAX),
             rest: Bucket::default(),
-            known: Mutex::new(HashSet::new()),
         }
     }
 
-    /// Before a valid key is honoured.
-    pub fn check(&self, address: IpAddr, credential: Credential) -> Result<(), Error> {
-        self.check_at(address, credential, Instant::now())
-    }
-
-    /// Counts a key that is none.
-    pub fn count(&self, address: IpAddr) -> Result<(), Error> {
-        self.count_at(address, Instant::now())
-    }
-
-    fn check_at(&self, address: IpAddr, credential: Credential, now: Instant) -> Result<(), Error> {
-        let Some(quota) = self.quota else { return Ok(()) };
-        let network = Network::of(address);
-        let mut known = self.known.lock().expect("nobody panics with it");
-        if known.contains(&(network, credential)) {
-            return Ok(());
-        }
-        if let Some(wait) = self.tries.wait(&network, quota, now) {
-            return Err(limited(Limit::FailedKeys, wait));
-        }
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
-        known.insert((network, credential));
-        Ok(())
+    /// Counts the keys of a request that are none.
+    pub fn count(&self, address: IpAddr, keys: usize) -> Result<(), Error> {
+        let now = Instant::now();
+        (0..keys).try_for_each(|_| self.count_at(address, now))
     }
 
     fn count_at(&self, address: IpAddr, now: Instant) -> Result<(), Error> {
@@ -106,8 +71,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    const KEY: Credential = Credential::Key(KeyId(0));
 
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -140,23 +103,6 @@ mod tests {
             assert_eq!(seconds(guesses.count_at(address("10.0.0.1"), now)), None);
             assert_eq!(seconds(guesses.count_at(address("10.0.0.1"), now)), Some(3));
         }
-    }
-
-    #[test]
-    fn a_right_guess_waits_like_a_wrong_one_and_a_known_key_never() {
-        let (guesses, now) = (Guesses::new(20), Instant::now());
-        let (shared, elsewhere) = (address("10.0.0.1"), address("10.0.0.2"));
-        assert_eq!(seconds(guesses.check_at(shared, KEY, now)), None);
-        for _ in 0..1000 {
-            let _ = guesses.count_at(shared, now);
-        }
-        assert_eq!(seconds(guesses.check_at(shared, KEY, now)), None);
-        for other in [Credential::Key(KeyId(1)), Credential::Admin] {
-            assert_eq!(seconds(guesses.check_at(shared, other, now)), Some(3));
-            assert_eq!(seconds(guesses.check_at(elsewhere, other, now)), None);
-        }
-        let later = now + Duration::from_secs(3);
-        assert_eq!(seconds(guesses.check_at(shared, Credential::Admin, later)), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! site as `Origin`.
 
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::error::Error;
 
@@ -14,7 +14,9 @@ pub struct Hosts(Vec<String>);
 
 impl Hosts {
     pub fn new(names: Vec<String>) -> Hosts {
-        Hosts(names.iter().map(|name| without_port(name).to_ascii_lowercase()).collect())
+        let bare = names.iter().map(|name| without_port(name).to_ascii_lowercase());
+        // Of the empty name every request without a host would be.
+        Hosts(bare.filter(|name| !name.is_empty()).collect())
     }
 
     /// Refuses what is addressed to another host, or sent by another site's page unless that is of
@@ -25,22 +27,21 @@ impl Hosts {
         headers: &HeaderMap,
         allowed_origin: Option<&HeaderValue>,
     ) -> Result<(), Error> {
-        let text = |name| headers.get(name).map(HeaderValue::to_str);
+        // Where there are two, whoever is before us may have read the other one.
+        let [host, origin] = [HOST, ORIGIN].map(|name| Sent::of(headers, name));
         // A request may name a host twice, as `GET http://host/ HTTP/1.1` does; then both count.
-        let named = match text(HOST) {
-            Some(Ok(host)) => self.allows(host),
-            Some(Err(_)) | None => false,
+        let named = match host {
+            Sent::Once(host) => self.allows(host),
+            Sent::Never | Sent::Unreadable => false,
         };
         if !named || uri.host().is_some_and(|host| !self.allows(host)) {
             return Err(Error::ForeignHost);
         }
-        if allowed_origin.is_some() {
-            return Ok(());
-        }
-        let is_own = match text(ORIGIN) {
-            None => true,
-            Some(Ok(origin)) => origin_host(origin).is_some_and(|host| self.allows(host)),
-            Some(Err(_)) => false,
+        let is_own = match origin {
+            Sent::Never => true,
+            Sent::Once(_) if allowed_origin.is_some() => return Ok(()),
+            Sent::Once(origin) => origin_host(origin).is_some_and(|host| self.allows(host)),
+            Sent::Unreadable => false,
         };
         let is_cross_site =
             headers.get("sec-fetch-site").is_some_and(|value| value == "cross-site");
@@ -53,6 +54,25 @@ impl Hosts {
     fn allows(&self, host: &str) -> bool {
         let host = without_port(host);
         self.0.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+}
+
+/// A header that says one thing at most.
+enum Sent<'a> {
+    Never,
+    Once(&'a str),
+    /// More than once, or as no text.
+    Unreadable,
+}
+
+impl Sent<'_> {
+    fn of(headers: &HeaderMap, name: HeaderName) -> Sent<'_> {
+        let mut values = headers.get_all(name).iter();
+        match (values.next().map(HeaderValue::to_str), values.next()) {
+            (None, _) => Sent::Never,
+            (Some(Ok(text)), None) => Sent::Once(text),
+            (Some(_), _) => Sent::Unreadable,
+        }
     }
 }
 

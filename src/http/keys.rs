@@ -54,7 +54,8 @@ pub struct KeyId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presented<T> {
     Nothing,
-    Wrong,
+    /// So many keys that are none.
+    Wrong(usize),
     Right(T),
 }
 
@@ -62,7 +63,7 @@ impl<T> Presented<T> {
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Presented<U> {
         match self {
             Presented::Nothing => Presented::Nothing,
-            Presented::Wrong => Presented::Wrong,
+            Presented::Wrong(keys) => Presented::Wrong(keys),
             Presented::Right(found) => Presented::Right(change(found)),
         }
     }
@@ -215,14 +216,17 @@ fn first_right<'a, T>(
     presented: impl Iterator<Item = &'a [u8]>,
     find: impl Fn(KeyDigest) -> Option<T>,
 ) -> Presented<T> {
-    let mut outcome = Presented::Nothing;
+    let mut wrong = 0;
     for key in presented {
         match find(KeyDigest::of_bytes(key)) {
             Some(found) => return Presented::Right(found),
-            None => outcome = Presented::Wrong,
+            None => wrong += 1,
         }
     }
-    outcome
+    match wrong {
+        0 => Presented::Nothing,
+        _ => Presented::Wrong(wrong),
+    }
 }
 
 /// An `Authorization` of another scheme is a proxy's business.

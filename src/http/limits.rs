@@ -68,40 +68,66 @@ impl Limits {
         }
     }
 
-    /// Counts a request. An agent that is over its own limit costs its key nothing, and a key that
-    /// is over its own costs the others nothing.
+    /// Counts a request. Who is refused by one limit costs the others nothing: neither does an agent
+    /// that is over its own limit take from its key, nor a full server from an agent.
     pub fn check(&self, caller: &Caller) -> Result<(), Error> {
         self.check_at(caller, Instant::now())
     }
 
-    /// Counts a request of an agent whose name came in the body, and so after [`Limits::check`].
-    pub fn check_agent(&self, namespace: &Namespace, agent: &AgentId) -> Result<(), Error> {
-        self.check_agent_at(namespace, agent, Instant::now())
+    /// Counts a request of an agent whose name came after [`Limits::check`], in the body or the path.
+    pub fn check_agent(&self, caller: &Caller, agent: &AgentId) -> Result<(), Error> {
+        self.check_agent_at(caller, agent, Instant::now())
     }
 
     fn check_at(&self, caller: &Caller, now: Instant) -> Result<(), Error> {
-        if let Some(agent) = &caller.agent {
-            self.check_agent_at(&caller.namespace, agent, now)?;
+        let agent = caller.agent.as_ref();
+        if let Some(agent) = agent {
+            self.take_agent(&caller.namespace, agent, now)?;
         }
+        let counted = self.take_shared(caller, now);
+        if let (Err(_), Some(agent)) = (&counted, agent) {
+            self.give_back_agent(&caller.namespace, agent);
+        }
+        counted
+    }
+
+    fn check_agent_at(&self, caller: &Caller, agent: &AgentId, now: Instant) -> Result<(), Error> {
+        let counted = self.take_agent(&caller.namespace, agent, now);
+        if counted.is_err() {
+            let shared = caller.key.map(|key| &self.keys[key.0]).into_iter().chain([&self.global]);
+            shared.for_each(give_back);
+        }
+        counted
+    }
+
+    /// Of the key and of the server, both or neither.
+    fn take_shared(&self, caller: &Caller, now: Instant) -> Result<(), Error> {
         let take = |limit, (quota, bucket): &(Option<Quota>, Bucket)| match quota {
             Some(quota) => bucket.take(*quota, now).map_err(|wait| limited(limit, wait)),
             None => Ok(()),
         };
-        if let Some(key) = caller.key {
-            take(Limit::Key, &self.keys[key.0])?;
+        let key = caller.key.map(|key| &self.keys[key.0]);
+        if let Some(key) = key {
+            take(Limit::Key, key)?;
         }
-        take(Limit::Global, &self.global)
+        let counted = take(Limit::Global, &self.global);
+        if let (Err(_), Some(key)) = (&counted, key) {
+            give_back(key);
+        }
+        counted
     }
 
-    fn check_agent_at(
+    fn quota(&self, namespace: &Namespace) -> Option<Quota> {
+        self.agent_of.get(namespace).copied().unwrap_or(self.agent)
+    }
+
+    fn take_agent(
         &self,
         namespace: &Namespace,
         agent: &AgentId,
         now: Instant,
     ) -> Result<(), Error> {
-        let Some(quota) = self.agent_of.get(namespace).copied().unwrap_or(self.agent) else {
-            return Ok(());
-        };
+        let Some(quota) = self.quota(namespace) else { return Ok(()) };
         let alone = self.agents.take((namespace.clone(), agent.clone()), quota, now);
         let counted = match alone {
             Err(Refused::Full) => self.crowds.take(namespace.clone(), quota, now),
@@ -111,6 +137,19 @@ impl Limits {
             Refused::Wait(wait) => limited(Limit::Agent, wait),
             Refused::Full => limited(Limit::Agent, Duration::ZERO),
         })
+    }
+
+    fn give_back_agent(&self, namespace: &Namespace, agent: &AgentId) {
+        let Some(quota) = self.quota(namespace) else { return };
+        if !self.agents.give_back(&(namespace.clone(), agent.clone()), quota) {
+            self.crowds.give_back(namespace, quota);
+        }
+    }
+}
+
+fn give_back((quota, bucket): &(Option<Quota>, Bucket)) {
+    if let Some(quota) = quota {
+        bucket.give_back(*quota);
     }
 }
 
@@ -187,6 +226,35 @@ mod tests {
         let (limits, now) = (limits(1, 3), Instant::now());
         assert_eq!(burst(&limits, &caller("a"), now, 50), (1, Some((Limit::Agent, 60))));
         assert_eq!(burst(&limits, &caller(""), now, 50), (2, Some((Limit::Global, 20))));
+    }
+
+    #[test]
+    fn what_the_server_refuses_costs_neither_agent_nor_key() {
+        let (limits, mut now) = (limits(2, 1), Instant::now());
+        assert_eq!(burst(&limits, &caller(""), now, 1), (1, None));
+        assert_eq!(burst(&limits, &caller("a"), now, 50), (0, Some((Limit::Global, 60))));
+        for _ in 0..2 {
+            now += Duration::from_secs(60);
+            assert_eq!(burst(&limits, &caller("a"), now, 50), (1, Some((Limit::Global, 60))));
+        }
+        let keys = Keys::parse("0123456789abcdef,fedcba9876543210").expect("keys");
+        let limits = Limits::new(rates(0, 3), &Access::Keys(keys));
+        let caller = |key| Caller { key: Some(KeyId(key)), ..caller("") };
+        assert_eq!(burst(&limits, &caller(0), now, 50).0, 3);
+        assert_eq!(burst(&limits, &caller(1), now, 50).0, 0);
+    }
+
+    #[test]
+    fn an_agent_that_is_named_late_and_refused_costs_the_server_nothing() {
+        let (limits, now) = (limits(1, 3), Instant::now());
+        let agent = AgentId::new("a").expect("a name");
+        let mut admitted = 0;
+        for _ in 0..50 {
+            limits.check_at(&caller(""), now).expect("the server has room");
+            admitted += u32::from(limits.check_agent_at(&caller(""), &agent, now).is_ok());
+        }
+        assert_eq!(admitted, 1);
+        assert_eq!(burst(&limits, &caller(""), now, 50).0, 2);
     }
 
     #[test]

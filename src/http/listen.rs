@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use super::guard::{Door, Peer};
 use super::routes::router;
+use super::under_way::UnderWay;
 use super::write_timeout::WriteTimeout;
 use super::{App, Bounds};
 use crate::metrics::{Connection, Metrics, labels};
@@ -36,6 +37,8 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 100;
 /// A spare connection has one question, and others wait for its place.
 const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a connection that should close is asked whether it has anything left to do.
+const CLOSING_INTERVAL: Duration = Duration::from_millis(50);
 /// Pause after `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,21 +64,32 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
     let (closing_sender, closing) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let mut is_accepting = true;
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             // Forgets those that have ended.
             Some(_) = connections.join_next() => (),
             accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => match doors.enter(Peer(address.ip())) {
-                    Some(entry) => {
-                        connections.spawn(serve_connection(stream, entry, bounds.clone(), closing.clone()));
+                Ok((stream, address)) => {
+                    if !is_accepting {
+                        tracing::info!("connections are accepted again");
+                        is_accepting = true;
                     }
-                    // Not a warning: whoever fills the server would fill the log.
-                    None => tracing::debug!("a connection too many was closed unheard"),
-                },
+                    match doors.enter(Peer(address.ip())) {
+                        Some(entry) => {
+                            connections.spawn(serve_connection(stream, entry, bounds.clone(), closing.clone()));
+                        }
+                        // Not a warning: whoever fills the server would fill the log.
+                        None => tracing::debug!("a connection too many was closed unheard"),
+                    }
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    // Once: it is tried again twenty times a second.
+                    if is_accepting {
+                        tracing::warn!(%error, "cannot accept connections");
+                        is_accepting = false;
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -152,18 +166,28 @@ async fn serve_connection(
         tracing::debug!(%error, "a connection ended before it began");
         return;
     }
-    let io = TokioIo::new(WriteTimeout::new(stream, bounds.write_timeout));
+    let under_way = UnderWay::default();
+    let io = TokioIo::new(WriteTimeout::new(stream, bounds.write_timeout, under_way.clone()));
     let router = TowerToHyperService::new(entry.router);
     let service = service_fn(|mut request| {
         request.extensions_mut().insert(entry.peer);
-        router.call(request)
+        let counted = under_way.count();
+        let answer = router.call(request);
+        async move { answer.await.map(|answer| counted.answered(answer)) }
     });
     let mut connection = pin!(builder(entry.door, &bounds).serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         _ = closing.changed() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            loop {
+                match tokio::time::timeout(CLOSING_INTERVAL, connection.as_mut()).await {
+                    Ok(ended) => break ended,
+                    // The beginning of a head, which is nothing yet.
+                    Err(_) if under_way.is_none() => return,
+                    Err(_) => (),
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -3,7 +3,7 @@
 //! A request passes `listen` (connections and their time limits), `guard` (who may ask what, and
 //! how often), then a handler such as `chat`: the wire format becomes a checked type, the
 //! conversation a prompt, the engine's stream an answer. Handlers compute nothing: what takes
-//! longer than half a millisecond leaves the async threads (`prompt`).
+//! longer than half a millisecond leaves the async threads (`workers`).
 //!
 //! To add a route: a handler in a file of its own and a line in `routes`, with the policy that it
 //! needs. A route without a policy cannot be written.
@@ -39,6 +39,8 @@ mod tokens;
 mod tooling;
 mod traceparent;
 mod turn;
+mod under_way;
+mod workers;
 mod write_timeout;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +56,7 @@ use error::Error;
 use guesses::Guesses;
 use hosts::Hosts;
 use limits::Limits;
+use workers::Workers;
 
 pub use cors::{Origin, OriginError};
 pub use guard::Policy;
@@ -62,6 +65,7 @@ pub use limits::Rates;
 pub use listen::{bind, serve};
 pub use log::LogControl;
 pub use routes::{ANY, Route, all as routes};
+pub use workers::THREADS as WORKER_THREADS;
 
 /// How the server conducts itself.
 pub struct Config {
@@ -129,6 +133,7 @@ pub struct App {
     cors: Cors,
     guesses: Guesses,
     limits: Limits,
+    workers: Workers,
     bounds: Bounds,
     metrics: Arc<Metrics>,
     log: LogControl,
@@ -164,6 +169,7 @@ impl App {
         Arc::new(App {
             limits: Limits::new(config.rates, &config.access),
             guesses: Guesses::new(config.rates.failed_keys),
+            workers: Workers::default(),
             access: config.access,
             admin: config.admin,
             hosts: Hosts::new(config.allowed_hosts),

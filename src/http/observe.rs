@@ -21,7 +21,11 @@ use super::guard::{Gate, Peer, Policy};
 use super::routes::METRICS;
 use super::traceparent::TraceParent;
 use crate::metrics::Metrics;
-use crate::metrics::labels;
+use crate::metrics::labels::{self, Limit};
+
+/// Of a path and a method the log has no more: whoever asks chooses both, with or without a key.
+const LOGGED_PATH_BYTES: usize = 256;
+const LOGGED_METHOD_BYTES: usize = 16;
 
 /// A request from its coming to its end, which is told when this is dropped.
 pub struct Watched {
@@ -33,6 +37,9 @@ struct Seen {
     span: Span,
     /// Scrapes are neither counted nor, above debug, logged: they would be most of both.
     is_scrape: bool,
+    /// Nor is what strangers are refused logged above debug: they could fill the disk that agents are
+    /// kept on.
+    is_stranger: bool,
     method: Method,
     route: &'static str,
     metrics: Arc<Metrics>,
@@ -56,6 +63,7 @@ impl Watched {
         let seen = Seen {
             span,
             is_scrape,
+            is_stranger: gate.policy == Policy::Open,
             method: request.method().clone(),
             route: gate.path,
             metrics: Arc::clone(&gate.app.metrics),
@@ -72,10 +80,11 @@ impl Watched {
     }
 
     /// Looks at the error that an answer is, if it is one, before it is written.
-    pub fn look(&self, response: &Response) {
+    pub fn look(&mut self, response: &Response) {
         let error = response.extensions().get::<Arc<Error>>();
-        let (Some(seen), Some(error)) = (&self.seen, error) else { return };
+        let (Some(seen), Some(error)) = (&mut self.seen, error) else { return };
         seen.span.record("error", error.code());
+        seen.is_stranger |= may_be_of_stranger(error);
         if let Some(limit) = error.limit() {
             seen.metrics.http.refused(limit);
         }
@@ -108,9 +117,9 @@ fn span(gate: &Gate, request: &Request, id: &str) -> Span {
     let span = tracing::info_span!(
         "request",
         id,
-        method = %request.method(),
+        method = beginning(request.method().as_str(), LOGGED_METHOD_BYTES),
         route = gate.path,
-        path = request.uri().path(),
+        path = beginning(request.uri().path(), LOGGED_PATH_BYTES),
         peer = Empty,
         trace_id = Empty,
         parent_id = Empty,
@@ -153,11 +162,32 @@ impl Drop for Seen {
         let duration_ms = self.started.elapsed().as_micros() as f64 / 1e3;
         let status = self.status.unwrap_or(CLIENT_LEFT);
         let outcome = if self.is_complete { "complete" } else { "client left" };
-        match self.is_scrape {
+        match self.is_scrape || self.is_stranger {
             true => tracing::debug!(status, duration_ms, outcome, "request answered"),
             false => tracing::info!(status, duration_ms, outcome, "request answered"),
         }
     }
+}
+
+/// What whoever reaches the server can have as often as they like, and what a wrong path is.
+fn may_be_of_stranger(error: &Error) -> bool {
+    let is_refused_for_guessing = error.limit() == Some(Limit::FailedKeys);
+    is_refused_for_guessing
+        || matches!(
+            error,
+            Error::TooManyConnections
+                | Error::ForeignHost
+                | Error::ForeignOrigin
+                | Error::Unauthorized
+                | Error::NotAdmin
+                | Error::NoAdminKey
+                | Error::NotFound
+        )
+}
+
+/// At most so many bytes of a text, in whole characters.
+fn beginning(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 /// An answer's body, and what is told when it ends.

@@ -213,7 +213,7 @@ fn operation_id(method: &str, path: &str) -> String {
 fn security(policy: Policy) -> Value {
     match policy {
         Policy::Health | Policy::Open => json!([]),
-        Policy::Key | Policy::Generating => json!([{ "bearer": [] }, { "apiKey": [] }]),
+        Policy::Key | Policy::Counted => json!([{ "bearer": [] }, { "apiKey": [] }]),
         Policy::Admin => json!([{ "adminKey": [] }, { "bearer": [] }]),
     }
 }
@@ -241,7 +241,8 @@ fn parameters(route: &Route, schemas: &mut SchemaGenerator) -> Vec<Value> {
         }));
     };
     header("X-Request-ID", "Comes back with the answer, and is in the log.", REQUEST_ID_BYTES_MAX);
-    if route.policy == Policy::Generating && !has_path_agent {
+    let is_turn = matches!(route.doc.gives, Gives::JsonOrEvents(_));
+    if is_turn && !has_path_agent {
         header("X-Agent-ID", "The agent whose turn it is.", AGENT_ID_BYTES_MAX);
         header("X-Session-ID", "The same, if X-Agent-ID is not there.", AGENT_ID_BYTES_MAX);
     }

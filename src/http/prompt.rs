@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::task::JoinHandle;
+use serde_json::Value;
 
-use super::Serving;
 use super::error::Error;
+use super::{App, Serving};
 use crate::engine::Reply;
 use crate::text::{self, Conversation, Message, Prompt, RenderOptions, Tool, chat_prompt};
 use crate::types::{Namespace, TokenId};
@@ -50,7 +50,6 @@ impl Input {
     fn bytes(&self) -> usize {
         match self {
             Input::Chat { messages, tools } => {
-                let json_bytes = |value: &serde_json::Value| value.to_string().len();
                 let message_bytes = |message: &Message| {
                     let extra: usize = message.extra.values().map(json_bytes).sum();
                     MESSAGE_BYTES + message.content.as_ref().map_or(0, String::len) + extra
@@ -64,7 +63,20 @@ impl Input {
     }
 }
 
+/// Of a value written as JSON, about; without writing it.
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| json_bytes(item) + 1).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + json_bytes(value) + 4).sum()
+        }
+    }
+}
+
 pub async fn prompt(
+    app: &App,
     serving: &Arc<Serving>,
     namespace: &Namespace,
     input: Input,
@@ -76,37 +88,26 @@ pub async fn prompt(
         let message = format!("the template of {} renders no tools", serving.model);
         return Err(Error::field("tools", message));
     }
-    let (serving, namespace) = (Arc::clone(serving), namespace.clone());
+    let (serving, own) = (Arc::clone(serving), namespace.clone());
     let bytes = input.bytes();
     let encode = move || match input {
-        Input::Chat { messages, tools } => encode(&serving, &namespace, &messages, tools),
+        Input::Chat { messages, tools } => encode(&serving, &own, &messages, tools),
         Input::Text(text) => serving.tokenizer.encode_raw(&text).map(Prompt::from),
         Input::Tokens(tokens) => Ok(tokens.into()),
         Input::Prompt(prompt) => Ok(prompt),
     };
-    Ok(beside(bytes, encode).await??)
+    Ok(beside(app, namespace, bytes, encode).await??)
 }
 
 /// Does work that is linear in so many bytes of text: at once if they are few, else beside the
 /// async threads.
 pub async fn beside<T: Send + 'static>(
+    app: &App,
+    namespace: &Namespace,
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    if bytes <= INLINE_BYTES_MAX {
-        return Ok(work());
-    }
-    let mut working = AbortedIfDropped(tokio::task::spawn_blocking(work));
-    (&mut working.0).await.map_err(|_| Error::Panicked)
-}
-
-/// If the client leaves while its work waits for a thread, nobody does it.
-struct AbortedIfDropped<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortedIfDropped<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    app.workers.line(namespace).work(bytes, INLINE_BYTES_MAX, work).await
 }
 
 fn encode(

@@ -35,7 +35,7 @@ pub struct Route {
 
 /// All methods of a path have the same policy; `GET` also answers `HEAD`.
 pub fn all() -> Vec<Route> {
-    use Policy::{Admin, Generating, Health, Key, Open};
+    use Policy::{Admin, Counted, Health, Key, Open};
     vec![
         GET.at("/", Open, info::about)
             .says("What this server is, and where things are")
@@ -59,19 +59,19 @@ pub fn all() -> Vec<Route> {
             .says("Whether the model is loaded")
             .probes::<health::Health>(),
         unknown("/health/{*other}", Health),
-        POST.at("/v1/chat/completions", Generating, chat::completions)
+        POST.at("/v1/chat/completions", Counted, chat::completions)
             .says("The next message of a conversation, as OpenAI has it")
             .takes::<chat::ChatRequest>()
             .gives_or_streams::<chat::Answer>(),
-        POST.at("/v1/completions", Generating, completions::completions)
+        POST.at("/v1/completions", Counted, completions::completions)
             .says("More of a text, as OpenAI has it")
             .takes::<completions::CompletionRequest>()
             .gives_or_streams::<completions::Answer>(),
-        POST.at("/v1/messages", Generating, messages::create)
+        POST.at("/v1/messages", Counted, messages::create)
             .says("The next message of a conversation, as Anthropic has it")
             .takes::<messages::MessagesRequest>()
             .gives_or_streams::<messages::Answer>(),
-        POST.at("/v1/messages/count_tokens", Key, messages::count_tokens)
+        POST.at("/v1/messages/count_tokens", Counted, messages::count_tokens)
             .says("How many tokens a conversation has")
             .takes::<messages::CountRequest>()
             .gives::<messages::Count>(),
@@ -96,7 +96,7 @@ pub fn all() -> Vec<Route> {
             .at("/v1/agents/{id}", Key, agents::remove)
             .says("Forgets an agent, or only takes it out of memory")
             .queries::<agents::RemoveQuery>(),
-        POST.at("/v1/agents/{id}/generate", Generating, agents::generate)
+        POST.at("/v1/agents/{id}/generate", Counted, agents::generate)
             .says("An agent's next message, from its own memory")
             .takes::<agents::GenerateRequest>()
             .gives_or_streams::<agents::Generation>(),
@@ -104,15 +104,15 @@ pub fn all() -> Vec<Route> {
             .says("A copy of an agent under another name")
             .takes::<agents::ForkRequest>()
             .creates::<agents::Agent>(),
-        POST.at("/tokenize", Key, tokens::tokenize)
+        POST.at("/tokenize", Counted, tokens::tokenize)
             .says("The tokens of a text")
             .takes::<tokens::TokenizeRequest>()
             .gives::<tokens::Tokens>(),
-        POST.at("/detokenize", Key, tokens::detokenize)
+        POST.at("/detokenize", Counted, tokens::detokenize)
             .says("The text of tokens")
             .takes::<tokens::DetokenizeRequest>()
             .gives::<tokens::Content>(),
-        POST.at("/apply-template", Key, tokens::apply_template)
+        POST.at("/apply-template", Counted, tokens::apply_template)
             .says("The prompt that a conversation becomes")
             .takes::<tokens::TemplateRequest>()
             .gives::<tokens::Rendered>(),

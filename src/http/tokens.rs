@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chat::{WireMessage, messages};
 use super::error::Error;
+use super::guard::Caller;
 use super::prompt::beside;
 use super::{App, Serving, body};
 use crate::text::{Message, RenderOptions, Special, Tokenizer, text_of};
@@ -76,13 +77,17 @@ enum Text {
 }
 
 /// `POST /tokenize`.
-pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
-    let request: TokenizeRequest = body::read(request, &app.bounds).await?;
+pub async fn tokenize(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Error> {
+    let request: TokenizeRequest = body::read(request, &app).await?;
     let has_pieces = request.with_pieces.unwrap_or(false);
     let text = text(request)?;
     let serving = Arc::clone(app.serving()?);
     let bytes = text.bytes();
-    let body = beside(bytes, move || {
+    let body = beside(&app, &caller.namespace, bytes, move || {
         let tokens = encode(&serving, text)?;
         let tokens = match has_pieces {
             true => TokenList::Pieces(pieces(&serving.tokenizer, &tokens)),
@@ -94,8 +99,12 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
 }
 
 /// `POST /detokenize`.
-pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, Error> {
-    let DetokenizeRequest { tokens } = body::read(request, &app.bounds).await?;
+pub async fn detokenize(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Error> {
+    let DetokenizeRequest { tokens } = body::read(request, &app).await?;
     let serving = Arc::clone(app.serving()?);
     let vocabulary = serving.tokenizer.vocabulary_size();
     if let Some(index) = tokens.iter().position(|id| *id as usize >= vocabulary) {
@@ -104,20 +113,23 @@ pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result
         return Err(Error::field(field, message));
     }
     let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
-    let content = beside(size_of_val(&*tokens), move || text_of(&serving.tokenizer, &tokens));
-    Ok(Json(Content { content: content.await? }).into_response())
+    let bytes = size_of_val(&*tokens);
+    let text = move || text_of(&serving.tokenizer, &tokens);
+    let content = beside(&app, &caller.namespace, bytes, text).await?;
+    Ok(Json(Content { content }).into_response())
 }
 
 /// `POST /apply-template`.
 pub async fn apply_template(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let TemplateRequest { messages: wire } = body::read(request, &app.bounds).await?;
+    let TemplateRequest { messages: wire } = body::read(request, &app).await?;
     let text = Text::Chat(messages(wire)?);
     let serving = Arc::clone(app.serving()?);
     let bytes = text.bytes();
-    let prompt = beside(bytes, move || match text {
+    let prompt = beside(&app, &caller.namespace, bytes, move || match text {
         Text::Chat(messages) => render(&serving, &messages),
         Text::Plain { text, .. } | Text::Begun(text) => Ok(text),
     });

@@ -33,6 +33,7 @@ pub struct Turn {
 /// Where a request names its agent. A path comes before the headers, and they before the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
+    /// Counted already, by [`count`].
     Path(AgentId),
     Body(AgentId),
     /// In a header, if anywhere.
@@ -59,7 +60,7 @@ pub async fn start(app: &App, caller: Caller, turn: Turn) -> Result<Running, Err
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());
-    let prompt = prompt::prompt(&serving, &namespace, turn.input).await?;
+    let prompt = prompt::prompt(app, &serving, &namespace, turn.input).await?;
     let stream = serving.engine.submit(engine::Request {
         namespace,
         agent,
@@ -91,17 +92,25 @@ impl Running {
     }
 }
 
-/// The guard has counted a request for the agent that a header names, and for no other.
+/// Counts a request for the agent that its path or its body names, before anything is done for it.
+/// The guard has counted it for the agent that a header names, and for no other.
+pub fn count(app: &App, caller: &Caller, agent: &AgentId) -> Result<(), Error> {
+    match &caller.agent {
+        Some(header) if header == agent => Ok(()),
+        Some(_) | None => app.limits.check_agent(caller, agent),
+    }
+}
+
 fn agent(app: &App, caller: &Caller, named: Named) -> Result<Option<AgentId>, Error> {
-    let agent = match (named, &caller.agent) {
-        (Named::Path(path), Some(header)) if path == *header => return Ok(Some(path)),
-        (Named::Path(path), _) => path,
-        (Named::Body(_) | Named::Elsewhere, Some(header)) => return Ok(Some(header.clone())),
-        (Named::Body(session), None) => session,
-        (Named::Elsewhere, None) => return Ok(None),
-    };
-    app.limits.check_agent(&caller.namespace, &agent)?;
-    Ok(Some(agent))
+    Ok(match (named, &caller.agent) {
+        (Named::Path(path), _) => Some(path),
+        (Named::Body(_) | Named::Elsewhere, Some(header)) => Some(header.clone()),
+        (Named::Body(session), None) => {
+            count(app, caller, &session)?;
+            Some(session)
+        }
+        (Named::Elsewhere, None) => None,
+    })
 }
 
 /// Waits for the outcome. The outcome has the text; what `hear` gets has the log-probabilities.
@@ -144,7 +153,10 @@ pub async fn streamed<E: Events>(
     let pending = match tokio::time::timeout(keep_alive, running.next()).await {
         Ok(first) => match first? {
             Event::Admitted(admitted) => events.admitted(&admitted),
-            event => panic!("the engine began with {event:?}"),
+            // Not what it says, which is in no log.
+            Event::Prefilled { .. } => panic!("the engine began with a prefill"),
+            Event::Text(_) => panic!("the engine began with text"),
+            Event::Finished(_) => panic!("the engine began with the end"),
         },
         // It waits in line.
         Err(_) => E::KEEP_ALIVE.to_owned(),

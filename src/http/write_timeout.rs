@@ -12,16 +12,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::under_way::{Counted, UnderWay};
+
 pub struct WriteTimeout {
     stream: TcpStream,
     timeout: Duration,
     /// Runs while a write waits for the peer.
     timer: Option<Pin<Box<Sleep>>>,
+    under_way: UnderWay,
+    /// There while the timer runs.
+    waiting: Option<Counted>,
 }
 
 impl WriteTimeout {
-    pub fn new(stream: TcpStream, timeout: Duration) -> WriteTimeout {
-        WriteTimeout { stream, timeout, timer: None }
+    pub fn new(stream: TcpStream, timeout: Duration, under_way: UnderWay) -> WriteTimeout {
+        WriteTimeout { stream, timeout, timer: None, under_way, waiting: None }
     }
 
     /// The result of a write, or an error if writes have waited too long.
@@ -32,8 +37,10 @@ impl WriteTimeout {
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.timer = None;
+            self.waiting = None;
             return written;
         }
+        self.waiting.get_or_insert_with(|| self.under_way.count());
         let timeout = self.timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(timer.as_mut().poll(context));

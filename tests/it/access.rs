@@ -185,24 +185,74 @@ fn who_guesses_keys_soon_waits_and_costs_those_who_have_one_nothing() {
     assert_eq!(answers, [vec![503; 11], vec![429]].concat());
 }
 
+/// Who guesses waits, and never who has a key: not even one that comes for the first time, from the
+/// address of the guesser.
 #[test]
-fn after_too_many_guesses_a_right_one_looks_like_a_wrong_one() {
+fn a_right_key_is_honoured_however_many_wrong_ones_came_before_it() {
     let rates = Rates { agent: 0, global: 0, failed_keys: 1 };
     let server = Server::start(Setup { rates, ..guarded() });
-    let get = |headers| ask(&server, "GET", "/v1/x", headers);
-    assert_eq!(get(vec![bearer(KEY)]).status, 404);
-    assert_eq!(get(vec![bearer("wrong-key-of-the-tests")]).status, 401);
-    let wrong = get(vec![bearer("wrong-key-of-the-tests")]);
-    assert_eq!(wrong.status, 429);
-    for right in [vec![bearer(OTHER_KEY)], vec![bearer(KEY.to_uppercase().as_str())]] {
-        let answer = get(right);
-        assert_eq!((answer.status, &answer.body), (429, &wrong.body));
+    let get = |headers| ask(&server, "GET", "/v1/x", headers).status;
+    assert_eq!(get(vec![bearer("wrong-key-of-the-tests")]), 401);
+    for wrong in ["wrong-key-of-the-tests", &KEY.to_uppercase()] {
+        assert_eq!(get(vec![bearer(wrong)]), 429);
     }
-    let admin = ask(&server, "GET", "/admin/x", vec![bearer(ADMIN_KEY)]);
-    assert_eq!((admin.status, &admin.body), (429, &wrong.body));
-    // Neither a key that is known from here nor none at all is a guess.
-    assert_eq!(get(vec![bearer(KEY)]).status, 404);
-    assert_eq!(get(vec![]).status, 401);
+    for right in [KEY, OTHER_KEY] {
+        assert_eq!(get(vec![bearer(right)]), 404);
+    }
+    assert_eq!(ask(&server, "GET", "/admin/x", vec![bearer(ADMIN_KEY)]).status, 404);
+    // No key at all is no guess.
+    assert_eq!(get(vec![]), 401);
+}
+
+#[test]
+fn each_wrong_key_of_a_request_is_a_guess() {
+    let rates = Rates { agent: 0, global: 0, failed_keys: 4 };
+    let server = Server::start(Setup { rates, ..guarded() });
+    let own = |name, key: &str| (name, key.to_owned());
+    let two = vec![bearer("wrong-key-of-the-tests"), own("x-api-key", "wrong-key-of-the-test2")];
+    let statuses = |headers: &[(&'static str, String)]| -> Vec<u16> {
+        (0..3).map(|_| ask(&server, "GET", "/v1/x", headers.to_vec()).status).collect()
+    };
+    assert_eq!(statuses(&two), [401, 401, 429]);
+}
+
+/// Four tokens in all: what one agent is refused is left for the others.
+#[test]
+fn an_agent_over_its_limit_costs_the_others_nothing_wherever_it_is_named() {
+    let rates = Rates { agent: 2, global: 4, failed_keys: 0 };
+    for is_in_path in [true, false] {
+        let server = Server::start(Setup { rates, ..Setup::default() });
+        let turn = |agent: &str| {
+            let path = format!("/v1/agents/{agent}/generate");
+            let body = json!({ "prompt": "Hello", "max_tokens": 1 }).to_string();
+            let named = hello(json!({ "max_tokens": 1, "session_id": agent }));
+            let request = match is_in_path {
+                true => Request::post(&path, body),
+                false => Request::chat(&named),
+            };
+            server.send(&request).status
+        };
+        let greedy: Vec<u16> = (0..20).map(|_| turn("greedy")).collect();
+        assert_eq!(greedy, [vec![200; 2], vec![429; 18]].concat(), "{is_in_path}");
+        assert_eq!([turn("a"), turn("b"), turn("c")], [200, 200, 429], "{is_in_path}");
+    }
+}
+
+#[test]
+fn what_costs_the_processor_is_counted_like_what_generates() {
+    let text = json!({ "content": "Hello" });
+    let chat = hello(json!({ "max_tokens": 1 }));
+    for (path, body) in [
+        ("/tokenize", &text),
+        ("/detokenize", &json!({ "tokens": [1] })),
+        ("/apply-template", &hello(json!({}))),
+        ("/v1/messages/count_tokens", &chat),
+    ] {
+        let rates = Rates { agent: 0, global: 1, failed_keys: 0 };
+        let server = Server::start(Setup { rates, ..Setup::default() });
+        let status = || server.send(&Request::post(path, body.to_string())).status;
+        assert_eq!([status(), status()], [200, 429], "{path}");
+    }
 }
 
 #[test]

@@ -193,6 +193,16 @@ fn what_is_meant_for_another_host_or_sent_by_another_site_is_refused() {
     let mut client = server.connect();
     client.write(b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(refused(&client.answer("GET"), 403)["code"], "host_not_allowed");
+    // A proxy may have read the other one.
+    for (twice, code) in [
+        ("Host: localhost\r\nHost: evil.com", "host_not_allowed"),
+        ("Host: localhost\r\nHost: localhost", "host_not_allowed"),
+        ("Host: localhost\r\nOrigin: http://localhost\r\nOrigin: null", "origin_not_allowed"),
+    ] {
+        let mut client = server.connect();
+        client.write(format!("GET / HTTP/1.1\r\n{twice}\r\n\r\n").as_bytes());
+        assert_eq!(refused(&client.answer("GET"), 403)["code"], code, "{twice}");
+    }
 }
 
 #[test]
@@ -738,6 +748,12 @@ fn an_idle_server_stops_at_once() {
         let mut idle = server.connect();
         assert_eq!(idle.send(&Request::get("/")).status, 200);
         let _fresh = server.connect();
+        let mut half = server.connect();
+        half.write(b"GET / HTTP/1.1\r\nHo");
+        // By then it has been read.
+        for _ in 0..20 {
+            assert_eq!(idle.send(&Request::get("/")).status, 200);
+        }
         let time = server.stop();
         assert!(idle.is_closed());
         time

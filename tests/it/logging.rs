@@ -168,6 +168,40 @@ fn the_phases_of_a_request_are_spans_inside_it() {
     }
 }
 
+/// Who has no key writes next to nothing into the log, however much they send.
+#[test]
+fn strangers_cannot_fill_the_log() {
+    let machine = Machine::new();
+    for (level, bytes_max) in [("info", 0), ("debug", 1500)] {
+        let arguments = ["serve", "--port=0", "--threads=1", "--log-format=json", "-m", &tiny()];
+        let mut command = machine.command(&arguments);
+        command.env("SEMANTIC_LOG_LEVEL", level);
+        command.env("SEMANTIC_API_KEYS", "key-of-the-tests-1");
+        let process = Process::start(command);
+        process.wait_for("is ready after ");
+        let before = process.said().len();
+        let path = format!("/{}", "a".repeat(12_000));
+        let method = "B".repeat(3_000);
+        let mut client = process.client();
+        for request in [Request::get(&path), Request::new(&method, "/v1/models")] {
+            for (key, status) in [("", 401), ("wrong-key-of-the-tests", 401)] {
+                let request = request.clone().header("X-Request-ID", "stranger");
+                let answer = client.send(&request.header("x-api-key", key));
+                assert_eq!(answer.status, status);
+            }
+        }
+        // What comes after it in the log is there.
+        let known = Request::get("/v1/models").header("x-api-key", "key-of-the-tests-1");
+        client.send(&known.header("X-Request-ID", "tenant"));
+        answered(&process, "tenant");
+        let said = process.said();
+        let lines: Vec<&str> =
+            said[before..].lines().filter(|line| line.contains("\"stranger\"")).collect();
+        assert!(lines.len() >= 4 || level == "info", "{said}");
+        assert!(lines.iter().all(|line| line.len() < bytes_max), "{lines:?}");
+    }
+}
+
 #[test]
 fn health_checks_are_not_logged_at_any_level() {
     let machine = Machine::new();

@@ -304,7 +304,7 @@ fn a_server_that_is_open_to_others_by_accident_does_not_start() {
 }
 
 #[test]
-fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_failure() {
+fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_misconfiguration() {
     let machine = Machine::new();
     let check = |flags: &[&str], code: i32, message: Expect| {
         let command = machine.command(&[&["serve", "--no-auth", "-m", &tiny()], flags].concat());
@@ -350,9 +350,17 @@ fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_failure() {
     std::fs::write(machine.path("bad.toml"), "[serve]\nqueue_timeout_s = 1e9\n").expect("a file");
     check(
         &["--config=bad.toml"],
-        1,
+        78,
         expect![[r#"
         error: the configuration's [serve] is not valid: queue_timeout is 1000000000; it goes from 0 to 86400
+        hint: mend it in the configuration file, or name another with --config
+    "#]],
+    );
+    std::fs::write(machine.path("bad.toml"), "[serve]\nprot = 1\n").expect("a file");
+    check(
+        &["--config=bad.toml"],
+        78,
+        expect![[r#"
     "#]],
     );
 }

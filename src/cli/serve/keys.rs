@@ -174,6 +174,10 @@ pub fn admin_key() -> Result<Option<AdminKey>, Failure> {
 /// Makes a key and keeps its hash. Nobody can find out the key later.
 pub fn make(name: &str, path: &Path) -> Result<String, Failure> {
     check_name("name of the key", name).map_err(Failure::Usage)?;
+    if Namespace::new(name) == Namespace::local() {
+        let message = format!("the name {name:?} is that of the agents without a key");
+        return Err(Failure::Usage(message));
+    }
     let key = random_key().map_err(|error| {
         Failure::from(anyhow::Error::new(error).context("no random numbers to make a key of"))
     })?;
@@ -247,6 +251,10 @@ fn file_failure(error: KeysError) -> Failure {
             message,
             hint: "make its folder writable for this user, or name another --keys-file".to_owned(),
         },
+        KeysError::NamespaceTaken { .. } => Failure::with_hint(
+            error,
+            Some("choose another name; who is to share its agents says so in the file".to_owned()),
+        ),
         KeysError::NameTaken { .. } => Failure::with_hint(
             error,
             Some("take another name, or take that key out of the file".to_owned()),

@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
@@ -37,8 +37,9 @@ use shutdown::{End, Signals};
 
 /// Threads for sockets and timers; the cores belong to the model.
 const ASYNC_THREADS: usize = 2;
-/// Threads for long prompts to be tokenised on. More would only take the cores from the model.
-const BLOCKING_THREADS: usize = 4;
+
+/// For connections to be told that the engine has failed.
+const FAILURE_CLOSING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -84,7 +85,7 @@ pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCo
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(http::WORKER_THREADS)
         .enable_all()
         .build()?;
     let ended = runtime.block_on(serve(settings, entry, plan, context.clone()));
@@ -155,17 +156,28 @@ async fn serve(
     let end = tokio::select! {
         end = served => end,
         reason = failed(&mut failure) => {
+            drop(stop);
+            // Streams have an event to tell it by.
+            let _ = tokio::time::timeout(FAILURE_CLOSING, server).await;
             return Err(Failure::from(anyhow::anyhow!("the engine failed: {reason}")));
         }
     };
-    if end != End::LeftAtOnce {
-        drop(stop);
-        server.await.map_err(anyhow::Error::new)?;
+    if end == End::LeftAtOnce {
+        return Ok(end.exit_code());
     }
-    // A disk that has not taken everything in its time may never take it.
-    if end == End::Saved {
-        // It waits for the engine's last step, as there is nothing else left to wait for.
-        tokio::task::block_in_place(|| engine.shutdown());
+    drop(stop);
+    let closing = async {
+        server.await?;
+        match end {
+            // It waits for the engine's last step, as there is nothing else left to wait for.
+            End::Saved => tokio::task::spawn_blocking(move || engine.shutdown()).await,
+            // A disk that has not taken everything in its time may never take it.
+            End::NotAllSaved | End::LeftAtOnce => Ok(()),
+        }
+    };
+    tokio::select! {
+        closed = closing => closed.map_err(anyhow::Error::new)?,
+        _ = signals.next() => tracing::warn!("another signal: nothing is waited for any more"),
     }
     Ok(end.exit_code())
 }

@@ -54,7 +54,7 @@ pub async fn generate(
     path: PathId,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: GenerateRequest = body::read(request, &app.bounds).await?;
+    let request: GenerateRequest = body::read(request, &app).await?;
     let agent = path_agent(path)?;
     let max_tokens =
         request.max_tokens.map(|most| in_range("max_tokens", most, 1, TOKENS_MAX)).transpose()?;
@@ -71,7 +71,8 @@ pub async fn generate(
     let stops = stops("stop", request.stop)?;
     let usage = streamed(request.stream, None)?;
     let said = said(request.prompt, request.messages, request.system)?;
-    let input = input(app.serving()?, &caller.namespace, &agent, said).await?;
+    turn::count(&app, &caller, &agent)?;
+    let input = input(&app, app.serving()?, &caller.namespace, &agent, said).await?;
     let turn = Turn {
         named: Named::Path(agent),
         input,
@@ -117,6 +118,7 @@ fn said(
 }
 
 async fn input(
+    app: &App,
     serving: &Arc<Serving>,
     namespace: &Namespace,
     agent: &AgentId,
@@ -137,7 +139,7 @@ async fn input(
     let bytes = prompt.len() + system.as_ref().map_or(0, String::len);
     let serving = Arc::clone(serving);
     let follow = move || following(&serving, &past, turns, &prompt, system.as_deref());
-    Ok(Input::Prompt(beside(bytes, follow).await??))
+    Ok(Input::Prompt(beside(app, namespace, bytes, follow).await??))
 }
 
 /// One more turn after those that the agent has.

@@ -41,7 +41,7 @@ pub async fn create(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: CreateRequest = body::read_if_any(request, &app.bounds).await?;
+    let request: CreateRequest = body::read_if_any(request, &app).await?;
     let agent = match request.agent_id.as_deref() {
         Some(name) => named("agent_id", name)?,
         None => named("agent_id", &format!("agent-{}{}", random::hex(), random::hex()))?,
@@ -94,7 +94,7 @@ pub async fn fork(
     path: PathId,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: ForkRequest = body::read(request, &app.bounds).await?;
+    let request: ForkRequest = body::read(request, &app).await?;
     let from = path_agent(path)?;
     let to = named("agent_id", &request.agent_id)?;
     let engine = &app.serving()?.engine;

@@ -28,7 +28,7 @@ pub async fn completions(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: ChatRequest = body::read(request, &app.bounds).await?;
+    let request: ChatRequest = body::read(request, &app).await?;
     let chat = Chat::try_from(request)?;
     let parser = chat.tool_choice.parser(&chat.tools);
     let turn = Turn {

@@ -25,7 +25,7 @@ pub async fn completions(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: CompletionRequest = body::read(request, &app.bounds).await?;
+    let request: CompletionRequest = body::read(request, &app).await?;
     let wanted = Completion::try_from(request)?;
     let turn = Turn {
         named: Named::in_body(wanted.session),

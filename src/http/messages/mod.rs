@@ -35,7 +35,7 @@ pub async fn create(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Error> {
-    let request: MessagesRequest = body::read(request, &app.bounds).await?;
+    let request: MessagesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
     let Talk { messages, tools, tool_choice } = asked.talk;
     let parser = tool_choice.parser(&tools);
@@ -66,11 +66,11 @@ pub async fn count_tokens(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Json<Count>, Error> {
-    let request: CountRequest = body::read(request, &app.bounds).await?;
+    let request: CountRequest = body::read(request, &app).await?;
     let Talk { messages, tools, .. } = Talk::try_from(request)?;
     let serving = app.serving()?;
     let prompt =
-        prompt::prompt(serving, &caller.namespace, Input::Chat { messages, tools }).await?;
+        prompt::prompt(&app, serving, &caller.namespace, Input::Chat { messages, tools }).await?;
     let input_tokens = prompt.resolve(&|_| 0).tokens.len();
     Ok(Json(Count { input_tokens }))
 }
