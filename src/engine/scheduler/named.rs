@@ -51,7 +51,7 @@ impl Scheduler {
 
     /// The conversation that an agent had last.
     pub fn past(&self, namespace: &Namespace, agent: &AgentId) -> Option<Past> {
-        let (_, head) = self.agents.heads_of(namespace, agent).pop()?;
+        let (_, head) = self.agents.past(namespace, agent)?;
         let tokens = head.tokens.iter().chain(&head.rest).copied().collect();
         Some(Past { tokens, replies: head.replies.clone() })
     }
