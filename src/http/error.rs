@@ -228,6 +228,9 @@ fn describe_engine(error: &engine::Error) -> Described {
         | E::Sampling(_)
         | E::OutsideVocabulary { .. } => invalid,
         E::PromptTooLong { .. } => invalid.code("context_length_exceeded"),
+        E::AgentBusy(_) => {
+            Described::new(StatusCode::CONFLICT, Kind::InvalidRequest).code("agent_busy")
+        }
         E::LargerThanPool(_) => invalid.code("request_too_large"),
         E::QueueFull { .. } => overloaded.code("queue_full").retry(RETRY_FULL),
         E::WaitedTooLong(_) => overloaded.code("queue_timeout").retry(RETRY_LATER),

@@ -9,8 +9,10 @@ use tokio::sync::oneshot::Sender;
 use super::io::{Failed, Forked, JobId, Write};
 use super::saver::Saver;
 use super::{Keeper, Worker};
+use crate::engine::about::{Mark, Marked};
 use crate::engine::agents::{Head, HeadId};
-use crate::engine::{AgentError, Evicted};
+use crate::engine::scheduler::RequestId;
+use crate::engine::{AgentError, Error, Evicted, Request};
 use crate::store::StoreError;
 use crate::types::{AgentId, Namespace};
 
@@ -101,6 +103,16 @@ impl Operations {
         .cloned()
     }
 
+    /// Whether what an agent has will be gone, or there will be more of it.
+    fn remakes(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        let mut all = self.all().filter(|operation| operation.concerns(namespace, agent));
+        all.any(|Operation { what, .. }| match what {
+            What::Evict(_) => false,
+            What::Forget(_) => true,
+            What::Fork { to, .. } => to == agent,
+        })
+    }
+
     fn end(&mut self, operation: Operation, result: Result<Evicted, AgentError>) {
         self.answers.push(operation.answer(result));
     }
@@ -112,6 +124,35 @@ impl Operations {
 }
 
 impl Worker {
+    /// Takes a request in, unless it is to go on from what its agent has not any more.
+    pub fn submit(
+        &mut self,
+        request: Request,
+        after: Option<&Mark>,
+        now: Instant,
+    ) -> Result<RequestId, Error> {
+        if let (Some(mark), Some(agent)) = (after, &request.agent)
+            && self.has_moved(&request.namespace, agent, mark)
+        {
+            return Err(Error::AgentBusy(agent.clone()));
+        }
+        self.scheduler.submit(request, now)
+    }
+
+    /// Whether an agent has something else than it had, or is about to.
+    fn has_moved(&self, namespace: &Namespace, agent: &AgentId, mark: &Mark) -> bool {
+        let is_seen = match mark.0 {
+            Marked::OnDisk => {
+                self.scheduler.mark(namespace, agent).0 == Marked::Nothing
+                    && self.keeper.as_ref().is_some_and(|k| k.store.has_agent(namespace, agent))
+            }
+            Marked::Nothing | Marked::Head { .. } => self.scheduler.mark(namespace, agent) == *mark,
+        };
+        !is_seen
+            || self.scheduler.requests_of(namespace, agent) > 0
+            || self.operations.remakes(namespace, agent)
+    }
+
     /// Does what is asked, or begins to.
     pub fn operate(&mut self, operation: Operation, now: Instant) {
         match self.refusal(&operation) {

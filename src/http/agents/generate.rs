@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{PathId, path_agent};
-use crate::engine::{Outcome, Past};
+use crate::engine::{Outcome, Past, Recalled};
 use crate::http::chat::{Reply, WireMessage, messages};
 use crate::http::error::Error;
 use crate::http::fields::{Drawing, OneOrMany, TOKENS_MAX, in_range, stops, streamed};
@@ -20,7 +20,6 @@ use crate::http::report::{self, Semantic, Usage};
 use crate::http::turn::{self, Named, Turn};
 use crate::http::{App, Serving, body};
 use crate::text::{Message, Piece, Prompt, RenderOptions, has_system, next_turn, text_of, turns};
-use crate::types::{AgentId, Namespace};
 
 /// What is said to the agent: its next turn, or a whole conversation.
 #[derive(Deserialize, JsonSchema)]
@@ -71,7 +70,14 @@ pub async fn generate(
     let stops = stops("stop", request.stop)?;
     let usage = streamed(request.stream, None)?;
     let said = said(request.prompt, request.messages, request.system)?;
-    let input = input(app.serving()?, &caller.namespace, &agent, said).await?;
+    let (input, mark) = match said {
+        Said::Whole(messages) => (Input::Chat { messages, tools: Vec::new() }, None),
+        Said::Next { prompt, system } => {
+            let serving = app.serving()?;
+            let Recalled { past, mark } = serving.engine.recall(&caller.namespace, &agent).await?;
+            (next(serving, past, prompt, system).await?, Some(mark))
+        }
+    };
     let turn = Turn {
         named: Named::Path(agent),
         input,
@@ -81,7 +87,7 @@ pub async fn generate(
         choices: 1,
         logprobs: None,
     };
-    let running = turn::start(&app, caller, turn).await?;
+    let running = turn::start_after(&app, caller, turn, mark).await?;
     let model = running.serving.model.clone();
     match usage {
         None => {
@@ -116,17 +122,12 @@ fn said(
     }
 }
 
-async fn input(
+async fn next(
     serving: &Arc<Serving>,
-    namespace: &Namespace,
-    agent: &AgentId,
-    said: Said,
+    past: Option<Past>,
+    prompt: String,
+    system: Option<String>,
 ) -> Result<Input, Error> {
-    let (prompt, system) = match said {
-        Said::Whole(messages) => return Ok(Input::Chat { messages, tools: Vec::new() }),
-        Said::Next { prompt, system } => (prompt, system),
-    };
-    let past = serving.engine.past(namespace, agent).await?;
     let turns = past.as_ref().and_then(|past| turns(&past.tokens, &past.replies));
     let (Some(past), Some(turns)) = (past, turns) else {
         // It has not said anything yet.
