@@ -286,7 +286,7 @@ impl Worker {
         match result {
             Ok(()) => self.operations.end(operation, Ok(Evicted::default())),
             Err(error) => {
-                tracing::error!(%error, agent = %operation.agent, "an agent was not removed");
+                tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not removed");
                 self.operations.end(operation, Err(AgentError::Disk));
             }
         }
@@ -304,7 +304,7 @@ impl Worker {
             Err(error) => {
                 let refused = fork_error(&operation, &error);
                 if matches!(refused, AgentError::Disk | AgentError::NotSaved(_)) {
-                    tracing::error!(%error, agent = %operation.agent, "an agent was not copied");
+                    tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not copied");
                 }
                 self.operations.end(operation, Err(refused));
             }
