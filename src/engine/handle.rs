@@ -147,7 +147,7 @@ pub struct Evicted {
     pub saved: usize,
     /// Could not be saved; still in the pool.
     pub failed: usize,
-    /// Gone, because the store keeps nothing.
+    /// Gone: the store keeps nothing, has no room for them, or they cannot be kept as they are.
     pub forgotten: usize,
 }
 
