@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::keeping::Keeping;
 use super::scheduler::Limits;
@@ -83,6 +83,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     kept: Option<Kept>,
+    /// One list of agents at a time: the engine's thread makes it between two steps.
+    listing: Arc<Semaphore>,
 }
 
 /// Where agents are kept. The store is the thread's: who has a handle does not hold it.
@@ -183,7 +185,8 @@ impl Engine {
             shared.fail(&format!("cannot start a thread: {error}"));
         }
         let commands = Arc::new(Commands(sender));
-        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())), kept }
+        let thread = Arc::new(Mutex::new(thread.ok()));
+        Engine { commands, shared, thread, kept, listing: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits until the model has made its first token, or says why it has not. For a thread that

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::TrySendError;
 
 use tokio::sync::oneshot;
 
-use super::{Engine, Evicted, Kept};
+use super::{COMMANDS_MAX, Engine, Evicted, Kept};
 use crate::engine::about::{Mark, Marked};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::worker::operations::{Operation, What};
@@ -17,9 +18,11 @@ use crate::store::{AgentBrief, Store, StoredLine};
 use crate::types::{AgentId, Fingerprint, Namespace};
 
 impl Engine {
-    /// Every agent of the namespace, by name. Loads nothing. To be awaited on a tokio runtime, as
+    /// Every agent of the namespace, by name. Loads nothing. Who asks while another does waits, so that
+    /// however many ask, a step waits for one of them. To be awaited on a tokio runtime, as
     /// what a store has is counted on a thread of its own.
     pub async fn agents(&self, namespace: &Namespace) -> Result<Vec<AgentState>, AgentError> {
+        let _turn = self.listing.acquire().await.map_err(|_| Error::Stopped)?;
         let space = namespace.clone();
         let mut agents = self.look(move |scheduler| scheduler.agents(&space)).await?;
         let space = namespace.clone();
@@ -148,7 +151,12 @@ impl Engine {
         match self.status() {
             Status::Starting => Err(Error::Starting),
             Status::Failed(_) | Status::Stopped => Err(Error::Stopped),
-            Status::Serving | Status::Draining => self.send(command).map_err(|_| Error::Stopped),
+            // Whoever asks is on a thread that others need.
+            Status::Serving | Status::Draining => match self.commands.0.try_send(command) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Full(_)) => Err(Error::QueueFull { waiting: COMMANDS_MAX }),
+                Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
+            },
         }
     }
 

@@ -345,3 +345,67 @@ fn an_agent_remembers_what_it_said_after_a_prompt_that_was_cut() {
     assert_eq!(past(&served).map(|past| past.replies), Some(vec![300..308]));
     assert_eq!(source(&served, "a", &history), Source::Hot);
 }
+
+/// However many want to know: each walks all that there is on the thread that makes the tokens.
+#[test]
+fn between_two_steps_agents_are_listed_once() {
+    let served = serve(Setup::default());
+    said(&served, "a", 1, 10);
+    served.model.forget();
+    let long = Request { max_tokens: Some(40), ..request_of("b", &prompt(2, 10)) };
+    let mut streams = served.ask_and_hold([long]);
+    block_on(async {
+        let list = || {
+            let engine = served.engine.clone();
+            tokio::spawn(async move { engine.agents(&local()).await.unwrap().len() })
+        };
+        let lists = [list(), list(), list()];
+        for (step, told) in [(3, 1), (4, 2), (5, 3)] {
+            // They ask, the engine answers before its next step, and they hear it.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            served.model.let_through(1);
+            served.model.wait_for_step(step);
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(lists.iter().filter(|list| list.is_finished()).count(), told);
+        }
+    });
+    served.model.open();
+    read(&mut streams[0]);
+}
+
+/// A question that has to wait would keep a thread that others need.
+#[test]
+fn a_question_is_refused_while_too_many_wait() {
+    let served = serve(Setup::default());
+    let long = Request { max_tokens: Some(40), ..request_of("b", &prompt(2, 10)) };
+    let mut streams = served.ask_and_hold([long]);
+    block_on(async {
+        let ask = || {
+            let engine = served.engine.clone();
+            tokio::spawn(async move { engine.agent(&local(), &id("b")).await })
+        };
+        let all: Vec<_> = (0..5_000).map(|_| ask()).collect();
+        // Not all of them run between two looks at the clock.
+        for _ in 0..500 {
+            tokio::task::yield_now().await;
+        }
+        served.model.open();
+        let mut refused = 0;
+        for asked in all {
+            match asked.await.unwrap() {
+                Ok(state) => assert!(state.is_some()),
+                Err(error) => {
+                    let full = Error::QueueFull { waiting: 4_096 };
+                    assert_eq!(error, AgentError::Engine(full));
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(refused, 5_000 - 4_096);
+    });
+    read(&mut streams[0]);
+}
