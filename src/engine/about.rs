@@ -128,6 +128,8 @@ pub enum AgentError {
     /// The log has the cause.
     #[error("the disk did not take what agent {:?} has said", .0.as_str())]
     NotSaved(AgentId),
+    #[error("a copy of agent {:?} is more than its owner may keep on disk", .0.as_str())]
+    Quota(AgentId),
     #[error("the disk failed")]
     Disk,
     #[error(transparent)]

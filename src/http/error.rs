@@ -252,6 +252,7 @@ fn describe_agent(error: &AgentError) -> Described {
         }
         AgentError::Exists(_) => conflict.code("agent_exists"),
         AgentError::Busy(_) => conflict.code("agent_busy"),
+        AgentError::Quota(_) => conflict.code("quota_exceeded"),
         AgentError::NothingKept => conflict.code("nothing_kept"),
         AgentError::NotSaved(_) => {
             let failed = Described::new(S::SERVICE_UNAVAILABLE, Kind::Server);

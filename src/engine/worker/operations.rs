@@ -13,6 +13,7 @@ use crate::engine::about::{Mark, Marked};
 use crate::engine::agents::{Head, HeadId};
 use crate::engine::scheduler::RequestId;
 use crate::engine::{AgentError, Error, Evicted, Request};
+use crate::metrics::labels::Tier;
 use crate::store::StoreError;
 use crate::types::{AgentId, Namespace};
 
@@ -49,6 +50,14 @@ impl Operation {
     fn concerns(&self, namespace: &Namespace, agent: &AgentId) -> bool {
         let is_copy = matches!(&self.what, What::Fork { to, .. } if to == agent);
         self.namespace == *namespace && (self.agent == *agent || is_copy)
+    }
+
+    /// Whoever asked has gone away.
+    fn is_unwanted(&self) -> bool {
+        match &self.what {
+            What::Evict(reply) => reply.is_closed(),
+            What::Forget(reply) | What::Fork { reply, .. } => reply.is_closed(),
+        }
     }
 
     fn answer(self, result: Result<Evicted, AgentError>) -> Answer {
@@ -241,6 +250,9 @@ impl Worker {
     /// Goes on with those whose agents are safe now, or cannot be.
     pub(super) fn settle_operations(&mut self, now: Instant) {
         for (operation, until) in std::mem::take(&mut self.operations.waiting) {
+            if operation.is_unwanted() {
+                continue;
+            }
             let unsaved = self.scheduler.unsaved_of(&operation.namespace, &operation.agent);
             let scheduler = &self.scheduler;
             let is_awaited = |head: &HeadId| scheduler.head(*head).is_some_and(Head::will_be_saved);
@@ -280,11 +292,21 @@ impl Worker {
         }
     }
 
+    fn count_store(&self) {
+        if let Some(Keeper { store, .. }) = &self.keeper {
+            let (bytes, budget) = store.occupancy();
+            self.metrics.cache.store_has(bytes, budget);
+        }
+    }
+
     /// The disk has removed an agent, or not.
     pub(super) fn removed(&mut self, job: JobId, result: Result<(), Failed>) {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
-            Ok(()) => self.operations.end(operation, Ok(Evicted::default())),
+            Ok(()) => {
+                self.count_store();
+                self.operations.end(operation, Ok(Evicted::default()));
+            }
             Err(error) => {
                 tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not removed");
                 self.operations.end(operation, Err(AgentError::Disk));
@@ -297,6 +319,8 @@ impl Worker {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
             Ok(Forked { lines, removed }) => {
+                self.count_store();
+                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
                 removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
                 lines.into_iter().for_each(|line| self.scheduler.found(line));
                 self.operations.end(operation, Ok(Evicted::default()));
@@ -320,9 +344,9 @@ fn fork_error(operation: &Operation, error: &Failed) -> AgentError {
     match error {
         Failed::Store(StoreError::Exists(_)) => AgentError::Exists(to.clone()),
         Failed::Store(StoreError::NotFound(_)) => AgentError::NotFound(operation.agent.clone()),
-        Failed::Store(StoreError::Full { .. } | StoreError::Quota { .. }) => {
-            AgentError::NotSaved(to.clone())
-        }
+        // Coming back helps with the one and not with the other.
+        Failed::Store(StoreError::Full { .. }) => AgentError::NotSaved(operation.agent.clone()),
+        Failed::Store(StoreError::Quota { .. }) => AgentError::Quota(operation.agent.clone()),
         Failed::Store(_) | Failed::Panicked | Failed::Stopped => AgentError::Disk,
     }
 }
