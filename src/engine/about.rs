@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Error;
+use super::agents::HeadId;
 use crate::types::{AgentId, Generation, TokenId};
 
 /// Where the newest conversation of an agent is.
@@ -89,6 +90,30 @@ pub struct Past {
     pub replies: Vec<Range<usize>>,
 }
 
+/// What a turn needs to know that goes on from an agent's newest conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// None if the agent has not said anything yet.
+    pub past: Option<Past>,
+    pub mark: Mark,
+}
+
+/// What an agent had when it was looked at: whether it is the same when the turn comes is the
+/// engine's to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark(pub(super) Marked);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Marked {
+    Nothing,
+    /// More agents are on disk than an engine holds in mind.
+    OnDisk,
+    Head {
+        head: HeadId,
+        tokens: usize,
+    },
+}
+
 /// Why it was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
@@ -103,6 +128,8 @@ pub enum AgentError {
     /// The log has the cause.
     #[error("the disk did not take what agent {:?} has said", .0.as_str())]
     NotSaved(AgentId),
+    #[error("a copy of agent {:?} is more than its owner may keep on disk", .0.as_str())]
+    Quota(AgentId),
     #[error("the disk failed")]
     Disk,
     #[error(transparent)]

@@ -70,6 +70,8 @@ pub struct Head {
     pub rest: Vec<TokenId>,
     /// Which of all these tokens are replies.
     pub replies: Vec<Range<usize>>,
+    /// Its prompt was cut short: worth its KV, but no conversation of its agent.
+    is_cut: bool,
     /// Empty if it is in the store only.
     blocks: Vec<Lease>,
     line: Option<Line>,
@@ -137,14 +139,24 @@ impl Head {
         !self.blocks.is_empty()
     }
 
-    /// Makes it what the store has of it.
-    fn cut_to(&mut self, tokens: usize) {
-        if tokens == self.tokens.len() {
-            return;
+    /// Those that have KV, and what follows them.
+    pub fn all_tokens(&self) -> impl Iterator<Item = TokenId> {
+        self.tokens.iter().chain(&self.rest).copied()
+    }
+
+    /// Whether its agent can be asked to go on from it: it ends with a turn, or had some before.
+    pub fn has_spoken(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
+    /// Makes it what the store has of it: its first tokens, and what follows them without KV.
+    fn cut_to(&mut self, tokens: usize, rest: Vec<TokenId>) {
+        if tokens < self.tokens.len() {
+            self.tokens = self.tokens[..tokens].into();
         }
-        self.tokens = self.tokens[..tokens].into();
-        self.rest.clear();
-        self.replies.retain(|reply| reply.end <= tokens);
+        let end = tokens + rest.len();
+        self.rest = rest;
+        self.replies.retain(|reply| reply.end <= end);
     }
 }
 
@@ -156,6 +168,8 @@ pub struct Kept {
     pub tokens: Arc<[TokenId]>,
     pub rest: Vec<TokenId>,
     pub replies: Vec<Range<usize>>,
+    /// Of a request that ended before its prompt was done.
+    pub is_cut: bool,
     /// Exactly the blocks that the tokens fill.
     pub blocks: Vec<Lease>,
 }
@@ -241,8 +255,9 @@ impl Agents {
     }
 
     /// Keeps a sequence as a head of its agent. It takes the place of the agent's head that it
-    /// extends; if a hot head already has all of it, nothing is added.
-    pub fn keep(&mut self, kept: Kept) -> HeadId {
+    /// extends; if a hot head already has all of it, nothing is added. One whose prompt was cut
+    /// short takes nobody else's place; if there is none for it, it is not kept.
+    pub fn keep(&mut self, kept: Kept) -> Option<HeadId> {
         assert!(!kept.tokens.is_empty());
         assert_eq!(kept.blocks.len(), kept.tokens.len().div_ceil(BLOCK_TOKENS));
         let siblings = self.siblings(&kept.namespace, &kept.agent);
@@ -257,7 +272,7 @@ impl Agents {
             // There may be room for it by now.
             self.change(head, |head| head.is_dropped = false);
             self.move_last(head);
-            return head;
+            return Some(head);
         }
         // The longest, so that what is left over is the most different.
         let extended = siblings
@@ -265,23 +280,27 @@ impl Agents {
             .copied()
             .filter(|head| kept.tokens.starts_with(&self.heads[head].tokens))
             .max_by_key(|head| self.heads[head].tokens.len());
-        // What the store has of it stays until the store has more.
-        let (line, saved) = match extended.and_then(|head| self.take(head)) {
-            Some(head) => (head.line, head.saved),
-            None => (None, None),
-        };
         if extended.is_none() && siblings.len() >= HEADS_PER_AGENT {
-            self.remove(siblings[0]);
+            let cut = siblings.iter().copied().find(|head| self.heads[head].is_cut);
+            self.remove(cut.or(siblings.first().copied().filter(|_| !kept.is_cut))?);
         }
+        // What the store has of it stays until the store has more.
+        let (line, saved, is_whole) = match extended.and_then(|head| self.take(head)) {
+            Some(head) => (head.line, head.saved, !head.is_cut),
+            None => (None, None, false),
+        };
         self.limit();
-        let Kept { namespace, agent, tokens, rest, replies, blocks } = kept;
+        let Kept { namespace, agent, tokens, rest, replies, is_cut, blocks } = kept;
+        // It has all of the conversation that it goes on from.
+        let is_cut = is_cut && !is_whole;
         let (is_dropped, has_failed, ended, last_use) = (false, false, None, 0);
-        self.insert(Head {
+        Some(self.insert(Head {
             namespace,
             agent,
             tokens,
             rest,
             replies,
+            is_cut,
             blocks,
             line,
             saved,
@@ -289,7 +308,7 @@ impl Agents {
             has_failed,
             ended,
             last_use,
-        })
+        }))
     }
 
     /// The store has this: of a head that is here, or of one that is to be here from now on.
@@ -336,6 +355,7 @@ impl Agents {
                     tokens: with_kv.into(),
                     rest: rest.to_vec(),
                     replies,
+                    is_cut: false,
                     blocks: Vec::new(),
                     line: Some(line),
                     saved: Some(saved),
@@ -378,7 +398,7 @@ impl Agents {
             return self.leave(id);
         }
         self.alter(id, |head| {
-            head.cut_to(tokens);
+            head.cut_to(tokens, Vec::new());
             if let Some(saved) = &mut head.saved {
                 saved.blocks = saved.blocks[..tokens.div_ceil(BLOCK_TOKENS)].into();
                 saved.tokens = tokens;
@@ -488,8 +508,7 @@ impl Agents {
             None => self.leave(id),
             Some((tokens, rest)) => self.alter(id, |head| {
                 head.blocks.clear();
-                head.cut_to(tokens);
-                head.rest = rest;
+                head.cut_to(tokens, rest);
             }),
         }
     }

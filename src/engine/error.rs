@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::TokenId;
+use crate::types::{AgentId, TokenId};
 
 use super::pool::Exhausted;
 
@@ -32,6 +32,9 @@ pub enum Error {
     WaitedTooLong(Duration),
     #[error("the engine is draining; it takes no new requests")]
     Draining,
+    /// What the turn was to go on from is not what the agent has now, or will not be.
+    #[error("agent {:?} is busy; try again when its turn has ended", .0.as_str())]
+    AgentBusy(AgentId),
     #[error("the model is still loading")]
     Starting,
 

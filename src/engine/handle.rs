@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::keeping::Keeping;
 use super::scheduler::Limits;
 use super::worker::outbox::STREAM_ITEMS_MAX;
 use super::worker::thread::{self as engine_thread, Command, Setup, Shared, Submission};
 use super::worker::watchdog::PATIENCE_MIN;
-use super::{DrainError, Error, Item, Request};
+use super::{DrainError, Error, Item, Mark, Request};
 use crate::metrics::Metrics;
 use crate::model::{Model, Spec};
 use crate::store::Store;
@@ -83,6 +83,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     kept: Option<Kept>,
+    /// One list of agents at a time: the engine's thread makes it between two steps.
+    listing: Arc<Semaphore>,
 }
 
 /// Where agents are kept. The store is the thread's: who has a handle does not hold it.
@@ -147,7 +149,7 @@ pub struct Evicted {
     pub saved: usize,
     /// Could not be saved; still in the pool.
     pub failed: usize,
-    /// Gone, because the store keeps nothing.
+    /// Gone: the store keeps nothing, has no room for them, or they cannot be kept as they are.
     pub forgotten: usize,
 }
 
@@ -183,7 +185,8 @@ impl Engine {
             shared.fail(&format!("cannot start a thread: {error}"));
         }
         let commands = Arc::new(Commands(sender));
-        Engine { commands, shared, thread: Arc::new(Mutex::new(thread.ok())), kept }
+        let thread = Arc::new(Mutex::new(thread.ok()));
+        Engine { commands, shared, thread, kept, listing: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits until the model has made its first token, or says why it has not. For a thread that
@@ -199,13 +202,25 @@ impl Engine {
     /// Never waits. A refusal is the stream's first item. What becomes of the request is recorded in
     /// the caller's span.
     pub fn submit(&self, request: Request) -> Stream {
+        self.send_request(request, None)
+    }
+
+    /// The same for a turn that goes on from what [`Engine::recall`] told of its agent. It is refused if
+    /// that is not what the agent has any more, or another turn of it is under way: of two that go
+    /// on from the same, one would be lost.
+    pub fn submit_after(&self, mark: Mark, request: Request) -> Stream {
+        self.send_request(request, Some(mark))
+    }
+
+    fn send_request(&self, request: Request, after: Option<Mark>) -> Stream {
         let (sender, receiver) = mpsc::channel(STREAM_ITEMS_MAX);
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let stream = Stream { receiver, is_cancelled: Arc::clone(&is_cancelled) };
         let refusal = match self.status() {
             Status::Serving => {
                 let span = tracing::Span::current();
-                let submission = Submission { request, sender: sender.clone(), is_cancelled, span };
+                let sender = sender.clone();
+                let submission = Submission { request, after, sender, is_cancelled, span };
                 match self.commands.0.try_send(Command::Submit(Box::new(submission))) {
                     Ok(()) => return stream,
                     Err(TrySendError::Full(_)) => Error::QueueFull { waiting: COMMANDS_MAX },

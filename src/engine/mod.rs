@@ -29,7 +29,9 @@ pub mod worker;
 pub use crate::model::Spec;
 pub use crate::model::sample::{Sampling, TokenLogprob};
 pub use crate::store::Usage as StoreUsage;
-pub use about::{AgentError, AgentState, HeadState, Past, StoredState, Tier, Tiers};
+pub use about::{
+    AgentError, AgentState, HeadState, Mark, Past, Recalled, StoredState, Tier, Tiers,
+};
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
 pub use keeping::Keeping;

@@ -228,6 +228,9 @@ fn describe_engine(error: &engine::Error) -> Described {
         | E::Sampling(_)
         | E::OutsideVocabulary { .. } => invalid,
         E::PromptTooLong { .. } => invalid.code("context_length_exceeded"),
+        E::AgentBusy(_) => {
+            Described::new(StatusCode::CONFLICT, Kind::InvalidRequest).code("agent_busy")
+        }
         E::LargerThanPool(_) => invalid.code("request_too_large"),
         E::QueueFull { .. } => overloaded.code("queue_full").retry(RETRY_FULL),
         E::WaitedTooLong(_) => overloaded.code("queue_timeout").retry(RETRY_LATER),
@@ -249,6 +252,7 @@ fn describe_agent(error: &AgentError) -> Described {
         }
         AgentError::Exists(_) => conflict.code("agent_exists"),
         AgentError::Busy(_) => conflict.code("agent_busy"),
+        AgentError::Quota(_) => conflict.code("quota_exceeded"),
         AgentError::NothingKept => conflict.code("nothing_kept"),
         AgentError::NotSaved(_) => {
             let failed = Described::new(S::SERVICE_UNAVAILABLE, Kind::Server);

@@ -13,7 +13,7 @@ use super::error::Error;
 use super::guard::Caller;
 use super::prompt::{self, Input};
 use super::{App, Serving, sse};
-use crate::engine::{self, Admitted, Delta, Event, Outcome, Sampling, Stream};
+use crate::engine::{self, Admitted, Delta, Event, Mark, Outcome, Sampling, Stream};
 use crate::types::AgentId;
 
 /// A request with nothing left to check but what only the engine knows.
@@ -56,12 +56,22 @@ pub struct Running {
 
 /// Submits a turn. It may have to wait before it is admitted.
 pub async fn start(app: &App, caller: Caller, turn: Turn) -> Result<Running, Error> {
+    start_after(app, caller, turn, None).await
+}
+
+/// The same for one that goes on from what its agent had.
+pub async fn start_after(
+    app: &App,
+    caller: Caller,
+    turn: Turn,
+    mark: Option<Mark>,
+) -> Result<Running, Error> {
     let agent = agent(app, &caller, turn.named)?;
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());
     let prompt = prompt::prompt(app, &serving, &namespace, turn.input).await?;
-    let stream = serving.engine.submit(engine::Request {
+    let request = engine::Request {
         namespace,
         agent,
         prompt,
@@ -73,7 +83,11 @@ pub async fn start(app: &App, caller: Caller, turn: Turn) -> Result<Running, Err
         logprobs: turn.logprobs,
         is_end_ignored: false,
         is_ephemeral: false,
-    });
+    };
+    let stream = match mark {
+        Some(mark) => serving.engine.submit_after(mark, request),
+        None => serving.engine.submit(request),
+    };
     Ok(Running { serving, stream, field })
 }
 

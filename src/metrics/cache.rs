@@ -67,7 +67,7 @@ impl Cache {
             ),
             durable_failures: families.counter(
                 "semantic_durable_failures_total",
-                "Saves that failed; the agent is tried again.",
+                "Saves that failed; the agent is tried again unless what it has cannot be kept.",
             ),
             store_bytes: families.gauge("semantic_store_bytes", "What is in the store."),
             store_budget: families

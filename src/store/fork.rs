@@ -47,7 +47,7 @@ impl Store {
         let removed = copies.into_iter().flat_map(|copy| copy.removed);
         self.index().removed.extend(removed);
         if let Err(error) = self.remove_agent(namespace, to) {
-            tracing::warn!(agent = %to, %error, "a fork that failed could not be removed");
+            tracing::warn!(agent = to.as_str(), %error, "a fork that failed could not be removed");
         }
     }
 

@@ -71,7 +71,7 @@ impl Store {
                 }
                 Err(StoreError::NotFound(_)) => bad.push(head.generation),
                 Err(error) => {
-                    tracing::warn!(agent = %head.agent, %error, "a save cannot be read");
+                    tracing::warn!(agent = head.agent.as_str(), %error, "a save cannot be read");
                     done.push(head.line);
                 }
             }

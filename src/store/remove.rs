@@ -99,8 +99,8 @@ impl Store {
         };
         // The older are gone for sure before the newest goes: otherwise one of them would count
         // after a power cut, and the agent would have forgotten its last turns.
-        self.remove_saves(namespace, agent, older)?;
-        let removed = self.remove_saves(namespace, agent, &[*newest])?;
+        let mut removed = self.remove_saves(namespace, agent, older)?;
+        removed.extend(self.remove_saves(namespace, agent, &[*newest])?);
         self.remove_folder_if_empty(namespace, agent);
         let blocks: Vec<BlockName> = removed
             .iter()

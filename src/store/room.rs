@@ -97,7 +97,7 @@ impl Store {
         }
         let head = &save.head;
         tracing::info!(
-            namespace = %head.namespace, agent = %head.agent, line = line.0, tokens = head.tokens,
+            namespace = %head.namespace, agent = head.agent.as_str(), line = line.0, tokens = head.tokens,
             "a saved conversation was removed to make room"
         );
         let told = (head.namespace.clone(), head.agent.clone(), line);

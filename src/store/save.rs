@@ -123,6 +123,9 @@ impl Store {
         self.may_write()?;
         let held: usize = draft.blocks.iter().map(|block| block.tokens).sum();
         assert!(held <= draft.tokens.len(), "blocks of {held} tokens");
+        let is_within = |reply: &Range<usize>| reply.end <= draft.tokens.len();
+        // The next start would take it for damaged.
+        assert!(draft.replies.iter().all(is_within), "replies of {} tokens", draft.tokens.len());
         let full = draft.blocks.split_last().map_or(&[][..], |(_, full)| full);
         assert!(full.iter().all(|block| block.tokens == BLOCK_TOKENS), "only the last is a part");
         let namespace = self.secrets.namespace_folder(&draft.namespace);

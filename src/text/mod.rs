@@ -24,6 +24,7 @@ mod pre_tokenizer;
 mod prompt;
 mod python;
 mod replies;
+mod shown;
 mod stop;
 mod template;
 mod tokenizer;

@@ -112,6 +112,43 @@ fn an_agent_keeps_the_system_message_that_it_began_with() {
     assert_eq!((other.status, &other.error()["param"]), (400, &json!("system")));
 }
 
+/// A completion has no turns that a next one could follow.
+#[test]
+fn an_agent_that_completes_a_text_goes_on_from_what_it_said_before() {
+    let (server, disk) = with_disk();
+    let memory = generate(&server, "a", "Hello")["cache_size_tokens"].as_u64().unwrap();
+    let complete = || {
+        let body = json!({ "prompt": "Once upon a time", "max_tokens": 8, "model": "fake" });
+        let request = Request::post("/v1/completions", body.to_string());
+        let answer = server.send(&request.header("X-Agent-ID", "a"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    complete();
+    let cached = |told: &Json| told["usage"]["prompt_tokens_details"]["cached_tokens"].clone();
+    let next = generate(&server, "a", "And now?");
+    assert_eq!(cached(&next), memory - 1);
+    complete();
+    drop(server);
+    let server = on(&disk);
+    let then = generate(&server, "a", "And then?");
+    assert_eq!(cached(&then), next["cache_size_tokens"].as_u64().unwrap() - 1);
+}
+
+#[test]
+fn of_two_turns_at_once_an_agent_refuses_one() {
+    let disk = Some(ShakyDisk::default());
+    let server = Server::start(Setup { disk, is_endless: true, ..Setup::default() });
+    let mut client = server.connect();
+    let body = json!({ "prompt": "Hello", "stream": true });
+    client.open(&Request::post("/v1/agents/a/generate", body.to_string()));
+    let second = post(&server, "/v1/agents/a/generate", &json!({ "prompt": "Hello" }));
+    assert_eq!(code(&second), refusal(409, "agent_busy"));
+    drop(client);
+    let body = json!({ "prompt": "And now?", "max_tokens": 8 });
+    let ask = || post(&server, "/v1/agents/a/generate", &body).status;
+    wait_until("its turn ends", || ask() == 200);
+}
+
 #[test]
 fn a_streamed_turn_has_the_text_of_a_whole_one() {
     let (server, _disk) = with_disk();

@@ -60,8 +60,9 @@ impl World {
         let blocks = self.pool.allocate(tokens.len().div_ceil(BLOCK_TOKENS)).expect("it is large");
         let agent = AgentId::new(&format!("a{agent}")).expect("a short name");
         let (namespace, tokens) = (namespace(space), tokens.into());
-        let (rest, replies) = (Vec::new(), Vec::new());
-        self.agents.keep(Kept { namespace, agent, tokens, rest, replies, blocks })
+        let (rest, replies, is_cut) = (Vec::new(), Vec::new(), false);
+        let kept = Kept { namespace, agent, tokens, rest, replies, is_cut, blocks };
+        self.agents.keep(kept).expect("its prompt was whole")
     }
 
     /// All of a head is in the store from now on.
@@ -142,7 +143,9 @@ fn a_head_that_ends_in_another_token_is_saved_anew() {
         let blocks = world.pool.allocate(1).expect("it is large");
         let agent = AgentId::new("a").expect("a short name");
         let (tokens, rest, replies) = (ids(&[1, 2]).into(), ids(&[last]), Vec::new());
-        world.agents.keep(Kept { namespace: namespace(0), agent, tokens, rest, replies, blocks })
+        let (namespace, is_cut) = (namespace(0), false);
+        let kept = Kept { namespace, agent, tokens, rest, replies, is_cut, blocks };
+        world.agents.keep(kept).expect("its prompt was whole")
     };
     let first = keep(&mut world, 3);
     world.save(first);
@@ -196,6 +199,56 @@ fn the_fifth_head_of_an_agent_drops_the_oldest_of_its_own() {
     assert!(heads[1..].iter().all(|head| world.agents.head(*head).is_some()));
     assert!(world.agents.head(stranger).is_some());
     assert_eq!(world.pool.used(), 5);
+}
+
+/// Clients that leave while their prompts are computed are no reason to forget what was said.
+#[test]
+fn a_prompt_that_was_cut_takes_the_place_of_another_such_and_of_no_conversation() {
+    let mut world = World::new();
+    let cut = |world: &mut World, id: u32| {
+        let blocks = world.pool.allocate(1).expect("it is large");
+        let agent = AgentId::new("a0").expect("a short name");
+        let (tokens, rest, replies) = (ids(&[id, 9]).into(), Vec::new(), Vec::new());
+        let (namespace, is_cut) = (namespace(0), true);
+        world.agents.keep(Kept { namespace, agent, tokens, rest, replies, is_cut, blocks })
+    };
+    let spoken: Vec<HeadId> = (1..=3).map(|id| world.keep(0, 0, &ids(&[id]))).collect();
+    let first = cut(&mut world, 4).expect("there is a place");
+    let second = cut(&mut world, 5).expect("the place of the first");
+    assert!(world.agents.head(first).is_none());
+    assert!(spoken.iter().all(|head| world.agents.head(*head).is_some()));
+    // A conversation comes before it, and then there is no place left for another.
+    world.keep(0, 0, &ids(&[6]));
+    assert!(world.agents.head(second).is_none());
+    assert_eq!(cut(&mut world, 7), None);
+    assert!(spoken.iter().all(|head| world.agents.head(*head).is_some()));
+    assert_eq!(world.pool.used(), 4);
+    // What goes on from a conversation has it.
+    let longer = cut(&mut world, 1).expect("it takes the place of what it extends");
+    assert!(world.agents.head(longer).is_some_and(|head| !head.is_cut));
+}
+
+/// The last token of a reply that was as long as it might be has no KV.
+#[test]
+fn a_head_that_leaves_unsaved_has_the_last_reply_that_was_saved() {
+    let mut world = World::new();
+    let keep = |world: &mut World, tokens: &[u32], last: u32, replies: &[Range<usize>]| {
+        let blocks = world.pool.allocate(1).expect("it is large");
+        let agent = AgentId::new("a").expect("a short name");
+        let (tokens, rest, replies) = (ids(tokens).into(), ids(&[last]), replies.to_vec());
+        let (namespace, is_cut) = (namespace(0), false);
+        let kept = Kept { namespace, agent, tokens, rest, replies, is_cut, blocks };
+        world.agents.keep(kept).expect("its prompt was whole")
+    };
+    let first = keep(&mut world, &[1, 2], 3, &[1..3]);
+    world.save(first);
+    let second = keep(&mut world, &[1, 2, 3, 4, 5], 6, &[1..3, 4..6]);
+    world.agents.evict(second);
+    let head = world.agents.head(second).expect("the store has the first turn");
+    assert_eq!(
+        (&*head.tokens, &head.rest, &head.replies),
+        (&*ids(&[1, 2]), &ids(&[3]), &vec![1..3])
+    );
 }
 
 #[test]

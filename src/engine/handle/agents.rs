@@ -2,21 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::TrySendError;
 
 use tokio::sync::oneshot;
 
-use super::{Engine, Evicted, Kept};
+use super::{COMMANDS_MAX, Engine, Evicted, Kept};
+use crate::engine::about::{Mark, Marked};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::worker::operations::{Operation, What};
 use crate::engine::worker::thread::Command;
-use crate::engine::{AgentError, AgentState, Error, Past, Status, StoreUsage, StoredState, Tiers};
-use crate::store::{AgentBrief, Store};
+use crate::engine::{
+    AgentError, AgentState, Error, Past, Recalled, Status, StoreUsage, StoredState, Tiers,
+};
+use crate::store::{AgentBrief, Store, StoredLine};
 use crate::types::{AgentId, Fingerprint, Namespace};
 
 impl Engine {
-    /// Every agent of the namespace, by name. Loads nothing. To be awaited on a tokio runtime, as
+    /// Every agent of the namespace, by name. Loads nothing. Who asks while another does waits, so that
+    /// however many ask, a step waits for one of them. To be awaited on a tokio runtime, as
     /// what a store has is counted on a thread of its own.
     pub async fn agents(&self, namespace: &Namespace) -> Result<Vec<AgentState>, AgentError> {
+        let _turn = self.listing.acquire().await.map_err(|_| Error::Stopped)?;
         let space = namespace.clone();
         let mut agents = self.look(move |scheduler| scheduler.agents(&space)).await?;
         let space = namespace.clone();
@@ -41,20 +47,27 @@ impl Engine {
         Ok(agents.remove(agent))
     }
 
-    /// The conversation that an agent had last with this model.
-    pub async fn past(
+    /// The conversation that an agent had last with this model, for [`Engine::submit_after`].
+    pub async fn recall(
         &self,
         namespace: &Namespace,
         agent: &AgentId,
-    ) -> Result<Option<Past>, AgentError> {
+    ) -> Result<Recalled, AgentError> {
         let whose = (namespace.clone(), agent.clone());
-        let past = self.look(move |scheduler| scheduler.past(&whose.0, &whose.1)).await?;
-        let (None, Some(kept)) = (&past, &self.kept) else { return Ok(past) };
+        let recalled = self.look(move |scheduler| scheduler.recall(&whose.0, &whose.1)).await?;
+        let (None, Some(kept)) = (&recalled.past, &self.kept) else { return Ok(recalled) };
         // There may be more agents on disk than an engine holds in mind.
         let (fingerprint, whose) = (kept.fingerprint, (namespace.clone(), agent.clone()));
-        let read = move |store: &Store| store.lines_of(&whose.0, &whose.1, &fingerprint).pop();
-        let line = self.inspect(read).await?.flatten();
-        Ok(line.map(|line| Past { tokens: line.tokens, replies: line.replies }))
+        let read = move |store: &Store| {
+            let lines = store.lines_of(&whose.0, &whose.1, &fingerprint);
+            lines.into_iter().rev().find(|line| !line.replies.is_empty())
+        };
+        Ok(match self.inspect(read).await?.flatten() {
+            None => recalled,
+            Some(StoredLine { tokens, replies, .. }) => {
+                Recalled { past: Some(Past { tokens, replies }), mark: Mark(Marked::OnDisk) }
+            }
+        })
     }
 
     /// Saves what an agent has and gives its blocks back. What is under way of it goes on.
@@ -138,7 +151,12 @@ impl Engine {
         match self.status() {
             Status::Starting => Err(Error::Starting),
             Status::Failed(_) | Status::Stopped => Err(Error::Stopped),
-            Status::Serving | Status::Draining => self.send(command).map_err(|_| Error::Stopped),
+            // Whoever asks is on a thread that others need.
+            Status::Serving | Status::Draining => match self.commands.0.try_send(command) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Full(_)) => Err(Error::QueueFull { waiting: COMMANDS_MAX }),
+                Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
+            },
         }
     }
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::agents::{Agents, Forgotten, Head, HeadId};
 use super::error::Error;
-use super::handle::Stats;
+use super::handle::{Evicted, Stats};
 use super::pace::{Pace, Shape};
 use super::pool::{Exhausted, Lease, Pool};
 use super::queue::Queue;
@@ -507,15 +507,18 @@ impl Scheduler {
         self.evictions
     }
 
-    /// Gives back the blocks of every head that is safe in the store, or of all where the store
-    /// keeps none. Returns how many heads that were.
-    pub fn evict_idle(&mut self) -> usize {
-        let mut count = 0;
+    /// Gives back the blocks of every head that nothing is to be saved of, or of all where the store
+    /// keeps none. Who is not in the store is forgotten.
+    pub fn evict_idle(&mut self) -> Evicted {
+        let mut evicted = Evicted::default();
         while let Some(head) = self.idle_victim() {
+            match self.head(head).is_some_and(Head::is_saved) {
+                true => evicted.saved += 1,
+                false => evicted.forgotten += 1,
+            }
             self.evict(head);
-            count += 1;
         }
-        count
+        evicted
     }
 
     pub fn stats(&self) -> Stats {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::about::{AgentState, HeadState, Past, Tier, Tiers};
+use super::super::about::{AgentState, HeadState, Mark, Marked, Past, Recalled, Tier, Tiers};
 use super::super::agents::{Head, HeadId};
 use super::Scheduler;
 use crate::types::{AgentId, Namespace};
@@ -50,10 +50,21 @@ impl Scheduler {
     }
 
     /// The conversation that an agent had last.
-    pub fn past(&self, namespace: &Namespace, agent: &AgentId) -> Option<Past> {
-        let (_, head) = self.agents.heads_of(namespace, agent).pop()?;
-        let tokens = head.tokens.iter().chain(&head.rest).copied().collect();
-        Some(Past { tokens, replies: head.replies.clone() })
+    pub fn recall(&self, namespace: &Namespace, agent: &AgentId) -> Recalled {
+        let past = self.agents.past(namespace, agent).map(|(_, head)| Past {
+            tokens: head.all_tokens().collect(),
+            replies: head.replies.clone(),
+        });
+        Recalled { past, mark: self.mark(namespace, agent) }
+    }
+
+    /// Which one that is.
+    pub fn mark(&self, namespace: &Namespace, agent: &AgentId) -> Mark {
+        let past = self.agents.past(namespace, agent);
+        Mark(past.map_or(Marked::Nothing, |(id, head)| Marked::Head {
+            head: id,
+            tokens: head.all_tokens().count(),
+        }))
     }
 
     /// Requests of an agent that have not ended, those included whose replies are not yet safe.

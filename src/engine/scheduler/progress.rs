@@ -136,16 +136,22 @@ impl Scheduler {
         }
         table.truncate(blocks(computed));
         let (tokens, rest) = sequence.tokens().split_at(computed);
+        // What a prompt that was cut short lacks is the client's to send again.
+        let rest = if rest.len() == 1 { rest.to_vec() } else { Vec::new() };
+        let mut replies = sequence.replies();
+        replies.retain(|reply| reply.end <= computed + rest.len());
         let head = self.agents.keep(Kept {
             namespace: ticket.namespace.clone(),
             agent: ticket.agent.clone(),
             tokens: tokens.into(),
-            // What a prompt that was cut short lacks is the client's to send again.
-            rest: if rest.len() == 1 { rest.to_vec() } else { Vec::new() },
-            replies: sequence.replies(),
+            rest,
+            replies,
+            is_cut: computed < sequence.prompt_tokens(),
             blocks: table,
         });
-        ticket.head = Some((head, computed));
+        if let Some(head) = head {
+            ticket.head = Some((head, computed));
+        }
         ticket.head
     }
 }

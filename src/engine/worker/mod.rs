@@ -291,13 +291,10 @@ impl Worker {
     pub fn evicted(&mut self) -> Option<Evicted> {
         let saver = self.keeper.as_mut().and_then(|keeper| keeper.saver.as_mut());
         match saver {
-            None => {
-                let forgotten = self.scheduler.evict_idle();
-                Some(Evicted { saved: 0, failed: 0, forgotten })
-            }
+            None => Some(self.scheduler.evict_idle()),
             Some(saver) => {
                 let failed = saver.hurried(&self.scheduler)?;
-                Some(Evicted { saved: self.scheduler.evict_idle(), failed, forgotten: 0 })
+                Some(Evicted { failed, ..self.scheduler.evict_idle() })
             }
         }
     }

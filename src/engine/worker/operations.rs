@@ -9,8 +9,11 @@ use tokio::sync::oneshot::Sender;
 use super::io::{Failed, Forked, JobId, Write};
 use super::saver::Saver;
 use super::{Keeper, Worker};
+use crate::engine::about::{Mark, Marked};
 use crate::engine::agents::{Head, HeadId};
-use crate::engine::{AgentError, Evicted};
+use crate::engine::scheduler::RequestId;
+use crate::engine::{AgentError, Error, Evicted, Request};
+use crate::metrics::labels::Tier;
 use crate::store::StoreError;
 use crate::types::{AgentId, Namespace};
 
@@ -47,6 +50,14 @@ impl Operation {
     fn concerns(&self, namespace: &Namespace, agent: &AgentId) -> bool {
         let is_copy = matches!(&self.what, What::Fork { to, .. } if to == agent);
         self.namespace == *namespace && (self.agent == *agent || is_copy)
+    }
+
+    /// Whoever asked has gone away.
+    fn is_unwanted(&self) -> bool {
+        match &self.what {
+            What::Evict(reply) => reply.is_closed(),
+            What::Forget(reply) | What::Fork { reply, .. } => reply.is_closed(),
+        }
     }
 
     fn answer(self, result: Result<Evicted, AgentError>) -> Answer {
@@ -101,6 +112,16 @@ impl Operations {
         .cloned()
     }
 
+    /// Whether what an agent has will be gone, or there will be more of it.
+    fn remakes(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        let mut all = self.all().filter(|operation| operation.concerns(namespace, agent));
+        all.any(|Operation { what, .. }| match what {
+            What::Evict(_) => false,
+            What::Forget(_) => true,
+            What::Fork { to, .. } => to == agent,
+        })
+    }
+
     fn end(&mut self, operation: Operation, result: Result<Evicted, AgentError>) {
         self.answers.push(operation.answer(result));
     }
@@ -112,6 +133,35 @@ impl Operations {
 }
 
 impl Worker {
+    /// Takes a request in, unless it is to go on from what its agent has not any more.
+    pub fn submit(
+        &mut self,
+        request: Request,
+        after: Option<&Mark>,
+        now: Instant,
+    ) -> Result<RequestId, Error> {
+        if let (Some(mark), Some(agent)) = (after, &request.agent)
+            && self.has_moved(&request.namespace, agent, mark)
+        {
+            return Err(Error::AgentBusy(agent.clone()));
+        }
+        self.scheduler.submit(request, now)
+    }
+
+    /// Whether an agent has something else than it had, or is about to.
+    fn has_moved(&self, namespace: &Namespace, agent: &AgentId, mark: &Mark) -> bool {
+        let is_seen = match mark.0 {
+            Marked::OnDisk => {
+                self.scheduler.mark(namespace, agent).0 == Marked::Nothing
+                    && self.keeper.as_ref().is_some_and(|k| k.store.has_agent(namespace, agent))
+            }
+            Marked::Nothing | Marked::Head { .. } => self.scheduler.mark(namespace, agent) == *mark,
+        };
+        !is_seen
+            || self.scheduler.requests_of(namespace, agent) > 0
+            || self.operations.remakes(namespace, agent)
+    }
+
     /// Does what is asked, or begins to.
     pub fn operate(&mut self, operation: Operation, now: Instant) {
         match self.refusal(&operation) {
@@ -200,6 +250,9 @@ impl Worker {
     /// Goes on with those whose agents are safe now, or cannot be.
     pub(super) fn settle_operations(&mut self, now: Instant) {
         for (operation, until) in std::mem::take(&mut self.operations.waiting) {
+            if operation.is_unwanted() {
+                continue;
+            }
             let unsaved = self.scheduler.unsaved_of(&operation.namespace, &operation.agent);
             let scheduler = &self.scheduler;
             let is_awaited = |head: &HeadId| scheduler.head(*head).is_some_and(Head::will_be_saved);
@@ -239,13 +292,23 @@ impl Worker {
         }
     }
 
+    fn count_store(&self) {
+        if let Some(Keeper { store, .. }) = &self.keeper {
+            let (bytes, budget) = store.occupancy();
+            self.metrics.cache.store_has(bytes, budget);
+        }
+    }
+
     /// The disk has removed an agent, or not.
     pub(super) fn removed(&mut self, job: JobId, result: Result<(), Failed>) {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
-            Ok(()) => self.operations.end(operation, Ok(Evicted::default())),
+            Ok(()) => {
+                self.count_store();
+                self.operations.end(operation, Ok(Evicted::default()));
+            }
             Err(error) => {
-                tracing::error!(%error, agent = %operation.agent, "an agent was not removed");
+                tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not removed");
                 self.operations.end(operation, Err(AgentError::Disk));
             }
         }
@@ -256,6 +319,8 @@ impl Worker {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
             Ok(Forked { lines, removed }) => {
+                self.count_store();
+                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
                 removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
                 lines.into_iter().for_each(|line| self.scheduler.found(line));
                 self.operations.end(operation, Ok(Evicted::default()));
@@ -263,7 +328,7 @@ impl Worker {
             Err(error) => {
                 let refused = fork_error(&operation, &error);
                 if matches!(refused, AgentError::Disk | AgentError::NotSaved(_)) {
-                    tracing::error!(%error, agent = %operation.agent, "an agent was not copied");
+                    tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not copied");
                 }
                 self.operations.end(operation, Err(refused));
             }
@@ -279,9 +344,9 @@ fn fork_error(operation: &Operation, error: &Failed) -> AgentError {
     match error {
         Failed::Store(StoreError::Exists(_)) => AgentError::Exists(to.clone()),
         Failed::Store(StoreError::NotFound(_)) => AgentError::NotFound(operation.agent.clone()),
-        Failed::Store(StoreError::Full { .. } | StoreError::Quota { .. }) => {
-            AgentError::NotSaved(to.clone())
-        }
+        // Coming back helps with the one and not with the other.
+        Failed::Store(StoreError::Full { .. }) => AgentError::NotSaved(operation.agent.clone()),
+        Failed::Store(StoreError::Quota { .. }) => AgentError::Quota(operation.agent.clone()),
         Failed::Store(_) | Failed::Panicked | Failed::Stopped => AgentError::Disk,
     }
 }

@@ -139,6 +139,7 @@ impl Saver {
                 Err(NotSent::Failed(reason)) => self.failed(head, &reason, scheduler, now),
                 Err(NotSent::Never(reason)) => {
                     tracing::error!(head = head.0, reason, "agent not saved, and not tried again");
+                    self.metrics.cache.not_saved();
                     scheduler.give_up(head);
                 }
             }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{PathId, path_agent};
-use crate::engine::{Outcome, Past};
+use crate::engine::{Outcome, Past, Recalled};
 use crate::http::chat::{Reply, WireMessage, messages};
 use crate::http::error::Error;
 use crate::http::fields::{Drawing, OneOrMany, TOKENS_MAX, in_range, stops, streamed};
@@ -20,7 +20,7 @@ use crate::http::report::{self, Semantic, Usage};
 use crate::http::turn::{self, Named, Turn};
 use crate::http::{App, Serving, body};
 use crate::text::{Message, Piece, Prompt, RenderOptions, has_system, next_turn, text_of, turns};
-use crate::types::{AgentId, Namespace};
+use crate::types::Namespace;
 
 /// What is said to the agent: its next turn, or a whole conversation.
 #[derive(Deserialize, JsonSchema)]
@@ -72,7 +72,14 @@ pub async fn generate(
     let usage = streamed(request.stream, None)?;
     let said = said(request.prompt, request.messages, request.system)?;
     turn::count(&app, &caller, &agent)?;
-    let input = input(&app, app.serving()?, &caller.namespace, &agent, said).await?;
+    let (input, mark) = match said {
+        Said::Whole(messages) => (Input::Chat { messages, tools: Vec::new() }, None),
+        Said::Next { prompt, system } => {
+            let serving = app.serving()?;
+            let Recalled { past, mark } = serving.engine.recall(&caller.namespace, &agent).await?;
+            (next(&app, &caller.namespace, past, prompt, system).await?, Some(mark))
+        }
+    };
     let turn = Turn {
         named: Named::Path(agent),
         input,
@@ -82,7 +89,7 @@ pub async fn generate(
         choices: 1,
         logprobs: None,
     };
-    let running = turn::start(&app, caller, turn).await?;
+    let running = turn::start_after(&app, caller, turn, mark).await?;
     let model = running.serving.model.clone();
     match usage {
         None => {
@@ -117,18 +124,13 @@ fn said(
     }
 }
 
-async fn input(
+async fn next(
     app: &App,
-    serving: &Arc<Serving>,
     namespace: &Namespace,
-    agent: &AgentId,
-    said: Said,
+    past: Option<Past>,
+    prompt: String,
+    system: Option<String>,
 ) -> Result<Input, Error> {
-    let (prompt, system) = match said {
-        Said::Whole(messages) => return Ok(Input::Chat { messages, tools: Vec::new() }),
-        Said::Next { prompt, system } => (prompt, system),
-    };
-    let past = serving.engine.past(namespace, agent).await?;
     let turns = past.as_ref().and_then(|past| turns(&past.tokens, &past.replies));
     let (Some(past), Some(turns)) = (past, turns) else {
         // It has not said anything yet.
@@ -137,7 +139,7 @@ async fn input(
         return Ok(Input::Chat { messages, tools: Vec::new() });
     };
     let bytes = prompt.len() + system.as_ref().map_or(0, String::len);
-    let serving = Arc::clone(serving);
+    let serving = Arc::clone(app.serving()?);
     let follow = move || following(&serving, &past, turns, &prompt, system.as_deref());
     Ok(Input::Prompt(beside(app, namespace, bytes, follow).await??))
 }

@@ -38,6 +38,23 @@ fn a_turn_writes_what_is_new_and_nothing_else() {
     assert_eq!(bench.restored(&store, "planner"), [(line, Generation(2), 700)]);
 }
 
+/// Each turn's last block is its own, and stays for the save that may be gone back to.
+#[test]
+fn an_agent_that_is_removed_leaves_no_block_behind() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let line = store.new_line();
+    for length in [300, 400, 530, 600] {
+        bench.save(&store, "planner", line, &tokens(1, length));
+    }
+    bench.save(&store, "other", store.new_line(), &tokens(1, 256));
+    assert_eq!(bench.files_named(".safetensors").len(), 6);
+    assert!(store.remove_agent(&Namespace::local(), &agent("planner")).unwrap());
+    // The other one's.
+    assert_eq!(bench.files_named(".safetensors").len(), 1);
+    assert_eq!(bench.files_named(".manifest").len(), 1);
+}
+
 #[test]
 fn agents_with_one_beginning_share_its_blocks_and_namespaces_share_nothing() {
     let bench = Bench::new();

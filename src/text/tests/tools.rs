@@ -29,6 +29,14 @@ const ABOVE: &str = "{% for m in messages if m.tool_calls %}{{ m.tool_calls | to
 const DROPS_CALLS: &str =
     "{% for m in messages %}{{ m.role }}: {{ m.content or '' }}\n{% endfor %}";
 
+/// Shows what a tool said only behind a call.
+const RESULTS_OF_CALLS: &str = "{% for m in messages %}\
+     {% if m.role != 'tool' %}{{ m.role }}: {{ m.content or '' }}{{ m.tool_calls | tojson if m.tool_calls }}\n\
+     {% elif loop.previtem.tool_calls %}tool: {{ m.content }}\n{% endif %}{% endfor %}";
+/// Of several calls it shows one.
+const FIRST_CALL: &str = "{% for m in messages %}{{ m.role }}: {{ m.content or '' }}\
+     {{ m.tool_calls[0] | tojson if m.tool_calls }}\n{% endfor %}";
+
 fn template(text: &str) -> ChatTemplate {
     let config = json!({"chat_template": text});
     ChatTemplate::new(&folder("", Some(config))).expect("it compiles")
@@ -250,6 +258,31 @@ fn where_calls_cannot_stand_as_text_they_are_rendered_and_texts_are_spliced() {
         tool: nothing
     "#]]
     .assert_eq(&spliced(&template(ABOVE), &messages, &generated));
+}
+
+/// What it does not show is not in the prompt, and what it shows is.
+#[test]
+fn nothing_but_calls_is_taken_for_calls() {
+    let generated = ["I look.<tool_call>{\"name\":\"look\",\"arguments\":{}}</tool_call>"];
+    let messages = [
+        user("Look!"),
+        calling(Some("I look."), "look", json!({})),
+        result("nothing"),
+        user("And now?"),
+    ];
+    check_plain(DROPS_CALLS, &messages, &generated);
+    check_plain(DROPS_CALLS, &messages[..3], &generated);
+    check_plain(RESULTS_OF_CALLS, &messages, &generated);
+    check_plain(RESULTS_OF_CALLS, &messages[..3], &generated);
+    check_plain(FIRST_CALL, &messages[..3], &[]);
+    let look = || PastCall {
+        id: "call_7".to_owned(),
+        name: "look".to_owned(),
+        arguments: serde_json::Map::new(),
+    };
+    let two = Message::calling(None, vec![look(), look()]);
+    let call = "<tool_call>{\"name\":\"look\",\"arguments\":{}}</tool_call>";
+    check_plain(FIRST_CALL, &[user("Look!"), two, result("nothing")], &[&call.repeat(2)]);
 }
 
 #[test]

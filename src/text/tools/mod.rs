@@ -57,7 +57,7 @@ pub struct PastCall {
 /// What joins the texts of a reply that has calls between them, where a client has one text only.
 pub const TEXTS_JOINED_BY: &str = "\n";
 
-const TOOL_CALLS: &str = "tool_calls";
+pub(super) const TOOL_CALLS: &str = "tool_calls";
 
 impl Tool {
     /// A function whose description and parameters are told one by one.
@@ -104,8 +104,14 @@ impl Message {
 /// What a reply is remembered by: its text without outer white space or, if there are calls in it,
 /// what a client gets to see of them. Of which tools they may be is not asked.
 pub fn reply_key(text: &str) -> Cow<'_, str> {
+    calls_key(text).map_or(Cow::Borrowed(text.trim()), Cow::Owned)
+}
+
+/// The same if there are calls in it. A text may look like this key, so who looks for calls does
+/// not take a text for them.
+pub(super) fn calls_key(text: &str) -> Option<String> {
     if !parser::may_have_calls(text) {
-        return Cow::Borrowed(text.trim());
+        return None;
     }
     let mut parser = ToolCallParser::of_any_tool();
     let mut parts = parser.push(text);
@@ -127,10 +133,7 @@ pub fn reply_key(text: &str) -> Cow<'_, str> {
             }
         }
     }
-    match calls.is_empty() {
-        true => Cow::Borrowed(text.trim()),
-        false => Cow::Owned(key(&texts, calls)),
-    }
+    (!calls.is_empty()).then(|| key(&texts, calls))
 }
 
 /// The key of a message, as [`reply_key`] makes it of the reply that the message is.
@@ -148,13 +151,11 @@ pub(super) fn message_key(message: &Message) -> Cow<'_, str> {
     Cow::Owned(key(content, calls.collect()))
 }
 
-/// Nobody reads it, and a reply whose text looks so is told apart by its text.
+/// Nobody reads it; in JSON no text and no name can be taken for the beginning of another call.
 fn key(text: &str, calls: Vec<(String, Map<String, Value>)>) -> String {
-    let call = |(name, arguments)| {
-        format!("<tool_call>{name}{}", as_any_client_writes(Value::Object(arguments)))
-    };
-    let text = Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-    text.into_iter().chain(calls.into_iter().map(call)).collect::<Vec<_>>().join("\n")
+    let call = |(name, arguments)| json!([name, as_any_client_writes(Value::Object(arguments))]);
+    let calls: Vec<Value> = calls.into_iter().map(call).collect();
+    json!([text.trim(), calls]).to_string()
 }
 
 /// For a client in JavaScript `1.0` is `1`.
@@ -229,6 +230,21 @@ mod tests {
         assert_ne!(one, key("A", &[("b", json!({})), ("a", json!({ "x": 1, "y": 2 }))]));
         assert_ne!(one, key("A", &[("a", json!({ "y": 2, "x": 1 })), ("b", json!({}))]));
         assert_ne!(one, key("A", &[("a", json!({ "x": 1, "y": 2 }))]));
+    }
+
+    /// The ids of one would stand in a prompt for what its client has as the other.
+    #[test]
+    fn no_text_and_no_name_reads_as_a_call() {
+        let key = |text: &str, calls: &[&str]| {
+            let calls = calls.iter().map(|name| call(name, json!({})));
+            message_key(&Message::calling(Some(text.to_owned()), calls.collect())).into_owned()
+        };
+        assert_ne!(key("A", &["b", "c"]), key("A\n<tool_call>b{}", &["c"]));
+        assert_ne!(key("A", &["b", "c"]), key("A", &["b{}\n<tool_call>c"]));
+        assert_ne!(key("A", &["b"]), reply_key("A\n<tool_call>b{}"));
+        // A text can look like anything, and has no calls for all that.
+        let text = key("A", &["b"]);
+        assert_eq!((calls_key(&text), reply_key(&text)), (None, Cow::Borrowed(&*text)));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::future::Future;
 
-use semantic::engine::{AgentError, AgentState, Evicted, Source, Tier};
+use semantic::engine::{
+    AgentError, AgentState, Error, Evicted, Past, Recalled, Request, Source, Tier,
+};
+use semantic::text::{Piece, Prompt};
 use semantic::types::{AgentId, Namespace, TokenId};
 
 use crate::support::engine::{Served, Setup, block_on, prompt, read, request, request_of, serve};
@@ -58,6 +61,10 @@ fn forget(served: &Served, name: &str) -> Result<(), AgentError> {
 
 fn fork(served: &Served, from: &str, to: &str) -> Result<(), AgentError> {
     block_on(served.engine.fork(&local(), &id(from), &id(to)))
+}
+
+fn recall(served: &Served, name: &str) -> Recalled {
+    block_on(served.engine.recall(&local(), &id(name))).unwrap()
 }
 
 /// What comes of it while a request runs before whose step the model waits.
@@ -229,7 +236,7 @@ fn another_namespace_has_none_of_it() {
     let engine = &served.engine;
     assert_eq!(block_on(engine.agent(&other, &id("a"))), Ok(None));
     assert_eq!(block_on(engine.agents(&other)), Ok(Vec::new()));
-    assert_eq!(block_on(engine.past(&other, &id("a"))), Ok(None));
+    assert_eq!(block_on(engine.recall(&other, &id("a"))).map(|recalled| recalled.past), Ok(None));
     let not_found = || AgentError::NotFound(id("a"));
     assert_eq!(block_on(engine.evict(&other, &id("a"))), Err(not_found()));
     assert_eq!(block_on(engine.forget(&other, &id("a"))), Err(not_found()));
@@ -240,7 +247,7 @@ fn another_namespace_has_none_of_it() {
 #[test]
 fn the_past_of_an_agent_is_its_newest_conversation_wherever_that_is() {
     let (served, disk) = with_store();
-    let past = |served: &Served| block_on(served.engine.past(&local(), &id("a"))).unwrap();
+    let past = |served: &Served| recall(served, "a").past;
     assert_eq!(past(&served), None);
     said(&served, "a", 1, 300);
     let newest = said(&served, "a", 2, 20);
@@ -253,4 +260,152 @@ fn the_past_of_an_agent_is_its_newest_conversation_wherever_that_is() {
     // A request without a name changes nothing of it.
     served.ask(request(&newest));
     assert_eq!(past(&served), Some(found));
+}
+
+/// It would bring back what is gone for good.
+#[test]
+fn a_turn_does_not_go_on_from_what_was_forgotten_since() {
+    let (served, _disk) = with_store();
+    let history = said(&served, "a", 1, 300);
+    let Recalled { past, mark } = recall(&served, "a");
+    assert_eq!(&*past.expect("it has spoken").tokens, &history[..]);
+    assert_eq!(forget(&served, "a"), Ok(()));
+    let busy = Error::AgentBusy(id("a"));
+    let again = read(&mut served.engine.submit_after(mark.clone(), request_of("a", &history)));
+    assert_eq!(again.error(), &busy);
+    assert_eq!(agent(&served, "a"), None);
+    // Nor from what is another's of the same name.
+    said(&served, "a", 1, 300);
+    let again = read(&mut served.engine.submit_after(mark, request_of("a", &history)));
+    assert_eq!(again.error(), &busy);
+    let mark = recall(&served, "a").mark;
+    let next = read(&mut served.engine.submit_after(mark, request_of("a", &history)));
+    assert_eq!(next.admitted().source, Source::Hot);
+}
+
+/// Both would be answered, and the agent would know of one only.
+#[test]
+fn of_two_turns_that_go_on_from_the_same_one_is_refused() {
+    for history in [Vec::new(), vec![TokenId(4); 300]] {
+        let (served, _disk) = with_store();
+        if !history.is_empty() {
+            served.ask(request_of("a", &history));
+        }
+        let marks = [recall(&served, "a").mark, recall(&served, "a").mark];
+        let tokens = [history.as_slice(), &prompt(2, 20)].concat();
+        let answers = marks.map(|mark| served.engine.submit_after(mark, request_of("a", &tokens)));
+        let [first, second] = answers.map(|mut stream| read(&mut stream));
+        assert_eq!(first.outcome().choices.len(), 1);
+        assert_eq!(second.error(), &Error::AgentBusy(id("a")));
+        // One that comes later, too.
+        let old = recall(&served, "a").mark;
+        said(&served, "a", 3, 10);
+        let late = read(&mut served.engine.submit_after(old, request_of("a", &tokens)));
+        assert_eq!(late.error(), &Error::AgentBusy(id("a")));
+    }
+}
+
+/// A prompt with an earlier reply in it whose client leaves before all of it is computed.
+fn cut(served: &Served, before: &[TokenId], reply: &[TokenId]) {
+    let pieces = vec![
+        Piece::Tokens(before.to_vec()),
+        Piece::Reply(vec![reply.into()]),
+        Piece::Tokens(prompt(50, 900)),
+    ];
+    served.model.forget();
+    let request = Request { prompt: Prompt::new(pieces), ..request_of("a", before) };
+    drop(served.ask_and_hold([request]));
+    served.model.open();
+    while agent(served, "a").is_none_or(|state| state.requests > 0) {
+        std::thread::yield_now();
+    }
+}
+
+/// Who asks with a long text and leaves takes nothing of the conversation along.
+#[test]
+fn an_agent_remembers_what_it_said_after_a_prompt_that_was_cut() {
+    let (served, disk) = with_store();
+    let history = said(&served, "a", 1, 300);
+    let past = |served: &Served| recall(served, "a").past;
+    let conversation = past(&served).expect("it has spoken");
+    // Its reply is behind what was computed.
+    cut(&served, &prompt(2, 700), &prompt(3, 9));
+    assert_eq!(agent(&served, "a").unwrap().heads.len(), 2);
+    assert_eq!(past(&served), Some(conversation.clone()));
+    evict(&served, "a").unwrap();
+    served.end();
+    // Nothing on disk is taken for damaged.
+    let served = on(&disk);
+    assert_eq!(served.store().usage().unwrap().quarantine_files, 0);
+    assert_eq!(agent(&served, "a").unwrap().heads.len(), 2);
+    assert_eq!(past(&served), Some(conversation));
+    let Past { tokens, .. } = past(&served).unwrap();
+    cut(&served, &tokens[..300], &tokens[300..]);
+    // One that goes on from it has it.
+    assert_eq!(past(&served).map(|past| past.replies), Some(vec![300..308]));
+    assert_eq!(source(&served, "a", &history), Source::Hot);
+}
+
+/// However many want to know: each walks all that there is on the thread that makes the tokens.
+#[test]
+fn between_two_steps_agents_are_listed_once() {
+    let served = serve(Setup::default());
+    said(&served, "a", 1, 10);
+    served.model.forget();
+    let long = Request { max_tokens: Some(40), ..request_of("b", &prompt(2, 10)) };
+    let mut streams = served.ask_and_hold([long]);
+    block_on(async {
+        let list = || {
+            let engine = served.engine.clone();
+            tokio::spawn(async move { engine.agents(&local()).await.unwrap().len() })
+        };
+        let lists = [list(), list(), list()];
+        for (step, told) in [(3, 1), (4, 2), (5, 3)] {
+            // They ask, the engine answers before its next step, and they hear it.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            served.model.let_through(1);
+            served.model.wait_for_step(step);
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(lists.iter().filter(|list| list.is_finished()).count(), told);
+        }
+    });
+    served.model.open();
+    read(&mut streams[0]);
+}
+
+/// A question that has to wait would keep a thread that others need.
+#[test]
+fn a_question_is_refused_while_too_many_wait() {
+    let served = serve(Setup::default());
+    let long = Request { max_tokens: Some(40), ..request_of("b", &prompt(2, 10)) };
+    let mut streams = served.ask_and_hold([long]);
+    block_on(async {
+        let ask = || {
+            let engine = served.engine.clone();
+            tokio::spawn(async move { engine.agent(&local(), &id("b")).await })
+        };
+        let all: Vec<_> = (0..5_000).map(|_| ask()).collect();
+        // Not all of them run between two looks at the clock.
+        for _ in 0..500 {
+            tokio::task::yield_now().await;
+        }
+        served.model.open();
+        let mut refused = 0;
+        for asked in all {
+            match asked.await.unwrap() {
+                Ok(state) => assert!(state.is_some()),
+                Err(error) => {
+                    let full = Error::QueueFull { waiting: 4_096 };
+                    assert_eq!(error, AgentError::Engine(full));
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(refused, 5_000 - 4_096);
+    });
+    read(&mut streams[0]);
 }
