@@ -39,5 +39,6 @@ mod store;
 mod stress;
 mod support;
 mod tidy;
+mod timing;
 mod tokens;
 mod tools;
