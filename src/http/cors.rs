@@ -4,6 +4,7 @@
 //! its name and never credentials.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use axum::http::header::{
@@ -41,16 +42,32 @@ impl FromStr for Origin {
             return Err(OriginError::Any);
         }
         let origin = text.to_ascii_lowercase();
-        let host = ["http://", "https://"].iter().find_map(|scheme| origin.strip_prefix(scheme));
-        let is_host = |host: &str| {
-            let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-            !host.is_empty() && host.bytes().all(is_fine)
-        };
-        match host.is_some_and(is_host) {
-            true => Ok(Origin(origin)),
+        let schemes = [("http://", ":80"), ("https://", ":443")];
+        let (rest, usual) = schemes
+            .iter()
+            .find_map(|(scheme, usual)| Some((origin.strip_prefix(scheme)?, usual)))
+            .ok_or_else(invalid)?;
+        match is_authority(rest) {
+            // Browsers leave the scheme's own port out.
+            true => Ok(Origin(origin.strip_suffix(usual).unwrap_or(&origin).to_owned())),
             false => Err(invalid()),
         }
     }
+}
+
+/// A name or an address, an IPv6 one in brackets, and perhaps a port.
+fn is_authority(text: &str) -> bool {
+    let is_port =
+        |port: &str| port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    let (is_host, rest) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),
+        None => {
+            let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            (!host.is_empty() && host.bytes().all(is_fine), rest)
+        }
+    };
+    is_host && (rest.is_empty() || is_port(rest))
 }
 
 impl fmt::Display for Origin {
@@ -120,9 +137,29 @@ mod tests {
         for text in ["http://localhost:3000", "https://app.example", "HTTP://[::1]:80"] {
             assert!(text.parse::<Origin>().is_ok(), "{text}");
         }
-        for text in
-            ["", "null", "app.example", "https://", "https://a.b/", "https://a b", "ftp://a"]
-        {
+        for (text, sent) in [
+            ("https://app.example:443", "https://app.example"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("http://localhost:443", "http://localhost:443"),
+            ("http://localhost:8080", "http://localhost:8080"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().to_string(), sent);
+        }
+        for text in [
+            "",
+            "null",
+            "app.example",
+            "https://",
+            "https://a.b/",
+            "https://a b",
+            "ftp://a",
+            "http://:80",
+            "http://[",
+            "http://[a]",
+            "http://a:b",
+            "http://a:65536",
+            "http://a:1:2",
+        ] {
             let error = text.parse::<Origin>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("{text:?} is no origin")), "{error}");
         }

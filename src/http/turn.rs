@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
+use tracing::Span;
 
 use super::error::Error;
 use super::guard::Caller;
@@ -206,6 +207,8 @@ impl<E: Events> sse::Source for Told<E> {
                 }
                 Err(error) => {
                     self.is_over = true;
+                    // The head said 200, and the request's line is to say what came of it.
+                    Span::current().record("error", error.code());
                     self.events.failed(&error.logged())
                 }
             };

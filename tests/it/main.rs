@@ -40,5 +40,6 @@ mod store;
 mod stress;
 mod support;
 mod tidy;
+mod timing;
 mod tokens;
 mod tools;

@@ -274,6 +274,7 @@ fn error_logged_with_context() {
         assert!(failed["error"].as_str().is_some_and(|error| error.contains("/secret")));
         assert_eq!(failed["spans"][0]["agent"], "ada", "{lines:?}");
         assert_eq!(answered["spans"][0]["finish"], "error", "{lines:?}");
+        assert_eq!(answered["spans"][0]["error"], "internal_error", "{lines:?}");
         assert_eq!(answered["message"], "request answered", "{lines:?}");
     }
     let series = "semantic_request_success_total{finished_reason=\"error\"}";

@@ -71,6 +71,18 @@ const PURE: &[&str] = &[
     "src/store/layout.rs",
     "src/store/manifest.rs",
 ];
+/// Where digests of keys are compared, and how.
+const KEYS: &str = "src/http/keys.rs";
+const KEYS_COMPARED: &str = "\
+impl PartialEq for KeyDigest {
+    fn eq(&self, other: &KeyDigest) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+";
+/// Where there are keys and their digests.
+const KEY_FILES: &[&str] =
+    &[KEYS, "src/http/guard.rs", "src/http/guesses.rs", "src/cli/serve/keys.rs"];
 const LINES_MAX: usize = 700;
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "#[ignore", "FIXME"];
 const TOP_LEVEL: &[&str] = &[
@@ -144,6 +156,7 @@ fn every_rule_can_be_broken() {
             "src/store/a.rs",
             "//! A.\nfn f(agent: &AgentId) { tracing::info!(agent = %agent, \"gone\") }",
         ),
+        ("src/http/keys.rs", "//! A.\nfn f() { grant.digest.0 == other }"),
         ("src/model/a.rs", "use std::io;"),
         ("src/model/a.rs", "//! A.\nfn f() { unsafe { g() } }"),
         ("tests/it/a.rs", "//! A.\n#[ignore]\nfn f() { todo!() } // FIXME"),
@@ -173,6 +186,8 @@ fn every_rule_can_be_broken() {
         src/engine/sequence.rs: names SystemTime::now: this file has no clock
         src/http/a.rs: names StatusCode: only http/error.rs picks status codes
         src/store/a.rs: logs `agent = %`: a name may hold a new line; as_str() is escaped
+        src/http/keys.rs: does not compare digests of keys by ct_eq
+        src/http/keys.rs: compares what a key's digest holds: fn f() { grant.digest.0 == other }
         src/model/a.rs: does not begin with a line that says what it is for
         src/model/a.rs: is unsafe; that belongs in crates/
         tests/it/a.rs: contains todo!
@@ -278,6 +293,26 @@ fn room_complaints(path: &str, inside: &str, source: &str, all: &BTreeSet<String
     }
     if PURE.iter().any(|pure| path.starts_with(pure)) {
         forbid(CLOCKS, "this file has no clock");
+    }
+    broken.extend(leaks(path, source));
+    broken
+}
+
+/// Comparisons that tell by their time how much of a key's digest was right.
+fn leaks(path: &str, source: &str) -> Vec<String> {
+    let product = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let mut broken = Vec::new();
+    if path == KEYS && !product.contains(KEYS_COMPARED) {
+        broken.push("does not compare digests of keys by ct_eq".to_owned());
+    }
+    let inner = ["digest.0", "hash", "Digest(hash)", "as_bytes()"];
+    let compares =
+        |line: &str| ["==", "!=", ".eq(", ".ne(", ".cmp("].iter().any(|by| line.contains(by));
+    let is_key_file = KEY_FILES.contains(&path);
+    for line in product.lines().filter(|line| is_key_file && compares(line)) {
+        if inner.iter().any(|name| line.contains(name)) {
+            broken.push(format!("compares what a key's digest holds: {}", line.trim()));
+        }
     }
     broken
 }
