@@ -240,14 +240,15 @@ fn a_head_that_leaves_unsaved_has_the_last_reply_that_was_saved() {
         let kept = Kept { namespace, agent, tokens, rest, replies, is_cut, blocks };
         world.agents.keep(kept).expect("its prompt was whole")
     };
-    let first = keep(&mut world, &[1, 2], 3, &[1..3]);
+    let said = 1..3;
+    let first = keep(&mut world, &[1, 2], 3, std::slice::from_ref(&said));
     world.save(first);
-    let second = keep(&mut world, &[1, 2, 3, 4, 5], 6, &[1..3, 4..6]);
+    let second = keep(&mut world, &[1, 2, 3, 4, 5], 6, &[said.clone(), 4..6]);
     world.agents.evict(second);
     let head = world.agents.head(second).expect("the store has the first turn");
     assert_eq!(
         (&*head.tokens, &head.rest, &head.replies),
-        (&*ids(&[1, 2]), &ids(&[3]), &vec![1..3])
+        (&*ids(&[1, 2]), &ids(&[3]), &vec![said])
     );
 }
 
