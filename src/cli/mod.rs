@@ -107,7 +107,9 @@ fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
     let global = arguments.global;
     let context = || Context::new(&global);
     match arguments.command {
-        Command::Serve(arguments) => serve::run(&arguments, &context()?, &log),
+        Command::Serve(arguments) => {
+            serve::run(&arguments, &context().map_err(Failure::of_settings)?, &log)
+        }
         Command::Generate(arguments) => generate::run(arguments, &context()?),
         Command::Cache(arguments) => cache::run(&arguments, &context()?),
         Command::Bench(arguments) => bench::run(&arguments, &context()?),

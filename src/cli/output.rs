@@ -38,6 +38,8 @@ const EXIT_CANNOT_WRITE: u8 = 73;
 const EXIT_BUSY: u8 = 75;
 const EXIT_CONFIG: u8 = 78;
 
+const MEND_SETTINGS: &str = "mend it in the configuration file, or name another with --config";
+
 impl Failure {
     pub fn with_hint(error: impl Into<anyhow::Error>, hint: Option<String>) -> Failure {
         Failure::Failed { error: error.into(), hint }
@@ -51,6 +53,17 @@ impl Failure {
             }
             Failure::Unavailable { error, hint } => {
                 Failure::Unavailable { error: error.context(what.to_owned()), hint }
+            }
+            other => other,
+        }
+    }
+
+    /// The same as the settings' fault, which no further start mends.
+    pub fn of_settings(self) -> Failure {
+        match self {
+            Failure::Failed { error, hint } => {
+                let hint = hint.unwrap_or_else(|| MEND_SETTINGS.to_owned());
+                Failure::Misconfigured { message: format!("{error:#}"), hint }
             }
             other => other,
         }

@@ -14,7 +14,9 @@ pub struct Hosts(Vec<String>);
 
 impl Hosts {
     pub fn new(names: Vec<String>) -> Hosts {
-        Hosts(names.iter().map(|name| without_port(name).to_ascii_lowercase()).collect())
+        let bare = names.iter().map(|name| without_port(name).to_ascii_lowercase());
+        // Of the empty name every request without a host would be.
+        Hosts(bare.filter(|name| !name.is_empty()).collect())
     }
 
     /// Refuses what is addressed to another host, or sent by another site's page unless that is of

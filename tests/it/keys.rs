@@ -304,6 +304,13 @@ fn the_settings_that_are_printed_are_those_that_are_used() {
     // Read as a configuration it comes to the same, but for the keys.
     fs::write(machine.path("again.toml"), &printed).expect("a file");
     let again = print(&["--config=again.toml"], None);
+    // Empty variables are none.
+    let mut empty = machine.command(&["serve", "--print-config", "--config=again.toml"]);
+    empty.env("SEMANTIC_ALLOWED_HOSTS", "").env("SEMANTIC_CORS_ORIGINS", "");
+    let empty = machine.finish(empty, b"").stdout;
+    for line in ["allowed_hosts = [\"a\", \"b\"]", "cors_origins = [\"https://app.example\"]"] {
+        assert!(empty.contains(line), "{empty}");
+    }
     let settings = |text: &str| text.split_once('\n').expect("lines").1.to_owned();
     assert_eq!(settings(&again), settings(&printed));
     assert!(again.starts_with("# API keys: 0 in the environment, 0 in "), "{again}");

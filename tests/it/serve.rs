@@ -280,7 +280,7 @@ fn a_server_that_is_open_to_others_by_accident_does_not_start() {
 }
 
 #[test]
-fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_failure() {
+fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_misconfiguration() {
     let machine = Machine::new();
     let check = |flags: &[&str], code: i32, message: Expect| {
         let command = machine.command(&[&["serve", "--no-auth", "-m", &tiny()], flags].concat());
@@ -326,10 +326,25 @@ fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_failure() {
     std::fs::write(machine.path("bad.toml"), "[serve]\nqueue_timeout_s = 1e9\n").expect("a file");
     check(
         &["--config=bad.toml"],
-        1,
+        78,
         expect![[r#"
         error: the configuration's [serve] is not valid: queue_timeout is 1000000000; it goes from 0 to 86400
+        hint: mend it in the configuration file, or name another with --config
     "#]],
+    );
+    std::fs::write(machine.path("bad.toml"), "[serve]\nprot = 1\n").expect("a file");
+    check(
+        &["--config=bad.toml"],
+        78,
+        expect![[r#"
+            error: the configuration bad.toml is not valid: TOML parse error at line 2, column 1
+              |
+            2 | prot = 1
+              | ^^^^
+            unknown field `prot`, expected one of `host`, `port`, `allowed_hosts`, `cors_origins`, `no_auth`, `keys_file`, `rate_limit_agent`, `rate_limit_global`, `rate_limit_failed_keys`, `kv_pool_mb`, `max_running`, `queue_requests`, `queue_timeout_s`, `step_ms`, `lame_duck_s`, `drain_timeout_s`, `kv_bits`, `device`, `threads`
+            did you mean `port`?
+            hint: mend it in the configuration file, or name another with --config
+        "#]],
     );
 }
 

@@ -131,7 +131,8 @@ pub fn settings(arguments: &Arguments, context: &Context) -> Result<Settings, Fa
     checked(arguments, &config::Serve::default()).map_err(Failure::Usage)?;
     let Checked { effective, cors_origins, engine, compute, times } =
         checked(arguments, &context.config.serve).map_err(|reason| {
-            anyhow::anyhow!("the configuration's [serve] is not valid: {reason}")
+            Failure::from(anyhow::anyhow!("the configuration's [serve] is not valid: {reason}"))
+                .of_settings()
         })?;
     let host = effective.host.as_deref().unwrap_or(HOST);
     let address = resolve(host, effective.port.unwrap_or(PORT))?;
@@ -179,9 +180,13 @@ fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, S
     let compute = arguments.compute.merge(defaults.compute())?;
     let flags = &arguments.flags;
     let engine = engine::Config::default();
-    let list = |given: &[String], configured: &[String]| match given.is_empty() {
-        true => configured.to_vec(),
-        false => given.to_vec(),
+    // An empty variable is none.
+    let list = |given: &[String], configured: &[String]| {
+        let there = |texts: &[String]| -> Vec<String> {
+            texts.iter().filter(|text| !text.is_empty()).cloned().collect()
+        };
+        let given = there(given);
+        if given.is_empty() { there(configured) } else { given }
     };
     let cors_origins = origins(&list(&flags.cors_origin, &defaults.cors_origins))?;
     let rate = |flag: Option<u32>, configured: Option<u32>, default| {
@@ -237,11 +242,9 @@ fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, S
     Ok(Checked { effective, cors_origins, engine, compute, times })
 }
 
-/// An empty variable is none.
 fn origins(texts: &[String]) -> Result<Vec<Origin>, String> {
-    let given = texts.iter().filter(|text| !text.is_empty());
     let parse = |text: &String| text.parse().map_err(|error| format!("cors_origins: {error}"));
-    given.map(parse).collect()
+    texts.iter().map(parse).collect()
 }
 
 fn in_range<T: PartialOrd + std::fmt::Display>(
