@@ -1,13 +1,17 @@
 //! The log on stderr: what is logged, in which format, and how that changes while a server runs.
 
+mod queue;
+
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::http::LogControl;
+use queue::Queue;
 
 /// What earlier versions called it.
 const FILTER_VARIABLE: &str = "SEMANTIC_LOG";
@@ -49,6 +53,22 @@ pub enum Format {
     Text,
 }
 
+impl Format {
+    /// How it says that so many lines are missing.
+    fn left_out(self) -> fn(u64) -> String {
+        match self {
+            Format::Json => |lines| {
+                let message = "lines of the log were left out: nobody read them";
+                serde_json::json!({ "level": "WARN", "message": message, "lines": lines })
+                    .to_string()
+            },
+            Format::Auto | Format::Text => {
+                |lines| format!("WARN {lines} lines of the log were left out: nobody read them")
+            }
+        }
+    }
+}
+
 /// Whose log it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logger {
@@ -60,7 +80,11 @@ pub enum Logger {
 
 /// The log of this process.
 #[derive(Clone)]
-pub struct Log(Arc<reload::Handle<EnvFilter, Registry>>);
+pub struct Log {
+    handle: Arc<reload::Handle<EnvFilter, Registry>>,
+    /// A server's lines on their way out.
+    queue: Option<Queue>,
+}
 
 impl Log {
     /// From here on what is logged goes to stderr. An error is the user's: a filter in the
@@ -68,8 +92,21 @@ impl Log {
     pub fn start(flags: &LogFlags, logger: Logger) -> Result<Log, String> {
         let (filter, handle) = reload::Layer::new(parse(&flags.filter(logger)?)?);
         let is_terminal = io::stderr().is_terminal();
-        let lines = fmt::layer().with_writer(io::stderr);
-        let lines = match flags.format(logger, is_terminal) {
+        let format = flags.format(logger, is_terminal);
+        // A command may well wait for its reader; a server has others to answer.
+        let queue = match logger {
+            Logger::Server | Logger::QuietServer => Some(
+                Queue::start(io::stderr(), format.left_out())
+                    .map_err(|error| format!("no thread for the log: {error}"))?,
+            ),
+            Logger::Command => None,
+        };
+        let writer = match &queue {
+            Some(queue) => BoxMakeWriter::new(queue.clone()),
+            None => BoxMakeWriter::new(io::stderr),
+        };
+        let lines = fmt::layer().with_writer(writer);
+        let lines = match format {
             // The list has every span that a line is in, the request's with its id first.
             Format::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
             // The library is built without colours, and a debug build of it panics if it is asked.
@@ -77,12 +114,19 @@ impl Log {
         };
         // There is one already in a test.
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
-        Ok(Log(Arc::new(handle)))
+        Ok(Log { handle: Arc::new(handle), queue })
+    }
+
+    /// Before the process ends: what was logged last is what is read first.
+    pub fn flush(&self) {
+        if let Some(queue) = &self.queue {
+            queue.flush();
+        }
     }
 
     /// For a server, which is asked to be louder while it runs.
     pub fn control(&self) -> LogControl {
-        let Log(handle) = self.clone();
+        let Log { handle, .. } = self.clone();
         LogControl::new(move |filter| {
             let filter = parse(filter)?;
             handle.reload(filter).map_err(|error| error.to_string())
@@ -96,11 +140,11 @@ impl LogFlags {
             return Ok(given.clone());
         }
         match (std::env::var(FILTER_VARIABLE), logger) {
-            (Ok(given), _) => {
+            (Ok(given), _) if !given.is_empty() => {
                 parse(&given).map(|_| given).map_err(|error| format!("{FILTER_VARIABLE}: {error}"))
             }
-            (Err(_), Logger::Server) => Ok(SERVER_FILTER.to_owned()),
-            (Err(_), Logger::QuietServer | Logger::Command) => Ok(FILTER.to_owned()),
+            (_, Logger::Server) => Ok(SERVER_FILTER.to_owned()),
+            (_, Logger::QuietServer | Logger::Command) => Ok(FILTER.to_owned()),
         }
     }
 
@@ -151,7 +195,7 @@ mod tests {
     fn a_running_server_can_be_made_louder_and_not_by_a_word_that_is_no_level() {
         let (filter, handle) = reload::Layer::new(parse("warn").unwrap());
         let _log = tracing::subscriber::set_default(tracing_subscriber::registry().with(filter));
-        let control = Log(Arc::new(handle)).control();
+        let control = Log { handle: Arc::new(handle), queue: None }.control();
         assert!(!tracing::enabled!(tracing::Level::DEBUG));
         assert_eq!(control.set_level("semantic=debug"), Ok(()));
         assert!(tracing::enabled!(tracing::Level::DEBUG));

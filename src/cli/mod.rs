@@ -97,7 +97,9 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(reason) => return Failure::Usage(reason).report(),
     };
-    match run(arguments, log) {
+    let ran = run(arguments, log.clone());
+    log.flush();
+    match ran {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }

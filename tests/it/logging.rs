@@ -1,11 +1,14 @@
 //! What the log of a server says, and what it never does.
 
-use rustix::process::Signal;
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 
 use crate::support::cli::{Machine, tiny_with_a_long_context};
 use crate::support::golden::data;
-use crate::support::http::{CHAT, Request, hello, wait_until};
+use crate::support::http::{CHAT, Client, Request, hello, wait_until};
 use crate::support::process::Process;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -84,10 +87,10 @@ fn a_request_has_one_line_with_what_it_came_to() {
     let bad = Request::chat(&hello(json!({ "max_tokens": 4, "tools": 1 })));
     process.client().send(&bad.header("X-Request-ID", "request-2"));
     assert_eq!(answered(&process, "request-2")["status"], 400);
-    let lost = Request::get("/v1/nothing").header("X-Request-ID", "request-3");
+    let lost = Request::get("/v1/agents/nobody").header("X-Request-ID", "request-3");
     process.client().send(&lost);
     let line = answered(&process, "request-3");
-    assert_eq!(span(&line, "request").expect("its span")["error"], "not_found", "{line}");
+    assert_eq!(span(&line, "request").expect("its span")["error"], "agent_not_found", "{line}");
     let of_requests = lines(&process.said());
     let of_requests = of_requests.iter().filter(|line| span(line, "request").is_some()).count();
     assert_eq!(of_requests, 3, "{}", process.said());
@@ -166,6 +169,46 @@ fn the_phases_of_a_request_are_spans_inside_it() {
         let value = metrics.split(&series).nth(1).and_then(|rest| rest.lines().next());
         assert!(value.is_some_and(|value| value != "0"), "{counted}: {metrics}");
     }
+}
+
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+/// A pipe that nobody empties, as of a stuck log driver, or a terminal after Ctrl-S.
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    let machine = Machine::new();
+    let model = tiny();
+    let arguments = ["serve", "--no-auth", "--port=0", "--threads=1", "-m", &model];
+    let mut command = machine.command(&arguments);
+    command.env("SEMANTIC_LOG_LEVEL", "trace");
+    let Killed(child) = &mut Killed(command.spawn().expect("the program starts"));
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut wait_for = |text: &str| loop {
+        let mut line = String::new();
+        assert_ne!(stderr.read_line(&mut line).expect("text"), 0, "it ended before {text:?}");
+        if line.contains(text) {
+            break line;
+        }
+    };
+    let line = wait_for("listening on http://");
+    let address = line.trim().rsplit('/').next().expect("an address").parse().expect("an address");
+    wait_for("is ready after");
+    // Several times as much as a pipe and the reader's buffer hold.
+    let path = format!("/{}", "a".repeat(250));
+    let mut client = Client::new(address);
+    for _ in 0..1000 {
+        assert_eq!(client.send(&Request::get(&path)).status, 404);
+    }
+    assert_eq!(client.send(&Request::get("/health/live")).status, 200);
+    kill_process(Pid::from_child(child), Signal::TERM).expect("it runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
 
 /// Who has no key writes next to nothing into the log, however much they send.
