@@ -54,7 +54,7 @@ fn request_counter_increments() {
 fn refusals_are_counted_too() {
     let server = Server::start(Setup {
         keys: Some(KEY),
-        rates: Rates { agent: 1, global: 3, failed_keys: 0 },
+        rates: Rates { agent: 1, global: 2, failed_keys: 0 },
         ..Setup::default()
     });
     server.chat(&hello(json!({})));
@@ -62,6 +62,7 @@ fn refusals_are_counted_too() {
         let body = hello(json!({ "max_tokens": 1, "session_id": agent }));
         server.send(&Request::chat(&body).header("x-api-key", KEY)).status
     };
+    // What its own limit refuses takes nothing from the others.
     assert_eq!([send("a"), send("a"), send("b"), send("c")], [200, 429, 200, 429]);
     let metrics = Request::get("/metrics").header("x-api-key", KEY);
     let scrape = Scrape::read(&server.send(&metrics));

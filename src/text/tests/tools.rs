@@ -302,18 +302,26 @@ fn written() -> impl Strategy<Value = (Vec<prop::sample::Index>, Vec<(bool, i32,
     (prop::collection::vec(any::<prop::sample::Index>(), 0..8), prop::collection::vec(call, 0..3))
 }
 
+/// The message that a client makes of a reply: only calls part its texts.
 fn joined(parts: Vec<ReplyPart>) -> Option<Message> {
-    let (mut texts, mut calls) = (Vec::new(), Vec::new());
+    let (mut texts, mut calls) = (String::new(), Vec::new());
+    let mut is_behind_call = false;
     for part in parts {
         match part {
-            ReplyPart::Text(text) => texts.push(text),
+            ReplyPart::Text(text) => {
+                let is_joined = is_behind_call && !texts.is_empty();
+                texts += if is_joined { TEXTS_JOINED_BY } else { "" };
+                texts += &text;
+                is_behind_call = false;
+            }
             ReplyPart::Call(ToolCall { name, arguments, .. }) => {
                 let id = format!("call_{}", calls.len());
                 calls.push(PastCall { id, name, arguments });
+                is_behind_call = true;
             }
         }
     }
-    let content = Some(texts.join(TEXTS_JOINED_BY)).filter(|text| !text.is_empty());
+    let content = Some(texts).filter(|text| !text.is_empty());
     match (content, calls.is_empty()) {
         (None, true) => None,
         (Some(content), true) => Some(Message::new("assistant", content)),
