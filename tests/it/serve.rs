@@ -62,7 +62,8 @@ fn idle_connections_leave_the_disk_its_files() {
         assert_eq!(said(&mut client, &format!("agent-{turn}")), true);
     }
     drop(idle);
-    wait_until("a new connection", || process.status("/health/ready") == 200);
+    // Until it has noticed, it has no place.
+    wait_until("a new connection", || process.client().try_get("/health/ready") == Some(200));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::types::{Namespace, TokenId};
 /// The engine as a server has it, and a thread that reads its streams.
 pub struct Live<'a> {
     engine: Engine,
+    tokenizer: Arc<Tokenizer>,
     runtime: Runtime,
     interrupt: &'a Interrupt,
 }
@@ -71,13 +72,21 @@ impl Live<'_> {
     pub fn begin(start: Start, interrupt: &Interrupt) -> Result<Live<'_>, Failure> {
         let Start { model, options, running_max, keeping } = start;
         let files = ModelFiles::open(&model)?;
-        let tokenizer = Tokenizer::new(&files.text()?)?;
+        let tokenizer = Arc::new(Tokenizer::new(&files.text()?)?);
         let load = move || files.load(options).map_err(|error| error.to_string());
         let config = Config { running_max, ..Config::default() };
-        let engine = Engine::start(config, Arc::new(tokenizer), keeping, load);
+        let engine = Engine::start(config, Arc::clone(&tokenizer), keeping, load);
         engine.wait_started().map_err(anyhow::Error::msg)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        Ok(Live { engine, runtime, interrupt })
+        Ok(Live { engine, tokenizer, runtime, interrupt })
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
     }
 
     pub fn spec(&self) -> Spec {

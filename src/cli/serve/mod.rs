@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 use super::Context;
@@ -83,15 +84,20 @@ pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCo
         engine: settings.engine,
         is_quiet: arguments.quiet,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(ASYNC_THREADS)
-        .max_blocking_threads(http::WORKER_THREADS)
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(serve(settings, entry, plan, context.clone()));
     // A download or a long prompt that is still under way is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// What the server's sockets, timers and workers run on.
+pub fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(ASYNC_THREADS)
+        .max_blocking_threads(http::WORKER_THREADS)
+        .enable_all()
+        .build()
 }
 
 fn new_key(name: &str, arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {

@@ -1,19 +1,29 @@
-//! What HTTP adds to the engine: the same work asked over the network and of an engine in this
-//! process, in turn.
+//! What HTTP adds to the engine: the same requests asked of one engine, over the network and
+//! directly, in turn.
+//!
+//! Server and engine are in this process. An engine of its own on each side would measure which of
+//! the two has the machine's caches and cores at that moment: several times what is looked for.
 
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use serde_json::Value as Json;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 
 use super::start::ms;
-use super::{Client, Host, UNLIMITED, chat};
+use super::{Client, Host, chat};
 use crate::cli::bench::figure::Figure;
-use crate::cli::bench::live::{Live, follow, request};
+use crate::cli::bench::live::{Live, Start, follow, request};
 use crate::cli::bench::report::{Cell, Row, verdict};
-use crate::cli::bench::setup::blocks;
+use crate::cli::bench::setup::{Setup, blocks};
+use crate::cli::model;
 use crate::cli::output::Failure;
-use crate::engine::Event;
+use crate::engine::{Event, Request};
+use crate::http::{self, App, Bounds, KvShape, LogControl, Rates, Serving};
+use crate::metrics::Metrics;
+use crate::text::{ChatTemplate, Message, RenderOptions, Special};
+use crate::types::{AgentId, Namespace, TokenId};
 
 /// Short, so that what HTTP adds is seen beside it.
 const WORDS: usize = 16;
@@ -28,112 +38,194 @@ const TTFT_ADDED_MS_MAX: f64 = 2.0;
 const SPEED_RATIO_MIN: f64 = 0.98;
 
 pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
-    let context = host.setup.summary.context_tokens;
-    let reply_tokens = REPLY_TOKENS.min(context / 2);
-    let server = host.serving("overhead", &UNLIMITED)?;
-    let live = Live::start(host.setup, 64 * blocks(2 * reply_tokens), 1)?;
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
-    for round in 0..=REPETITIONS * host.setup.arguments.runs {
-        host.setup.interrupt.check()?;
-        let over_http = host.block_on(over_http(&server.address, round, reply_tokens))?;
-        let Some((http, prompt)) = over_http else { continue };
-        let direct = direct(&live, round, prompt, reply_tokens)?;
-        // The first finds what both touch for the first time, and nothing to reuse.
-        if let (Some(direct), 1..) = (direct, round) {
-            theirs.push(direct);
-            ours.push(http);
-        }
-    }
-    if ours.is_empty() {
+    let pairs = Sides::start(host)?.pairs(REPETITIONS * host.setup.arguments.runs)?;
+    if pairs.is_empty() {
         return Ok(Vec::new());
     }
-    let figure =
-        |taken: &[Taken], value: fn(&Taken) -> f64| Figure::new(taken.iter().map(value).collect());
-    let [http_ttft, engine_ttft] = [&ours, &theirs].map(|taken| figure(taken, |it| it.ttft_ms));
-    let [http_speed, engine_speed] =
-        [&ours, &theirs].map(|taken| figure(taken, |it| it.tokens_per_s));
-    let added = http_ttft.median() - engine_ttft.median();
-    let ratio = http_speed.ratio(&engine_speed);
-    let holds = added <= TTFT_ADDED_MS_MAX && ratio >= SPEED_RATIO_MIN;
+    let figure = |value: &dyn Fn(&Pair) -> f64| Figure::new(pairs.iter().map(value).collect());
+    let added = figure(&|pair| pair.http.ttft_ms - pair.engine.ttft_ms);
+    let ratio = figure(&|pair| pair.http.tokens_per_s / pair.engine.tokens_per_s);
+    let holds = added.median() <= TTFT_ADDED_MS_MAX && ratio.median() >= SPEED_RATIO_MIN;
     let row = Row::new("HTTP over the engine")
-        .with("ttft_ms", Cell::Figure(http_ttft))
-        .with("engine_ttft_ms", Cell::Figure(engine_ttft))
-        .with("added_ms", Cell::Number(added, 2))
+        .with("ttft_ms", Cell::Figure(figure(&|pair| pair.http.ttft_ms)))
+        .with("engine_ttft_ms", Cell::Figure(figure(&|pair| pair.engine.ttft_ms)))
+        .with("added_ms", Cell::Figure(added))
         .with("at_most_ms", Cell::Number(TTFT_ADDED_MS_MAX, 0))
-        .with("tokens_per_s", Cell::Figure(http_speed))
-        .with("engine_tokens_per_s", Cell::Figure(engine_speed))
-        .with("ratio", Cell::Number(ratio, 3))
+        .with("tokens_per_s", Cell::Figure(figure(&|pair| pair.http.tokens_per_s)))
+        .with("engine_tokens_per_s", Cell::Figure(figure(&|pair| pair.engine.tokens_per_s)))
+        .with("ratio", Cell::Figure(ratio))
         .with("at_least", Cell::Number(SPEED_RATIO_MIN, 2))
         .with("promise", Cell::Text(verdict(holds)));
     Ok(vec![row])
 }
 
+/// The same request, asked both ways.
+struct Pair {
+    http: Taken,
+    engine: Taken,
+}
+
 /// What a reply took.
 struct Taken {
+    /// To the first text.
     ttft_ms: f64,
-    /// After the first token.
+    /// After it.
     tokens_per_s: f64,
+    /// The tokens of the prompt that were not computed again.
+    cached_tokens: usize,
 }
 
-/// The tokens of a prompt, and how many of them were not computed again.
-#[derive(Clone, Copy)]
-struct Prompt {
-    tokens: usize,
-    cached: usize,
-}
-
-/// And its prompt; `None` if the model had too little to say.
-async fn over_http(
-    address: &SocketAddr,
-    round: usize,
+/// An engine, and the server on it.
+struct Sides<'a> {
+    host: &'a Host<'a>,
+    live: Live<'a>,
+    template: ChatTemplate,
+    client: Client,
     reply_tokens: usize,
-) -> Result<Option<(Taken, Prompt)>, Failure> {
-    let words: Vec<String> = (0..WORDS).map(|word| (round * WORDS + word).to_string()).collect();
-    let text = format!("{} is a list. Continue it for as long as you can.", words.join(" "));
-    let mut client = Client::connect(*address).await?;
-    let agent = format!("agent-{round}");
-    let streamed = client.stream(&agent, &chat(&text, reply_tokens), || ()).await?;
-    let count = |value: &Json| value.as_u64().unwrap_or_default() as usize;
-    let usage = &streamed.usage;
-    let completion = count(&usage["completion_tokens"]);
-    let prompt = Prompt {
-        tokens: count(&usage["prompt_tokens"]),
-        cached: count(&usage["prompt_tokens_details"]["cached_tokens"]),
-    };
-    let (Some(first), Some(last)) = (streamed.texts.first(), streamed.texts.last()) else {
-        return Ok(None);
-    };
-    if completion < REPLY_TOKENS_MIN.min(reply_tokens) || first == last {
-        return Ok(None);
+    /// Of the server, as it has them in its own process.
+    _runtime: Runtime,
+}
+
+impl<'a> Sides<'a> {
+    fn start(host: &'a Host<'a>) -> Result<Sides<'a>, Failure> {
+        let setup = host.setup;
+        let reply_tokens = REPLY_TOKENS.min(setup.summary.context_tokens / 2);
+        let start = Start {
+            model: setup.model_path.clone(),
+            options: setup.options(64 * blocks(2 * reply_tokens)),
+            running_max: 1,
+            keeping: Some(host.scratch.keeping(setup, "overhead")?),
+        };
+        let live = Live::begin(start, &setup.interrupt)?;
+        let runtime = crate::cli::serve::runtime()?;
+        let listener = {
+            let _inside = runtime.enter();
+            http::bind(([127, 0, 0, 1], 0).into())?
+        };
+        let address = listener.local_addr()?;
+        runtime.spawn(serve(listener, serving(setup, &live)?));
+        let client = host.block_on(Client::connect(address))?;
+        let template = chat_template(setup)?;
+        Ok(Sides { host, live, template, client, reply_tokens, _runtime: runtime })
     }
-    let taken = Taken {
-        ttft_ms: ms(streamed.asked, *first),
-        tokens_per_s: (completion - 1) as f64 / (*last - *first).as_secs_f64(),
-    };
-    Ok(Some((taken, prompt)))
+
+    /// So many, and one before that is not counted.
+    fn pairs(&mut self, count: usize) -> Result<Vec<Pair>, Failure> {
+        let mut pairs = Vec::new();
+        for round in 0..=count {
+            self.host.setup.interrupt.check()?;
+            // What the first of two leaves in caches is not always the same one's to find.
+            let (http, engine) = if round % 2 == 0 {
+                let http = self.over_http(round)?;
+                (http, self.direct(round)?)
+            } else {
+                let engine = self.direct(round)?;
+                (self.over_http(round)?, engine)
+            };
+            let (Some(http), Some(engine)) = (http, engine) else { continue };
+            if http.cached_tokens != engine.cached_tokens {
+                let (theirs, ours) = (http.cached_tokens, engine.cached_tokens);
+                let message = format!("{theirs} tokens were reused over HTTP, {ours} without");
+                return Err(anyhow::anyhow!(message).into());
+            }
+            if round > 0 {
+                pairs.push(Pair { http, engine });
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// `None` if the model had too little to say.
+    fn over_http(&mut self, round: usize) -> Result<Option<Taken>, Failure> {
+        let (agent, body) = (agent(round), chat(&question(round), self.reply_tokens));
+        let asked = self.client.stream(&agent, &body, || ());
+        let streamed = self.host.block_on(asked)?;
+        let count = |value: &Json| value.as_u64().unwrap_or_default() as usize;
+        let cached = count(&streamed.usage["prompt_tokens_details"]["cached_tokens"]);
+        let tokens = count(&streamed.usage["completion_tokens"]);
+        Ok(taken(streamed.asked, &streamed.texts, tokens, cached))
+    }
+
+    fn direct(&self, round: usize) -> Result<Option<Taken>, Failure> {
+        let prompt = self.prompt(&question(round))?;
+        let asked = Request {
+            // Of the same texts, that this one does not find what the other kept.
+            namespace: Namespace::new("direct"),
+            agent: Some(AgentId::new(&agent(round))?),
+            is_end_ignored: false,
+            ..request(prompt, self.reply_tokens)
+        };
+        let (submitted, stream) = self.live.ask(asked);
+        let mut texts = Vec::new();
+        let timeline = self.live.block_on(follow(submitted, stream, |event| {
+            if matches!(event, Event::Text(_)) {
+                texts.push(Instant::now());
+            }
+        }))?;
+        let outcome = &timeline.outcome;
+        let tokens = outcome.choices[0].completion_tokens;
+        Ok(taken(submitted, &texts, tokens, outcome.admitted.cached_tokens))
+    }
+
+    fn prompt(&self, text: &str) -> Result<Vec<TokenId>, Failure> {
+        let messages = [Message::new("user", text)];
+        let rendered = self.template.render(&messages, &RenderOptions::new(SystemTime::now()));
+        let encoded = rendered.and_then(|it| self.live.tokenizer().encode(&it, Special::Parse));
+        encoded.map_err(|error| anyhow::Error::new(error).into())
+    }
 }
 
-/// The same work of other tokens; `None` if not as many were reused.
-fn direct(
-    live: &Live<'_>,
-    round: usize,
-    prompt: Prompt,
-    reply_tokens: usize,
-) -> Result<Option<Taken>, Failure> {
-    let mut tokens = live.prompt(0, prompt.cached);
-    tokens.extend(live.prompt(1 + round as u64, prompt.tokens - prompt.cached));
-    let (submitted, stream) = live.ask(request(tokens, reply_tokens));
-    let mut last = Instant::now();
-    let timeline = live.block_on(follow(submitted, stream, |event| {
-        if matches!(event, Event::Text(_)) {
-            last = Instant::now();
-        }
-    }))?;
-    let first = submitted + timeline.ttft();
-    let tokens = timeline.outcome.choices[0].completion_tokens;
-    let is_same = timeline.outcome.admitted.cached_tokens == prompt.cached;
-    Ok(is_same.then(|| Taken {
-        ttft_ms: ms(submitted, first),
-        tokens_per_s: (tokens - 1) as f64 / last.saturating_duration_since(first).as_secs_f64(),
-    }))
+/// Long enough that it is not the first block that many others begin with.
+fn question(round: usize) -> String {
+    let words: Vec<String> = (0..WORDS).map(|word| (round * WORDS + word).to_string()).collect();
+    format!("{} is a list. Continue it for as long as you can.", words.join(" "))
+}
+
+fn agent(round: usize) -> String {
+    format!("bench-{round}")
+}
+
+fn taken(
+    asked: Instant,
+    texts: &[Instant],
+    completion_tokens: usize,
+    cached_tokens: usize,
+) -> Option<Taken> {
+    let (first, last) = (*texts.first()?, *texts.last()?);
+    let enough = completion_tokens >= REPLY_TOKENS_MIN && last > first;
+    enough.then(|| Taken {
+        ttft_ms: ms(asked, first),
+        tokens_per_s: (completion_tokens - 1) as f64 / (last - first).as_secs_f64(),
+        cached_tokens,
+    })
+}
+
+/// As `semantic serve` has it, without keys and limits.
+async fn serve(listener: TcpListener, serving: Serving) {
+    let app = App::new(http::Config {
+        access: http::Access::Open,
+        admin: None,
+        allowed_hosts: vec!["localhost".to_owned()],
+        cors_origins: Vec::new(),
+        rates: Rates { agent: 0, global: 0, failed_keys: 0 },
+        bounds: Bounds::default(),
+        metrics: Arc::new(Metrics::default()),
+        log: LogControl::new(|_| Ok(())),
+    });
+    app.start_serving(serving);
+    http::serve(listener, app, std::future::pending()).await;
+}
+
+fn serving(setup: &Setup<'_>, live: &Live<'_>) -> Result<Serving, Failure> {
+    Ok(Serving {
+        engine: live.engine().clone(),
+        tokenizer: Arc::clone(live.tokenizer()),
+        template: chat_template(setup)?,
+        model: setup.model_name.clone(),
+        kv: KvShape::default(),
+    })
+}
+
+fn chat_template(setup: &Setup<'_>) -> Result<ChatTemplate, Failure> {
+    model::chat_template(&setup.files.text()?, &setup.model_path, None)
 }
