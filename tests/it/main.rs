@@ -16,6 +16,7 @@ mod conduct;
 mod deploy;
 mod ending;
 mod engine;
+mod first_run;
 mod golden;
 mod health;
 mod hostile;
