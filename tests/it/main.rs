@@ -31,6 +31,7 @@ mod messages;
 mod native;
 mod openapi;
 mod promise;
+mod readme;
 mod remembering;
 mod sdk;
 mod seeing;
