@@ -26,6 +26,8 @@ pub enum Cell {
     /// A number, and how many decimals the table shows.
     Number(f64, usize),
     Count(u64),
+    /// One value after another, in the order in which they were measured; the table counts them.
+    Series(Vec<f64>),
     Text(&'static str),
 }
 
@@ -69,6 +71,7 @@ impl Cell {
             }
             Cell::Number(number, decimals) => format!("{number:.decimals$}"),
             Cell::Count(count) => count.to_string(),
+            Cell::Series(values) => format!("{} values", values.len()),
             Cell::Text(text) => (*text).to_owned(),
         }
     }
@@ -82,6 +85,7 @@ impl Cell {
             }),
             Cell::Number(number, _) => json!(number),
             Cell::Count(count) => json!(count),
+            Cell::Series(values) => json!(values),
             Cell::Text(text) => json!(text),
         }
     }
@@ -171,6 +175,21 @@ mod tests {
               (read this)
         "#]]
         .assert_eq(&section().table("prefill"));
+    }
+
+    #[test]
+    fn a_series_is_counted_in_the_table_and_whole_in_json() {
+        let row = Row::new("race").with("ttft_by_turn_ms", Cell::Series(vec![2.0, 1.5]));
+        let section = Section { rows: vec![row], notes: Vec::new() };
+        expect![[r#"
+
+            agents
+                    ttft_by_turn_ms
+              race         2 values
+        "#]]
+        .assert_eq(&section.table("agents"));
+        let json = section.json("agents");
+        assert_eq!(json["rows"][0]["ttft_by_turn_ms"], json!([2.0, 1.5]));
     }
 
     #[test]
