@@ -20,9 +20,11 @@ mod staggered;
 mod store;
 
 mod child;
+mod client;
 mod crowd;
 mod driver;
 mod figure;
+mod host;
 mod live;
 mod machine;
 mod make_model;
@@ -34,6 +36,7 @@ mod report;
 mod rounds;
 mod score;
 mod scratch;
+mod server_process;
 mod text;
 
 use std::path::PathBuf;

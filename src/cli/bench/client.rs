@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use tokio::net::TcpStream;
 
-use super::ANSWER_TIMEOUT;
-
+/// Nobody waits longer for an answer, whatever becomes of it.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 const CHAT: &str = "/v1/chat/completions";
 /// What one read takes.
 const PART_BYTES: usize = 16 << 10;

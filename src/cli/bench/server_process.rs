@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Client, Host};
+use super::client::Client;
+use super::host::Host;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::memory;
 use crate::cli::output::Failure;
