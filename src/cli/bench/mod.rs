@@ -6,6 +6,7 @@
 
 mod setup;
 
+mod baselines;
 mod batch;
 mod decode;
 mod fidelity;
@@ -37,6 +38,7 @@ mod rounds;
 mod score;
 mod scratch;
 mod server_process;
+mod talk;
 mod text;
 
 use std::path::PathBuf;
@@ -75,6 +77,11 @@ const SUITES: &[Suite] = &[
     Suite { name: "restore", about: "the first token of an agent that is back", run: restore::run },
     Suite { name: "store", about: "what saving agents costs, and many of them", run: store::run },
     Suite { name: "server", about: "how the server conducts itself", run: server::run },
+    Suite {
+        name: "baselines",
+        about: "what clients of a server wait for, beside what is aimed at",
+        run: baselines::run,
+    },
     Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
     Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
     Suite { name: "fidelity", about: "the kernels against plain MLX", run: fidelity::run },
