@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 /// Nobody waits longer for an answer, whatever becomes of it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
 /// What one read takes.
 const PART_BYTES: usize = 16 << 10;
 
@@ -42,6 +43,7 @@ pub struct Streamed {
     pub asked: Instant,
     /// Of each event that has text of the reply.
     pub texts: Vec<Instant>,
+    pub reply: String,
     pub is_done: bool,
     /// What the server counted, if it was asked to.
     pub usage: Json,
@@ -79,15 +81,17 @@ impl Client {
         body["stream"] = true.into();
         body["stream_options"] = serde_json::json!({ "include_usage": true });
         let asked = Instant::now();
-        let (mut texts, mut is_done, mut usage) = (Vec::new(), false, Json::Null);
+        let (mut texts, mut reply) = (Vec::new(), String::new());
+        let (mut is_done, mut usage) = (false, Json::Null);
         self.exchange(&request(agent, body.to_string().as_bytes()), |part| {
             for line in String::from_utf8_lossy(part).lines() {
                 let Some(data) = line.strip_prefix("data: ") else { continue };
                 is_done |= data == "[DONE]";
                 let event: Json = serde_json::from_str(data).unwrap_or_default();
-                if event["choices"][0]["delta"]["content"].as_str().is_some_and(|it| !it.is_empty())
-                {
+                let text = event["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+                if !text.is_empty() {
                     texts.push(Instant::now());
+                    reply.push_str(text);
                     on_text();
                 }
                 if event["usage"].is_object() {
@@ -96,7 +100,7 @@ impl Client {
             }
         })
         .await?;
-        Ok(Streamed { asked, texts, is_done, usage })
+        Ok(Streamed { asked, texts, reply, is_done, usage })
     }
 
     /// Sends a request and reads its answer, within the time that anybody would wait. `on_part`
@@ -195,14 +199,30 @@ impl Client {
     }
 }
 
+/// A connection of its own for the continuation of a text that is nobody's.
+pub async fn complete_once(address: SocketAddr, body: &Json) -> io::Result<Answer> {
+    let request = post(COMPLETIONS, "", body.to_string().as_bytes());
+    Client::connect(address).await?.exchange(&request, |_| ()).await
+}
+
 /// A connection of its own for one whole answer.
 pub async fn chat_once(address: SocketAddr, agent: &str, body: &Json) -> io::Result<Answer> {
     Client::connect(address).await?.chat(agent, body).await
 }
 
+/// From the one to the other.
+pub fn ms(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64() * 1e3
+}
+
 fn request(agent: &str, body: &[u8]) -> Vec<u8> {
+    post(CHAT, &format!("X-Agent-ID: {agent}\r\n"), body)
+}
+
+/// With these lines in the head.
+fn post(path: &str, lines: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nX-Agent-ID: {agent}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );

@@ -6,6 +6,7 @@
 
 mod setup;
 
+mod baselines;
 mod batch;
 mod decode;
 mod fidelity;
@@ -41,6 +42,7 @@ mod rounds;
 mod score;
 mod scratch;
 mod server_process;
+mod talk;
 mod text;
 
 use std::path::PathBuf;
@@ -115,6 +117,12 @@ const SUITES: &[Suite] = &[
         about: "what saving agents costs, and many of them",
         when: When::Always,
         run: store::run,
+    },
+    Suite {
+        name: "baselines",
+        about: "what clients of a server wait for, beside what is aimed at",
+        when: When::Always,
+        run: baselines::run,
     },
     Suite {
         name: "server",
