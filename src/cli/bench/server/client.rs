@@ -16,6 +16,8 @@ const PART_BYTES: usize = 16 << 10;
 
 pub struct Client {
     socket: TcpStream,
+    /// What it shows that it may ask.
+    key: Option<&'static str>,
     /// What has come and is not looked at yet.
     buffer: Vec<u8>,
 }
@@ -39,6 +41,8 @@ impl Answer {
 /// When the parts of a stream came.
 #[derive(Debug)]
 pub struct Streamed {
+    /// With the events as its body.
+    pub answer: Answer,
     pub asked: Instant,
     /// Of each event that has text of the reply.
     pub texts: Vec<Instant>,
@@ -51,7 +55,11 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> io::Result<Client> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        Ok(Client { socket, buffer: Vec::new() })
+        Ok(Client { socket, key: None, buffer: Vec::new() })
+    }
+
+    pub fn with_key(self, key: &'static str) -> Client {
+        Client { key: Some(key), ..self }
     }
 
     pub async fn get(&mut self, path: &str) -> io::Result<Answer> {
@@ -65,7 +73,8 @@ impl Client {
     }
 
     pub async fn post(&mut self, agent: &str, body: &[u8]) -> io::Result<Answer> {
-        self.exchange(&request(agent, body), |_| ()).await
+        let request = self.request(agent, body);
+        self.exchange(&request, |_| ()).await
     }
 
     /// Asks for a stream, as this agent, and reads it to its end. `on_text` hears of each part.
@@ -80,7 +89,8 @@ impl Client {
         body["stream_options"] = serde_json::json!({ "include_usage": true });
         let asked = Instant::now();
         let (mut texts, mut is_done, mut usage) = (Vec::new(), false, Json::Null);
-        self.exchange(&request(agent, body.to_string().as_bytes()), |part| {
+        let request = self.request(agent, body.to_string().as_bytes());
+        let reading = self.exchange(&request, |part| {
             for line in String::from_utf8_lossy(part).lines() {
                 let Some(data) = line.strip_prefix("data: ") else { continue };
                 is_done |= data == "[DONE]";
@@ -94,9 +104,20 @@ impl Client {
                     usage = event["usage"].clone();
                 }
             }
-        })
-        .await?;
-        Ok(Streamed { asked, texts, is_done, usage })
+        });
+        let answer = reading.await?;
+        Ok(Streamed { answer, asked, texts, is_done, usage })
+    }
+
+    fn request(&self, agent: &str, body: &[u8]) -> Vec<u8> {
+        let key = self.key.map(|key| format!("Authorization: Bearer {key}\r\n"));
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nX-Agent-ID: {agent}\r\n{}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            key.unwrap_or_default(),
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
     }
 
     /// Sends a request and reads its answer, within the time that anybody would wait. `on_part`
@@ -198,13 +219,4 @@ impl Client {
 /// A connection of its own for one whole answer.
 pub async fn chat_once(address: SocketAddr, agent: &str, body: &Json) -> io::Result<Answer> {
     Client::connect(address).await?.chat(agent, body).await
-}
-
-fn request(agent: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nX-Agent-ID: {agent}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
 }

@@ -10,7 +10,9 @@ mod process;
 mod agents;
 mod burst;
 mod malformed;
+mod neighbour;
 mod overhead;
+mod overload;
 mod pool;
 mod probes;
 mod start;
@@ -49,6 +51,8 @@ const PARTS: &[Part] = &[
     burst::rows,
     agents::rows,
     pool::rows,
+    overload::rows,
+    neighbour::rows,
     malformed::rows,
     stop::rows,
     sustained::rows,
@@ -101,6 +105,10 @@ impl Host<'_> {
     /// A server with these flags and a data folder of this name that takes requests.
     fn serving(&self, name: &str, flags: &[&str]) -> Result<Server, Failure> {
         let server = Server::start(self, name, flags)?;
+        self.ready(server)
+    }
+
+    fn ready(&self, server: Server) -> Result<Server, Failure> {
         self.block_on(server.wait_ready(&self.setup.interrupt))?;
         Ok(server)
     }
