@@ -88,16 +88,9 @@ fn the_command_that_a_start_shows_is_answered() {
     process.wait_for("    -d '{");
     let said = process.said();
     let (_, shown) = said.split_once("try it:\n\n").expect("a command");
-    let mut shell = machine.command(&[]);
-    shell = {
-        let mut sh = Command::new("sh");
-        sh.args(["-c", &format!("curl() {{ command curl --silent --fail \"$@\"; }}\n{shown}")]);
-        sh.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        sh.env("SEMANTIC_API_KEYS", KEY).env("no_proxy", "*");
-        sh.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-        sh.stderr(std::process::Stdio::piped());
-        sh
-    };
+    let silent = "curl() { command curl --silent --fail \"$@\"; }";
+    let mut shell = machine.shell(&format!("{silent}\n{shown}"));
+    shell.env("SEMANTIC_API_KEYS", KEY);
     let ran = machine.finish(shell, b"");
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let answer: Json = serde_json::from_str(&ran.stdout).expect("an answer");

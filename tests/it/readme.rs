@@ -116,25 +116,14 @@ fn shell(machine: &Machine, script: &str) -> Command {
         fs::write(&path, text).expect("a script");
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
     }
-    let settings = machine.command(&[]);
-    let mut shell = Command::new("bash");
-    shell.args(["-e", "-o", "pipefail", "-c", script]).current_dir(machine.path(""));
-    for (name, value) in settings.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
+    let mut shell = machine.shell(script);
     let path = std::env::var("PATH").unwrap_or_default();
     shell
         .env("PATH", format!("{}:{path}", bin.display()))
         .env("SEMANTIC_MODEL", data("tiny/llama-f16"))
         .env("SEMANTIC_MAX_TOKENS", "8")
         .env("KEY", KEY)
-        .env("no_proxy", "*")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stdin(Stdio::null());
     shell
 }
 

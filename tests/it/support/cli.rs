@@ -85,6 +85,21 @@ impl Machine {
         limited
     }
 
+    /// A shell in this machine's folder, with the environment that the program has.
+    pub fn shell(&self, script: &str) -> Command {
+        let mut shell = Command::new("bash");
+        shell.args(["-e", "-o", "pipefail", "-c", script]).current_dir(self.path(""));
+        for (name, value) in self.command(&[]).get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.env("no_proxy", "*");
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Ran {
         self.finish(self.command(arguments), b"")
     }
