@@ -11,7 +11,7 @@ use super::machine::cpu_name;
 use super::peer::Peer;
 use super::peer_server::PeerProgram;
 use super::plan::{Plan, Sizes};
-use super::progress::Progress;
+use super::progress::{Progress, Talk, Turn};
 use super::report::{Facts, Report, SCHEMA, SuiteReport, facts};
 use crate::cli::Context;
 use crate::cli::compute::{Compute, ComputeFlags};
@@ -30,6 +30,7 @@ pub struct Setup<'a> {
     began: String,
     pub plan: Plan,
     pub sizes: Sizes,
+    pub turn: Turn,
     pub interrupt: Interrupt,
     pub compute: Compute,
     pub kv: KvConfig,
@@ -67,6 +68,7 @@ impl Setup<'_> {
             began: utc(SystemTime::now()),
             plan,
             sizes: Sizes::new(plan, &arguments.sizes),
+            turn: Turn::default(),
             interrupt,
             compute,
             kv: compute.kv.unwrap_or(resolved.kv),
@@ -114,7 +116,11 @@ impl Setup<'_> {
 
     /// Shows on stderr that a suite gets on; it takes `steps` steps.
     pub fn progress(&self, suite: &str, steps: usize) -> Progress {
-        Progress::new(suite, steps, self.arguments.quiet)
+        self.turn.bar(suite, steps, self.talk())
+    }
+
+    pub fn talk(&self) -> Talk {
+        if self.arguments.quiet { Talk::Failures } else { Talk::All }
     }
 
     /// The lines above the tables.
@@ -149,6 +155,7 @@ impl Setup<'_> {
             settings: self.settings(),
             peer: self.peer.as_ref().map(Peer::facts),
             suites,
+            against: None,
         }
     }
 
