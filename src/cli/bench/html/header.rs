@@ -1,0 +1,100 @@
+//! What was measured, on what, with which settings; and at the end of the page, how to read it.
+
+use serde_json::Value as Json;
+
+use super::super::report::{Facts, Report};
+use super::markup::Markup;
+use super::number::{Heading, heading, number, words};
+use super::verdicts;
+
+/// How the figures came to be; a reader judges them by it.
+const METHOD: &[&str] = &[
+    "A figure is the median of its runs, with the lowest and the highest beside it. What is \
+     compared alternates within one run: ours, theirs, ours, theirs. A first round is not counted.",
+    "p50, p95 and p99 are runs that were: the smallest that 50, 95 or 99 of 100 runs do not \
+     exceed.",
+    "Everything was kept in folders of its own, which are gone.",
+];
+
+pub fn title(report: &Report) -> String {
+    format!("semantic bench: {}", model(report))
+}
+
+fn model(report: &Report) -> String {
+    let named = |name: &str| report.model.get(name).and_then(Json::as_str);
+    named("name").or_else(|| named("file")).unwrap_or("a model").to_owned()
+}
+
+pub fn draw(report: &Report, body: &mut Markup) {
+    body.element("header", &[], |header| {
+        header.words("p", &[("class", &"eyebrow")], "semantic bench");
+        header.words("h1", &[], &model(report));
+        header.words("p", &[("class", &"lead")], &verdicts::summary(report));
+        header.element("div", &[("class", &"facts")], |facts| {
+            let began = Facts::from_iter([("began".to_owned(), Json::from(report.began.clone()))]);
+            let groups = [
+                ("Run", Some(&began), Some(&report.settings)),
+                ("Machine", Some(&report.machine), None),
+                ("Model", Some(&report.model), None),
+                ("Peer", report.peer.as_ref(), None),
+            ];
+            for (name, first, second) in groups {
+                let all: Vec<_> = [first, second].into_iter().flatten().flatten().collect();
+                if !all.is_empty() {
+                    facts.element("section", &[], |group| draw_facts(name, &all, group));
+                }
+            }
+        });
+    });
+}
+
+fn draw_facts(name: &str, facts: &[(&String, &Json)], group: &mut Markup) {
+    group.words("h2", &[], name);
+    group.element("dl", &[], |list| {
+        for (name, value) in facts {
+            let Some((name, value)) = fact(name, value) else { continue };
+            list.element("div", &[], |pair| {
+                pair.words("dt", &[], &name);
+                pair.words("dd", &[], &value);
+            });
+        }
+    });
+}
+
+/// A fact as it is read; `None` if there is nothing to read.
+fn fact(name: &str, value: &Json) -> Option<(String, String)> {
+    let Heading { words: name, unit } = match value {
+        Json::Number(_) => heading(name),
+        _ => Heading { words: words(name), unit: None },
+    };
+    let value = match value {
+        Json::Null => return None,
+        Json::String(text) => text.clone(),
+        Json::Number(it) => number(it.as_f64()?),
+        Json::Bool(true) => "yes".to_owned(),
+        Json::Bool(false) => "no".to_owned(),
+        Json::Array(items) => {
+            let told = |item: &Json| fact("", item).map(|(_, value)| value);
+            items.iter().filter_map(told).collect::<Vec<_>>().join(", ")
+        }
+        Json::Object(map) => {
+            let told = |(name, value): (&String, &Json)| {
+                fact(name, value).map(|(name, value)| format!("{name} {value}"))
+            };
+            map.iter().filter_map(told).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let unit = unit.map(|unit| format!(" {unit}")).unwrap_or_default();
+    Some((name, format!("{value}{unit}")))
+}
+
+pub fn draw_method(report: &Report, body: &mut Markup) {
+    body.element("footer", &[], |footer| {
+        footer.words("h2", &[], "How it was measured");
+        for paragraph in METHOD {
+            footer.words("p", &[], paragraph);
+        }
+        let version = report.machine.get("semantic").and_then(Json::as_str).unwrap_or_default();
+        footer.words("p", &[], &format!("Made by semantic bench {version} of its own report."));
+    });
+}

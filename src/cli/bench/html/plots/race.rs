@@ -1,0 +1,85 @@
+//! The race of the servers: the time that the agents have waited for first tokens, turn by turn.
+
+use super::super::lines::{Axis, Colour, Lines, Mark, Point, Series, Style};
+use super::super::number::{duration, times};
+use super::super::scale::Scale;
+use super::{Cell, Chart, Plot, Report, number_in, plain, rows};
+
+pub const SUITE: &str = "agents";
+const BY_TURN: &str = "ttft_by_turn_ms";
+const KILLED_AFTER: &str = "killed_after_turn";
+
+pub fn plot(report: &Report) -> Option<Plot> {
+    let rows = rows(report, SUITE);
+    let mut series = Vec::new();
+    let mut killed = None;
+    for row in rows {
+        let Some(Cell::Series(ttfts)) = row.get(BY_TURN) else { continue };
+        killed = killed.or_else(|| number_in(row, KILLED_AFTER));
+        series.push(Series {
+            name: server(&row.name).to_owned(),
+            colour: Colour::nth(series.len()),
+            style: Style::Plain,
+            points: waited(ttfts),
+        });
+    }
+    let points = || series.iter().flat_map(|series| &series.points);
+    let x = Scale::linear(points().map(|point| point.x))?;
+    let y = Scale::linear(points().map(|point| point.y))?;
+    Some(Plot {
+        finding: finding(&series),
+        about: "Agents take turns in random order, with memory for a few of them, and the server \
+                is killed on the way. All the time that was waited for first tokens until then.",
+        chart: Chart::Lines(Lines {
+            x: Axis { name: "turn".into(), scale: x, write: plain },
+            y: Axis { name: "s waited for first tokens".into(), scale: y, write: plain },
+            series,
+            marks: killed.map(|x| Mark { x, text: "kill -9".to_owned() }).into_iter().collect(),
+        }),
+    })
+}
+
+/// `race, llama-server, turns`.
+pub fn server(name: &str) -> &str {
+    let name = name.strip_prefix("race, ").unwrap_or(name);
+    name.strip_suffix(", turns").unwrap_or(name)
+}
+
+/// In seconds, after each turn; nothing before the first.
+fn waited(ttfts_ms: &[f64]) -> Vec<Point> {
+    let mut sum = 0.0;
+    let after = |(index, ms): (usize, &f64)| {
+        sum += ms / 1e3;
+        Point::exact(index as f64 + 1.0, sum)
+    };
+    [Point::exact(0.0, 0.0)].into_iter().chain(ttfts_ms.iter().enumerate().map(after)).collect()
+}
+
+/// Ours against the best of those that went as far.
+fn finding(series: &[Series]) -> String {
+    let [ours, others @ ..] = series else { return String::new() };
+    let end = |series: &Series| series.points.last().copied();
+    let Some(mine) = end(ours) else { return String::new() };
+    let ends = others.iter().filter_map(|other| Some((other, end(other)?)));
+    let best = ends
+        .filter(|(_, end)| end.x == mine.x)
+        .min_by(|(_, a), (_, b)| a.y.total_cmp(&b.y));
+    let waited = duration(mine.y * 1e3);
+    match best {
+        Some((other, best)) if best.y > mine.y => format!(
+            "{} turns, of which one is after a kill: {} waited {waited}, {} less than {}",
+            plain(mine.x),
+            ours.name,
+            times(best.y / mine.y),
+            other.name
+        ),
+        Some((other, best)) => format!(
+            "{} turns with a kill on the way: {} waited {waited}, {} {}",
+            plain(mine.x),
+            ours.name,
+            other.name,
+            duration(best.y * 1e3)
+        ),
+        None => format!("{} turns with a kill on the way: {waited} waited", plain(mine.x)),
+    }
+}

@@ -1,0 +1,211 @@
+//! One line per thing that was measured, all over the same axis: marks, ranges, bars, bounds.
+//!
+//! Places are shares of the width, so one drawing fits every screen, and names and values are
+//! text of the page, which breaks where it has to.
+
+use super::lines::{Axis, Colour};
+use super::markup::Markup;
+
+/// Pixels of one line.
+const HEIGHT: f64 = 20.0;
+/// Percent left free at both ends, for the marks that lie there.
+const EDGE: f64 = 2.0;
+
+pub struct Strips {
+    pub axis: Axis,
+    /// What each kind of mark is.
+    pub key: Vec<(Sign, Colour, String)>,
+    pub rows: Vec<Strip>,
+}
+
+pub struct Strip {
+    pub name: String,
+    /// What is drawn, in words.
+    pub value: String,
+    pub signs: Vec<Placed>,
+}
+
+/// Something drawn at a value.
+pub struct Placed {
+    pub sign: Sign,
+    pub colour: Colour,
+    pub value: f64,
+    /// Where the line to it begins and ends: the extremes of the runs.
+    pub range: Option<(f64, f64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    Dot,
+    Ring,
+    Square,
+    /// From the axis' beginning, or from zero, to the value.
+    Bar,
+    /// What must not be exceeded.
+    Bound,
+}
+
+impl Strips {
+    pub fn draw(&self) -> Markup {
+        let mut page = Markup::new();
+        if !self.key.is_empty() {
+            page.element("p", &[("class", &"key")], |key| self.draw_key(key));
+        }
+        page.element("div", &[("class", &"strips")], |strips| {
+            for row in &self.rows {
+                strips.element("div", &[("class", &"strip")], |strip| {
+                    strip.words("span", &[("class", &"strip-name")], &row.name);
+                    strip.raw(" ");
+                    strip.words("span", &[("class", &"strip-value")], &row.value);
+                    self.draw_row(row, strip);
+                });
+            }
+            self.draw_axis(strips);
+        });
+        page
+    }
+
+    fn draw_key(&self, key: &mut Markup) {
+        for (sign, colour, text) in &self.key {
+            key.element("span", &[], |entry| {
+                let attributes: [(_, &dyn std::fmt::Display); 4] =
+                    [("class", &"sign"), ("width", &16), ("height", &14), ("aria-hidden", &"true")];
+                entry.element("svg", &attributes, |svg| {
+                    svg.element("g", &[("class", &colour.class())], |group| match sign {
+                        Sign::Bar => bar(0.0, 90.0, 7.0, group),
+                        sign => draw_sign(*sign, 50.0, 7.0, group),
+                    });
+                });
+                entry.text(" ");
+                entry.text(text);
+            });
+            key.raw(" ");
+        }
+    }
+
+    fn draw_row(&self, row: &Strip, page: &mut Markup) {
+        let middle = HEIGHT / 2.0;
+        let attributes: [(_, &dyn std::fmt::Display); 3] =
+            [("class", &"band"), ("height", &HEIGHT), ("aria-hidden", &"true")];
+        page.element("svg", &attributes, |svg| {
+            for &tick in self.axis.scale.ticks() {
+                let x = percent(self.place(tick));
+                svg.empty(
+                    "line",
+                    &[("class", &"grid"), ("x1", &x), ("x2", &x), ("y1", &0), ("y2", &HEIGHT)],
+                );
+            }
+            for placed in &row.signs {
+                svg.element("g", &[("class", &placed.colour.class())], |group| {
+                    let at = self.place(placed.value);
+                    if let Some((low, high)) = placed.range {
+                        let (low, high) = (percent(self.place(low)), percent(self.place(high)));
+                        group.empty(
+                            "line",
+                            &[
+                                ("class", &"range"),
+                                ("x1", &low),
+                                ("x2", &high),
+                                ("y1", &middle),
+                                ("y2", &middle),
+                            ],
+                        );
+                    }
+                    match placed.sign {
+                        Sign::Bar => {
+                            let zero = self.place(0.0);
+                            bar(zero.min(at), (at - zero).abs(), middle, group);
+                        }
+                        sign => draw_sign(sign, at, middle, group),
+                    }
+                });
+            }
+        });
+    }
+
+    fn draw_axis(&self, page: &mut Markup) {
+        let attributes: [(_, &dyn std::fmt::Display); 3] =
+            [("class", &"band"), ("height", &18), ("aria-hidden", &"true")];
+        page.element("svg", &attributes, |svg| {
+            let ticks = self.axis.scale.ticks();
+            for (index, &tick) in ticks.iter().enumerate() {
+                let at = self.place(tick);
+                let anchor = match index {
+                    0 if at < 5.0 => "start",
+                    _ if at > 95.0 => "end",
+                    _ => "middle",
+                };
+                svg.words(
+                    "text",
+                    &[
+                        ("class", &"tick"),
+                        ("x", &percent(at)),
+                        ("y", &13),
+                        ("text-anchor", &anchor),
+                    ],
+                    &(self.axis.write)(tick),
+                );
+            }
+        });
+        page.words("p", &[("class", &"axis-name")], &self.axis.name);
+    }
+
+    /// In percent of the width.
+    fn place(&self, value: f64) -> f64 {
+        EDGE + self.axis.scale.share(value) * (100.0 - 2.0 * EDGE)
+    }
+}
+
+fn draw_sign(sign: Sign, at: f64, middle: f64, group: &mut Markup) {
+    let x = percent(at);
+    match sign {
+        Sign::Dot => {
+            group
+                .empty("circle", &[("class", &"marker"), ("cx", &x), ("cy", &middle), ("r", &4.5)]);
+        }
+        Sign::Ring => {
+            group.empty("circle", &[("class", &"ring"), ("cx", &x), ("cy", &middle), ("r", &4)]);
+        }
+        Sign::Square => {
+            let (top, size) = (middle - 4.0, 8);
+            let moved = "translate(-4 0)";
+            group.empty(
+                "rect",
+                &[
+                    ("class", &"marker"),
+                    ("x", &x),
+                    ("y", &top),
+                    ("width", &size),
+                    ("height", &size),
+                    ("transform", &moved),
+                ],
+            );
+        }
+        Sign::Bound => {
+            let (top, bottom) = (middle - 7.0, middle + 7.0);
+            group.empty(
+                "line",
+                &[("class", &"bound"), ("x1", &x), ("x2", &x), ("y1", &top), ("y2", &bottom)],
+            );
+        }
+        Sign::Bar => (),
+    }
+}
+
+fn bar(from: f64, length: f64, middle: f64, group: &mut Markup) {
+    let (x, width) = (percent(from), percent(length.max(0.4)));
+    group.empty(
+        "rect",
+        &[
+            ("class", &"bar"),
+            ("x", &x),
+            ("y", &(middle - 5.0)),
+            ("width", &width),
+            ("height", &10),
+        ],
+    );
+}
+
+fn percent(value: f64) -> String {
+    format!("{}%", (value * 100.0).round() / 100.0)
+}

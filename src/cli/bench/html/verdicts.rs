@@ -1,0 +1,122 @@
+//! What became of the targets and promises: how many hold, and first those that do not.
+
+use super::super::report::{Cell, Report, Row};
+use super::markup::Markup;
+use super::tables::{draw_cell, draw_heading};
+
+/// A row that says whether something holds.
+struct Verdict<'a> {
+    suite: &'a str,
+    row: &'a Row,
+    holds: bool,
+}
+
+/// What the project aims at as a whole; anything else is a promise of one of its parts.
+const TARGET: &str = "target";
+
+fn verdicts(report: &Report) -> Vec<Verdict<'_>> {
+    let mut found = Vec::new();
+    for suite in &report.suites {
+        for row in &suite.section.rows {
+            let held: Vec<bool> = row.cells.iter().filter_map(|(_, cell)| cell.holds()).collect();
+            if !held.is_empty() {
+                let holds = held.iter().all(|holds| *holds);
+                found.push(Verdict { suite: &suite.suite, row, holds });
+            }
+        }
+    }
+    found
+}
+
+impl Verdict<'_> {
+    fn is_target(&self) -> bool {
+        self.row.get(TARGET).is_some()
+    }
+}
+
+/// In a sentence.
+pub fn summary(report: &Report) -> String {
+    let verdicts = verdicts(report);
+    let (targets, promises): (Vec<_>, Vec<_>) =
+        verdicts.iter().partition(|verdict| verdict.is_target());
+    let told = |name: &str, verdicts: &[&Verdict<'_>]| {
+        let held = verdicts.iter().filter(|verdict| verdict.holds).count();
+        match verdicts.len() {
+            0 => None,
+            all if held == all => Some(format!("all {all} {name}")),
+            all => Some(format!("{held} of {all} {name}")),
+        }
+    };
+    let parts: Vec<String> =
+        [told("targets", &targets), told("promises", &promises)].into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => "Nothing was promised of what was measured.".to_owned(),
+        false => {
+            let text = format!("{} hold.", parts.join(" and "));
+            text[..1].to_uppercase() + &text[1..]
+        }
+    }
+}
+
+pub fn draw(report: &Report, main: &mut Markup) {
+    let verdicts = verdicts(report);
+    let (held, broken): (Vec<_>, Vec<_>) = verdicts.iter().partition(|verdict| verdict.holds);
+    if verdicts.is_empty() {
+        return;
+    }
+    main.element("section", &[("aria-labelledby", &"verdicts")], |section| {
+        section.words("h2", &[("id", &"verdicts")], "Targets and promises");
+        if !broken.is_empty() {
+            section.element("ul", &[("class", &"broken")], |list| {
+                for verdict in &broken {
+                    list.element("li", &[], |item| draw_broken(verdict, item));
+                }
+            });
+        }
+        if !held.is_empty() {
+            section.element("details", &[("class", &"held"), ("open", &"open")], |details| {
+                let count = held.len();
+                details.words("summary", &[], &format!("{count} hold"));
+                draw_held(&held, details);
+            });
+        }
+    });
+}
+
+/// With its figures: what holds is in the tables, what does not is the first thing to see.
+fn draw_broken(verdict: &Verdict<'_>, item: &mut Markup) {
+    item.words("b", &[("class", &"bad")], "✕ does not hold");
+    item.text(" ");
+    item.words("strong", &[], &verdict.row.name);
+    item.text(" ");
+    item.words("span", &[("class", &"quiet")], verdict.suite);
+    item.element("span", &[("class", &"evidence")], |evidence| {
+        for (field, cell) in &verdict.row.cells {
+            if cell.holds().is_none() && !matches!(cell, Cell::Series(_)) {
+                evidence.element("span", &[], |pair| {
+                    draw_heading(field, pair);
+                    pair.text(" ");
+                    draw_cell(cell, pair);
+                });
+                evidence.raw(" ");
+            }
+        }
+    });
+}
+
+fn draw_held(held: &[&Verdict<'_>], page: &mut Markup) {
+    page.element("dl", &[("class", &"held-list")], |list| {
+        for of_suite in held.chunk_by(|a, b| a.suite == b.suite) {
+            list.element("div", &[], |group| {
+                group.words("dt", &[], of_suite[0].suite);
+                for verdict in of_suite {
+                    group.element("dd", &[], |item| {
+                        item.words("span", &[("class", &"good"), ("aria-hidden", &"true")], "✓");
+                        item.text(" ");
+                        item.text(&verdict.row.name);
+                    });
+                }
+            });
+        }
+    });
+}
