@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::super::report::{Facts, Report};
 use super::markup::Markup;
-use super::number::{Heading, heading, number, words};
+use super::number::{Heading, heading, number, size, words};
 use super::verdicts;
 
 /// How the figures came to be; a reader judges them by it.
@@ -27,11 +27,17 @@ fn model(report: &Report) -> String {
 
 pub fn draw(report: &Report, body: &mut Markup) {
     body.element("header", &[], |header| {
-        header.words("p", &[("class", &"eyebrow")], "semantic bench");
+        header.element("p", &[("class", &"eyebrow")], |line| {
+            for part in eyebrow(report) {
+                line.words("span", &[], &part);
+                line.raw(" ");
+            }
+        });
         header.words("h1", &[], &model(report));
         header.words("p", &[("class", &"lead")], &verdicts::summary(report));
         header.element("div", &[("class", &"facts")], |facts| {
-            let began = Facts::from_iter([("began".to_owned(), Json::from(report.began.clone()))]);
+            let began = Json::from(moment(&report.began));
+            let began = Facts::from_iter([("began".to_owned(), began)]);
             let groups = [
                 ("Run", Some(&began), Some(&report.settings)),
                 ("Machine", Some(&report.machine), None),
@@ -46,6 +52,23 @@ pub fn draw(report: &Report, body: &mut Markup) {
             }
         });
     });
+}
+
+/// The program and the day: what tells this page from another about the same model.
+fn eyebrow(report: &Report) -> Vec<String> {
+    let fact = |name: &str| report.machine.get(name).and_then(Json::as_str);
+    let version = fact("semantic").map(|version| format!("semantic bench {version}"));
+    let day = report.began.split('T').next().unwrap_or_default().to_owned();
+    let all = [version, fact("cpu").map(str::to_owned), Some(day)];
+    all.into_iter().flatten().filter(|part| !part.is_empty()).collect()
+}
+
+/// `2026-01-02T03:04:05Z` as it is read; anything else stays as it is.
+fn moment(began: &str) -> String {
+    match began.strip_suffix('Z').and_then(|it| it.split_once('T')) {
+        Some((day, time)) => format!("{day} {time} UTC"),
+        None => began.to_owned(),
+    }
 }
 
 fn draw_facts(name: &str, facts: &[(&String, &Json)], group: &mut Markup) {
@@ -63,8 +86,11 @@ fn draw_facts(name: &str, facts: &[(&String, &Json)], group: &mut Markup) {
 
 /// A fact as it is read; `None` if there is nothing to read.
 fn fact(name: &str, value: &Json) -> Option<(String, String)> {
-    let Heading { words: name, unit } = match value {
-        Json::Number(_) => heading(name),
+    let Heading { words: name, unit } = match (value, name.strip_suffix("_bytes")) {
+        (Json::Number(bytes), Some(stem)) => {
+            return Some((format!("{} size", words(stem)), size(bytes.as_f64()?)));
+        }
+        (Json::Number(_), None) => heading(name),
         _ => Heading { words: words(name), unit: None },
     };
     let value = match value {

@@ -17,8 +17,10 @@ const TOP: f64 = 30.0;
 const BOTTOM: f64 = 46.0;
 /// Labels beside the lines take no more than this of the width.
 const LABELS_MAX: f64 = 0.4;
+/// Room for half of the last tick's writing.
+const EDGE: f64 = 24.0;
 /// A label that had to move further than this from its line is led to it.
-const LED: f64 = 5.0;
+const NEAR: f64 = 5.0;
 
 pub struct Lines {
     pub x: Axis,
@@ -122,10 +124,33 @@ impl Lines {
     /// Both drawings; a style sheet shows the one that fits.
     pub fn draw(&self, title: &str) -> Markup {
         let mut page = Markup::new();
+        if self.has_key() {
+            page.element("p", &[("class", &"key")], |key| self.draw_key(key));
+        }
         for frame in [WIDE, NARROW] {
             self.draw_in(&frame, title, &mut page);
         }
         page
+    }
+
+    /// Steps all end at the top: their names would lie over each other there.
+    fn has_key(&self) -> bool {
+        self.series.iter().any(|series| series.style == Style::Steps)
+    }
+
+    fn draw_key(&self, key: &mut Markup) {
+        for series in &self.series {
+            key.element("span", &[("class", &series.colour.class())], |entry| {
+                let attributes: [(_, &dyn std::fmt::Display); 4] =
+                    [("class", &"sign"), ("width", &24), ("height", &14), ("aria-hidden", &"true")];
+                entry.element("svg", &attributes, |svg| {
+                    svg.empty("path", &[("class", &line_class(series)), ("d", &"M1 8H23")]);
+                });
+                entry.text(" ");
+                entry.text(&series.name);
+            });
+            key.raw(" ");
+        }
     }
 
     fn draw_in(&self, frame: &Frame, title: &str, page: &mut Markup) {
@@ -144,7 +169,9 @@ impl Lines {
                     self.draw_series(series, &area, group);
                 });
             }
-            self.draw_labels(&area, frame, svg);
+            if !self.has_key() {
+                self.draw_labels(&area, frame, svg);
+            }
         });
     }
 
@@ -155,7 +182,10 @@ impl Lines {
         let ticks = self.y.scale.ticks().iter().map(|&tick| (self.y.write)(tick));
         let left = 8.0 + widest(&mut ticks.map(|text| text.chars().count()));
         let labels = widest(&mut self.series.iter().map(|series| series.name.chars().count()));
-        let labels = (22.0 + labels).min(LABELS_MAX * frame.width);
+        let labels = match self.has_key() {
+            true => EDGE,
+            false => (22.0 + labels).min(LABELS_MAX * frame.width),
+        };
         Area { left, right: frame.width - labels, top: TOP, bottom: frame.height - BOTTOM }
     }
 
@@ -254,8 +284,7 @@ impl Lines {
                 (_, Style::Marked | Style::Dashed | Style::Plain) => format!("L{x} {y}"),
             };
         }
-        let class = if series.style == Style::Dashed { "line dashed" } else { "line" };
-        group.empty("path", &[("class", &class), ("d", &path)]);
+        group.empty("path", &[("class", &line_class(series)), ("d", &path)]);
         if !matches!(series.style, Style::Marked | Style::Dashed) {
             return;
         }
@@ -273,32 +302,39 @@ impl Lines {
 
     /// The name of each series beside its end, none over another.
     fn draw_labels(&self, area: &Area, frame: &Frame, svg: &mut Markup) {
-        let ends: Vec<f64> = self
-            .series
-            .iter()
-            .map(|series| series.points.last().map_or(area.bottom, |it| area.y(&self.y, it.y)))
-            .collect();
-        let places = spread(&ends, LINE, (area.top, area.bottom));
-        let room = ((frame.width - area.right - 18.0) / CHARACTER) as usize;
-        for ((series, end), place) in self.series.iter().zip(&ends).zip(&places) {
-            let end_x = series.points.last().map_or(area.right, |it| area.x(&self.x, it.x));
+        let end = |series: &Series| {
+            let last = series.points.last()?;
+            Some((area.x(&self.x, last.x), area.y(&self.y, last.y)))
+        };
+        let ends = self.series.iter().filter_map(|series| Some((series, end(series)?)));
+        // What ends before the others has its name there.
+        let (late, early): (Vec<_>, Vec<_>) =
+            ends.partition(|(_, (x, _))| area.right - x <= NEAR);
+        for (series, (x, y)) in early {
             svg.element("g", &[("class", &series.colour.class())], |group| {
-                if (place - end).abs() > LED || area.right - end_x > LED {
-                    let (from, to) = (px(end_x + 5.0), px(area.right + 11.0));
+                draw_name(&series.name, x + 7.0, y, group);
+            });
+        }
+        let heights: Vec<f64> = late.iter().map(|(_, (_, y))| *y).collect();
+        let places = spread(&heights, LINE, (area.top, area.bottom));
+        let room = ((frame.width - area.right - 18.0) / CHARACTER) as usize;
+        for ((series, (x, y)), place) in late.into_iter().zip(places) {
+            svg.element("g", &[("class", &series.colour.class())], |group| {
+                if (place - y).abs() > NEAR {
+                    let (from, to) = (px(x + 5.0), px(area.right + 11.0));
+                    let (start, end) = (y, px(place));
                     group.empty(
                         "line",
                         &[
                             ("class", &"lead"),
                             ("x1", &from),
                             ("x2", &to),
-                            ("y1", &px(*end)),
-                            ("y2", &px(*place)),
+                            ("y1", &start),
+                            ("y2", &end),
                         ],
                     );
                 }
-                let (x, y) = (px(area.right + 14.0), px(place + 4.0));
-                let name = cut(&series.name, room);
-                group.words("text", &[("class", &"name"), ("x", &x), ("y", &y)], &name);
+                draw_name(&cut(&series.name, room), area.right + 14.0, place, group);
             });
         }
     }
@@ -362,6 +398,20 @@ impl Area {
     fn y(&self, axis: &Axis, value: f64) -> f64 {
         px(self.bottom - axis.scale.share(value) * (self.bottom - self.top))
     }
+}
+
+/// Lines without marks are told apart by their dashes too.
+fn line_class(series: &Series) -> &'static str {
+    match (series.style, series.colour) {
+        (Style::Marked, _) | (_, Colour::Ours) => "line",
+        (Style::Plain | Style::Steps, Colour::Third) => "line dotted",
+        (Style::Dashed | Style::Plain | Style::Steps, _) => "line dashed",
+    }
+}
+
+fn draw_name(name: &str, x: f64, middle: f64, group: &mut Markup) {
+    let (x, y) = (px(x), px(middle + 4.0));
+    group.words("text", &[("class", &"name"), ("x", &x), ("y", &y)], name);
 }
 
 /// A shape of its own for each colour, for those who do not tell colours apart.

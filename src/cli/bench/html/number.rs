@@ -56,28 +56,45 @@ pub fn words(name: &str) -> String {
     };
     let words: Vec<String> =
         name.split('_').filter(|word| !word.is_empty()).map(written).collect();
-    words.join(" ")
+    words.join(" ").replace(" per s", "/s")
 }
 
-/// Three digits at least, and all that stand before the point.
+/// Three digits, or all that stand before the point; fewer if there are no more.
 pub fn number(value: f64) -> String {
+    digits(value, 3)
+}
+
+/// Four of them, for what differs little.
+pub fn exact(value: f64) -> String {
+    digits(value, 4)
+}
+
+fn digits(value: f64, count: i32) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
     let size = value.abs();
-    let decimals = match size {
-        _ if value == value.trunc() => 0,
-        _ if size >= 99.95 => 0,
-        _ if size >= 9.995 => 1,
-        _ if size >= 0.9995 => 2,
-        _ if size >= 0.0995 => 3,
-        _ if size >= 0.001 => 4,
-        _ => return format!("{value:.1e}"),
-    };
+    if size > 0.0 && size < SMALL {
+        return format!("{value:.1e}");
+    }
+    // How many stand before the point, below zero the zeros behind it, once it is rounded.
+    let before = |size: f64| if size > 0.0 { size.log10().floor() as i32 + 1 } else { 1 };
+    let unit = 10_f64.powi(before(size) - count);
+    let decimals = (count - before((size / unit).round() * unit)).max(0) as usize;
     let text = format!("{value:.decimals$}");
+    let short = shortened(&text);
+    let text = if short.parse() == Ok(value) { short } else { &text };
     match text.split_once('.') {
         Some((whole, rest)) => format!("{}.{rest}", thousands(whole)),
-        None => thousands(&text),
+        None => thousands(text),
+    }
+}
+
+/// Without zeros at the end that say nothing.
+fn shortened(text: &str) -> &str {
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => text,
     }
 }
 
@@ -97,29 +114,43 @@ fn thousands(digits: &str) -> String {
     out
 }
 
+/// Below this, zeros after the point are harder to count than to name.
+const SMALL: f64 = 1e-4;
+/// Between a number and its unit, which belong on one line.
+pub const SPACE: &str = "\u{a0}";
+
 /// A time in the unit in which it is short.
 pub fn duration(ms: f64) -> String {
-    match ms {
-        _ if ms >= 120_000.0 => format!("{} min", number(round(ms / 60_000.0))),
-        _ if ms >= 1_000.0 => format!("{} s", number(round(ms / 1_000.0))),
-        _ => format!("{} ms", number(round(ms))),
-    }
+    let (value, unit) = match ms {
+        _ if ms >= 120_000.0 => (ms / 60_000.0, "min"),
+        _ if ms >= 1_000.0 => (ms / 1_000.0, "s"),
+        _ => (ms, "ms"),
+    };
+    format!("{}{SPACE}{unit}", number(value))
 }
 
-/// Three digits of it.
-fn round(value: f64) -> f64 {
-    if value == 0.0 || !value.is_finite() {
-        return value;
-    }
-    let unit = 10_f64.powi(2 - value.abs().log10().floor() as i32);
-    (value * unit).round() / unit
+/// What a file or a cache takes, in thousands of thousands.
+pub fn size(bytes: f64) -> String {
+    let (value, unit) = match bytes {
+        _ if bytes >= 1e9 => (bytes / 1e9, "GB"),
+        _ if bytes >= 1e6 => (bytes / 1e6, "MB"),
+        _ if bytes >= 1e3 => (bytes / 1e3, "kB"),
+        _ => (bytes, "bytes"),
+    };
+    format!("{}{SPACE}{unit}", number(value))
+}
+
+/// A number as it is written on an axis, which may have been added up of parts.
+pub fn tick(value: f64) -> String {
+    let text = number(value);
+    if text.contains('e') { text } else { shortened(&text).to_owned() }
 }
 
 /// How many times, in two or three digits.
 pub fn times(ratio: f64) -> String {
     match ratio {
-        _ if ratio >= 9.95 => format!("{} ×", number(ratio.round())),
-        _ => format!("{ratio:.1} ×"),
+        _ if ratio >= 9.95 => format!("{}{SPACE}×", number(ratio.round())),
+        _ => format!("{ratio:.1}{SPACE}×"),
     }
 }
 
@@ -131,8 +162,9 @@ mod tests {
     fn numbers_have_three_digits_that_count() {
         let shown = [0.0, 7.0, 1_234_567.0, 1234.5, 123.4, 12.34, 1.234, 0.1234].map(number);
         assert_eq!(shown, ["0", "7", "1,234,567", "1,234", "123", "12.3", "1.23", "0.123"]);
-        let shown = [0.01234, 2e-7, -1.5, -1e4, f64::NAN].map(number);
-        assert_eq!(shown, ["0.0123", "2.0e-7", "−1.50", "−10,000", "–"]);
+        let shown = [0.01234, 2e-7, -1.5, -1e4, f64::NAN, 0.21, 99.96, 1.999].map(number);
+        assert_eq!(shown, ["0.0123", "2.0e-7", "−1.5", "−10,000", "–", "0.21", "100", "2.00"]);
+        assert_eq!([12.3101, 99.876, 0.5].map(exact), ["12.31", "99.88", "0.5"]);
     }
 
     #[test]
@@ -145,14 +177,20 @@ mod tests {
         assert_eq!(told("tokens_per_s"), ("".into(), "tokens/s".into()));
         assert_eq!(told("peer_tokens_per_s"), ("peer".into(), "tokens/s".into()));
         assert_eq!(told("kv_bytes_per_token"), ("KV".into(), "bytes/token".into()));
+        assert_eq!(told("tokens_per_s_at_16"), ("tokens/s at 16".into(), "".into()));
         assert_eq!(told("promise"), ("promise".into(), "".into()));
         assert_eq!(told("seconds"), ("seconds".into(), "".into()));
     }
 
     #[test]
     fn times_are_in_the_unit_that_keeps_them_short() {
+        let broken = |text: String| text.replace(SPACE, " ");
         let shown = [0.456, 41.23, 999.0, 2345.0, 90_000.0, 1_200_000.0].map(duration);
-        assert_eq!(shown, ["0.456 ms", "41.2 ms", "999 ms", "2.35 s", "90 s", "20 min"]);
-        assert_eq!([1.94, 9.96, 56.3].map(times), ["1.9 ×", "10 ×", "56 ×"]);
+        let expected = ["0.456 ms", "41.2 ms", "999 ms", "2.35 s", "90 s", "20 min"];
+        assert_eq!(shown.map(broken), expected);
+        assert_eq!([1.94, 9.96, 56.3].map(times).map(broken), ["1.9 ×", "10 ×", "56 ×"]);
+        let shown = [12.0, 98_123_456.0, 2.5e9].map(size).map(broken);
+        assert_eq!(shown, ["12 bytes", "98.1 MB", "2.5 GB"]);
+        assert_eq!([0.5, 1.5, 100.0, 20_000.0].map(tick), ["0.5", "1.5", "100", "20,000"]);
     }
 }

@@ -27,7 +27,9 @@ impl Scale {
         let (low, high) = (low.min(0.0), high.max(0.0));
         let span = if high > low { high - low } else { 1.0 };
         let step = round_up(span / TICKS);
-        let (first, last) = ((low / step).floor(), ((low + span) / step).ceil());
+        let slack = 1e-9;
+        let (first, last) = (low / step + slack, (low + span) / step - slack);
+        let (first, last) = (first.floor(), last.ceil());
         let ticks = (first as i64..=last as i64).map(|index| index as f64 * step).collect();
         Some(Scale { kind: Kind::Linear, low: first * step, high: last * step, ticks })
     }

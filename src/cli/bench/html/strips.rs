@@ -11,6 +11,11 @@ const HEIGHT: f64 = 20.0;
 /// Percent left free at both ends, for the marks that lie there.
 const EDGE: f64 = 2.0;
 
+/// Percent from an end within which what is written is kept inside.
+const EDGES: f64 = 5.0;
+/// Percent that a character takes of a narrow screen.
+const CHARACTER: f64 = 2.0;
+
 pub struct Strips {
     pub axis: Axis,
     /// What each kind of mark is.
@@ -20,8 +25,8 @@ pub struct Strips {
 
 pub struct Strip {
     pub name: String,
-    /// What is drawn, in words.
-    pub value: String,
+    /// What is drawn, in words; each of them stays on one line.
+    pub values: Vec<String>,
     pub signs: Vec<Placed>,
 }
 
@@ -56,7 +61,12 @@ impl Strips {
                 strips.element("div", &[("class", &"strip")], |strip| {
                     strip.words("span", &[("class", &"strip-name")], &row.name);
                     strip.raw(" ");
-                    strip.words("span", &[("class", &"strip-value")], &row.value);
+                    strip.element("span", &[("class", &"strip-values")], |values| {
+                        for (index, value) in row.values.iter().enumerate() {
+                            values.raw(if index > 0 { ", " } else { "" });
+                            values.words("span", &[], value);
+                        }
+                    });
                     self.draw_row(row, strip);
                 });
             }
@@ -95,6 +105,17 @@ impl Strips {
                     &[("class", &"grid"), ("x1", &x), ("x2", &x), ("y1", &0), ("y2", &HEIGHT)],
                 );
             }
+            let (start, end) = (percent(EDGE), percent(100.0 - EDGE));
+            svg.empty(
+                "line",
+                &[
+                    ("class", &"grid"),
+                    ("x1", &start),
+                    ("x2", &end),
+                    ("y1", &middle),
+                    ("y2", &middle),
+                ],
+            );
             for placed in &row.signs {
                 svg.element("g", &[("class", &placed.colour.class())], |group| {
                     let at = self.place(placed.value);
@@ -127,12 +148,10 @@ impl Strips {
         let attributes: [(_, &dyn std::fmt::Display); 3] =
             [("class", &"band"), ("height", &18), ("aria-hidden", &"true")];
         page.element("svg", &attributes, |svg| {
-            let ticks = self.axis.scale.ticks();
-            for (index, &tick) in ticks.iter().enumerate() {
-                let at = self.place(tick);
-                let anchor = match index {
-                    0 if at < 5.0 => "start",
-                    _ if at > 95.0 => "end",
+            for (at, text) in self.fitting_ticks() {
+                let anchor = match at {
+                    _ if at < EDGES => "start",
+                    _ if at > 100.0 - EDGES => "end",
                     _ => "middle",
                 };
                 svg.words(
@@ -143,11 +162,31 @@ impl Strips {
                         ("y", &13),
                         ("text-anchor", &anchor),
                     ],
-                    &(self.axis.write)(tick),
+                    &text,
                 );
             }
         });
         page.words("p", &[("class", &"axis-name")], &self.axis.name);
+    }
+
+    /// The ticks that have room on a narrow screen too, the last ones first.
+    fn fitting_ticks(&self) -> Vec<(f64, String)> {
+        let mut fitting = Vec::new();
+        let mut free_until = f64::INFINITY;
+        for &tick in self.axis.scale.ticks().iter().rev() {
+            let (at, text) = (self.place(tick), (self.axis.write)(tick));
+            let width = CHARACTER * text.chars().count() as f64;
+            let (left, right) = match at {
+                _ if at < EDGES => (at, at + width),
+                _ if at > 100.0 - EDGES => (at - width, at),
+                _ => (at - width / 2.0, at + width / 2.0),
+            };
+            if right < free_until {
+                free_until = left - CHARACTER;
+                fitting.push((at, text));
+            }
+        }
+        fitting
     }
 
     /// In percent of the width.

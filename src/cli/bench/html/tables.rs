@@ -2,7 +2,7 @@
 
 use super::super::report::{Cell, Report, Row, SuiteReport};
 use super::markup::Markup;
-use super::number::{Heading, heading, number};
+use super::number::{Heading, SPACE, exact, heading, number};
 
 /// A table that is not of rows: headings, and lines of as many texts.
 pub struct Grid {
@@ -78,12 +78,12 @@ fn draw_table(suite: &str, rows: &[Row], part: &mut Markup) {
     });
 }
 
-pub fn draw_heading(field: &str, page: &mut Markup) {
+fn draw_heading(field: &str, page: &mut Markup) {
     let Heading { words, unit } = heading(field);
     page.text(&words);
     if let Some(unit) = unit {
         if !words.is_empty() {
-            page.text(" ");
+            page.text(SPACE);
         }
         page.words("span", &[("class", &"unit")], unit);
     }
@@ -100,7 +100,7 @@ pub fn draw_cell(cell: &Cell, page: &mut Markup) {
                 page.words("small", &[], &range);
             }
         }
-        Cell::Number(value, _) => page.text(&number(*value)),
+        Cell::Number(value, _) => page.text(&exact(*value)),
         Cell::Count(count) => page.text(&number(*count as f64)),
         Cell::Series(values) => {
             page.text(&format!("{} values", number(values.len() as f64)));

@@ -2,7 +2,8 @@
 
 use super::super::report::{Cell, Report, Row};
 use super::markup::Markup;
-use super::tables::{draw_cell, draw_heading};
+use super::number::{Heading, heading};
+use super::tables::draw_cell;
 
 /// A row that says whether something holds.
 struct Verdict<'a> {
@@ -67,6 +68,8 @@ pub fn draw(report: &Report, main: &mut Markup) {
     main.element("section", &[("aria-labelledby", &"verdicts")], |section| {
         section.words("h2", &[("id", &"verdicts")], "Targets and promises");
         if !broken.is_empty() {
+            let count = format!("{} {}", broken.len(), if broken.len() == 1 { "does not hold" } else { "do not hold" });
+            section.words("h3", &[("class", &"bad")], &count);
             section.element("ul", &[("class", &"broken")], |list| {
                 for verdict in &broken {
                     list.element("li", &[], |item| draw_broken(verdict, item));
@@ -75,8 +78,11 @@ pub fn draw(report: &Report, main: &mut Markup) {
         }
         if !held.is_empty() {
             section.element("details", &[("class", &"held"), ("open", &"open")], |details| {
-                let count = held.len();
-                details.words("summary", &[], &format!("{count} hold"));
+                let count = match held.len() {
+                    1 => "1 holds".to_owned(),
+                    count => format!("{count} hold"),
+                };
+                details.words("summary", &[], &count);
                 draw_held(&held, details);
             });
         }
@@ -85,7 +91,7 @@ pub fn draw(report: &Report, main: &mut Markup) {
 
 /// With its figures: what holds is in the tables, what does not is the first thing to see.
 fn draw_broken(verdict: &Verdict<'_>, item: &mut Markup) {
-    item.words("b", &[("class", &"bad")], "✕ does not hold");
+    item.words("b", &[("class", &"bad"), ("aria-hidden", &"true")], "✕");
     item.text(" ");
     item.words("strong", &[], &verdict.row.name);
     item.text(" ");
@@ -94,9 +100,11 @@ fn draw_broken(verdict: &Verdict<'_>, item: &mut Markup) {
         for (field, cell) in &verdict.row.cells {
             if cell.holds().is_none() && !matches!(cell, Cell::Series(_)) {
                 evidence.element("span", &[], |pair| {
-                    draw_heading(field, pair);
+                    let Heading { words, unit } = heading(field);
+                    pair.words("span", &[("class", &"quiet")], &words);
                     pair.text(" ");
                     draw_cell(cell, pair);
+                    pair.text(&unit.map(|unit| format!(" {unit}")).unwrap_or_default());
                 });
                 evidence.raw(" ");
             }

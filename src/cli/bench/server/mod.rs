@@ -23,18 +23,14 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 
+use super::plan::PERCENT_ALL;
 use super::report::{Row, Section};
 use super::scratch::Scratch;
 use super::setup::Setup;
-use super::up_to;
 use crate::cli::output::Failure;
 use client::Client;
 use process::Server;
 
-/// The promises are about this many.
-const PERCENT_ALL: u64 = 100;
-/// An hour of it would be a soak, which is another test.
-const LOAD_SECONDS_MAX: u64 = 86_400;
 /// Nobody waits longer for an answer, whatever becomes of it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -53,16 +49,6 @@ const PARTS: &[Part] = &[
     stop::rows,
     sustained::rows,
 ];
-
-#[derive(Debug, clap::Args)]
-pub struct ServerFlags {
-    /// How much of its requests `server` sends; what it promises is about all of them
-    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = up_to(PERCENT_ALL))]
-    server_percent: usize,
-    /// How long `server` holds the load of 80 %; the growth of memory is promised for 300
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = up_to(LOAD_SECONDS_MAX))]
-    load_seconds: usize,
-}
 
 /// What all parts need.
 struct Host<'a> {
@@ -85,7 +71,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         "clients run on the same cores; every time is what they saw, connections included"
             .to_owned(),
     ];
-    let percent = setup.arguments.server.server_percent;
+    let percent = setup.sizes.server_percent;
     if percent < PERCENT_ALL as usize {
         notes.push(format!("{percent} % of the requests: the promises are about all of them"));
     }
@@ -95,7 +81,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
 impl Host<'_> {
     /// So many of so many as the user wants to see, at least one.
     fn share(&self, count: usize) -> usize {
-        (count * self.setup.arguments.server.server_percent / PERCENT_ALL as usize).max(1)
+        (count * self.setup.sizes.server_percent / PERCENT_ALL as usize).max(1)
     }
 
     /// A server with these flags and a data folder of this name that takes requests.

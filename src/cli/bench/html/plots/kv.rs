@@ -30,15 +30,16 @@ pub fn plot(report: &Report) -> Option<Plot> {
 
 fn strip(row: &Row) -> Option<Strip> {
     let change = number_in(row, CHANGE)?;
-    let mut value = format!("{} %", signed(change));
-    if let Some(agreement) = number_in(row, "top1_agreement_percent") {
-        value += &format!(", {} % same token", number(agreement));
-    }
-    if let Some(bytes) = number_in(row, "kv_bytes_per_token") {
-        value += &format!(", {} bytes/token", number(bytes));
-    }
+    let agreement = number_in(row, "top1_agreement_percent");
+    let bytes = number_in(row, "kv_bytes_per_token");
+    let values = [
+        Some(format!("{} %", signed(change))),
+        agreement.map(|percent| format!("{} % same token", number(percent))),
+        bytes.map(|bytes| format!("{} bytes/token", number(bytes))),
+    ];
+    let values = values.into_iter().flatten().collect();
     let bar = Placed { sign: Sign::Bar, colour: Colour::Ours, value: change, range: None };
-    Some(Strip { name: row.name.clone(), value, signs: vec![bar] })
+    Some(Strip { name: row.name.clone(), values, signs: vec![bar] })
 }
 
 fn signed(value: f64) -> String {

@@ -9,9 +9,9 @@ use super::{Chart, Plot, Report, Row, number_in, plain, rows};
 
 const PERCENTILES: &[(&str, Sign)] =
     &[("p50_ms", Sign::Dot), ("p95_ms", Sign::Square), ("p99_ms", Sign::Ring)];
-/// Where a row says what its latency must not exceed.
-const BOUNDS: &[&str] =
-    &["target_ms", "p99_at_most", "p95_at_most", "p99_at_most_ms", "p95_at_most_ms", "at_most_ms"];
+/// Where a row says what its latency must not exceed, and how that is called.
+const BOUNDS: &[(&str, &str)] =
+    &[("target_ms", "target"), ("p99_at_most", "p99 at most"), ("p95_at_most", "p95 at most")];
 
 pub fn plot(report: &Report) -> Option<Plot> {
     let all = rows(report, "baselines").iter().chain(rows(report, "server"));
@@ -37,8 +37,8 @@ pub fn plot(report: &Report) -> Option<Plot> {
     })
 }
 
-fn bound(row: &Row) -> Option<f64> {
-    BOUNDS.iter().find_map(|field| number_in(row, field))
+fn bound(row: &Row) -> Option<(f64, &'static str)> {
+    BOUNDS.iter().find_map(|(field, name)| Some((number_in(row, field)?, *name)))
 }
 
 fn strip(row: &Row) -> Option<Strip> {
@@ -47,7 +47,7 @@ fn strip(row: &Row) -> Option<Strip> {
         .filter_map(|(field, sign)| Some((*sign, number_in(row, field)?)))
         .collect();
     let shown: Vec<String> = values.iter().map(|(_, value)| number(*value)).collect();
-    let mut value = format!("{} ms", shown.join(" · "));
+    let mut texts = vec![format!("{} ms", shown.join(" · "))];
     let (_, first) = *values.first()?;
     let placed = |(sign, value): (Sign, f64)| Placed {
         sign,
@@ -57,11 +57,11 @@ fn strip(row: &Row) -> Option<Strip> {
     };
     // The last is drawn first: it has the line to the others.
     let mut signs: Vec<Placed> = values.into_iter().rev().map(placed).collect();
-    if let Some(bound) = bound(row) {
-        value += &format!(", allowed {}", number(bound));
+    if let Some((bound, name)) = bound(row) {
+        texts.push(format!("{name} {}", number(bound)));
         signs.push(Placed { sign: Sign::Bound, colour: Colour::Second, value: bound, range: None });
     }
-    Some(Strip { name: row.name.clone(), value, signs })
+    Some(Strip { name: row.name.clone(), values: texts, signs })
 }
 
 /// About the row that says most: probes while requests generate.

@@ -5,6 +5,7 @@ mod kv;
 mod latency;
 mod race;
 mod restore;
+mod second;
 mod speed;
 mod staggered;
 mod turns;
@@ -34,6 +35,7 @@ const PLOTS: &[fn(&Report) -> Option<Plot>] = &[
     race::plot,
     turns::plot,
     batch::plot,
+    second::plot,
     speed::plot,
     staggered::plot,
     latency::plot,
@@ -79,9 +81,9 @@ fn leading_number(name: &str) -> Option<f64> {
     name.split_once(' ')?.0.parse().ok()
 }
 
-/// A size or a time on an axis.
+/// A value on an axis.
 fn plain(value: f64) -> String {
-    number::number(value)
+    number::tick(value)
 }
 
 /// A figure as text: `41.2 (39.8–44.1)`.

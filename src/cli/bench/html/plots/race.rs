@@ -29,7 +29,7 @@ pub fn plot(report: &Report) -> Option<Plot> {
     Some(Plot {
         finding: finding(&series),
         about: "Agents take turns in random order, with memory for a few of them, and the server \
-                is killed on the way. All the time that was waited for first tokens until then.",
+                is killed on the way. All that was waited for first tokens up to a turn.",
         chart: Chart::Lines(Lines {
             x: Axis { name: "turn".into(), scale: x, write: plain },
             y: Axis { name: "s waited for first tokens".into(), scale: y, write: plain },
@@ -67,19 +67,19 @@ fn finding(series: &[Series]) -> String {
     let waited = duration(mine.y * 1e3);
     match best {
         Some((other, best)) if best.y > mine.y => format!(
-            "{} turns, of which one is after a kill: {} waited {waited}, {} less than {}",
+            "Over {} turns and a kill, {} lets its agents wait for {waited}; {} takes {} as long",
             plain(mine.x),
             ours.name,
-            times(best.y / mine.y),
-            other.name
+            other.name,
+            times(best.y / mine.y)
         ),
         Some((other, best)) => format!(
-            "{} turns with a kill on the way: {} waited {waited}, {} {}",
+            "Over {} turns and a kill, {} lets its agents wait for {waited}; {} for {}",
             plain(mine.x),
             ours.name,
             other.name,
             duration(best.y * 1e3)
         ),
-        None => format!("{} turns with a kill on the way: {waited} waited", plain(mine.x)),
+        None => format!("{} turns and a kill: agents wait for {waited}", plain(mine.x)),
     }
 }

@@ -44,13 +44,11 @@ fn strip(row: &Row, name: &str) -> Option<Strip> {
         value: Figure::median(figure),
         range: extremes(figure),
     };
-    let mut value = format!("{} tokens/s", spread(ours));
-    if let Some(theirs) = theirs {
-        value += &format!("; llama.cpp {}", spread(theirs));
-    }
+    let mut values = vec![spread(ours)];
+    values.extend(theirs.map(|theirs| format!("llama.cpp {}", spread(theirs))));
     let theirs = theirs.map(|figure| placed(figure, Colour::Second));
     let signs = theirs.into_iter().chain([placed(ours, Colour::Ours)]).collect();
-    Some(Strip { name: name.to_owned(), value, signs })
+    Some(Strip { name: name.to_owned(), values, signs })
 }
 
 fn finding(prefill: &[Row], decode: &[Row]) -> String {

@@ -47,14 +47,14 @@ fn strip(row: &Row) -> Option<Strip> {
         value: figure.median(),
         range: extremes(figure),
     };
-    let mut value = format!("{} ms {what}", spread(together));
+    let mut values = vec![format!("{} ms {what}", spread(together))];
     let mut signs = Vec::new();
     if let Some(other) = other {
-        value += &format!("; otherwise {}", spread(other));
+        values.push(format!("otherwise {}", spread(other)));
         signs.push(placed(other, Sign::Ring, Colour::Second));
     }
     signs.push(placed(together, Sign::Dot, Colour::Ours));
-    Some(Strip { name: row.name.clone(), value, signs })
+    Some(Strip { name: row.name.clone(), values, signs })
 }
 
 fn finding(rows: &[Row]) -> String {
