@@ -171,6 +171,7 @@ mod tests {
     fn what_is_no_value_is_named() {
         let error = |json: Json| serde_json::from_value::<Cell>(json).unwrap_err().to_string();
         assert_eq!(error(json!(true)), "true is neither a number, a text nor a figure");
+        assert!(error(json!(["x"])).starts_with("invalid type: string"));
         assert_eq!(error(json!({ "median": 1 })), "missing field `runs`");
         assert_eq!(error(json!({ "runs": [] })), "a figure has no runs");
     }
