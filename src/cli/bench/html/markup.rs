@@ -47,6 +47,16 @@ impl Markup {
         }
     }
 
+    /// A name, which may be broken after its underscores.
+    pub fn name(&mut self, name: &str) {
+        for (index, part) in name.split_inclusive('_').enumerate() {
+            if index > 0 {
+                self.empty("wbr", &[]);
+            }
+            self.text(part);
+        }
+    }
+
     /// An element with nothing but text in it.
     pub fn words(&mut self, name: &'static str, attributes: Attributes<'_>, text: &str) {
         self.element(name, attributes, |inside| inside.text(text));

@@ -8,6 +8,7 @@ mod plots;
 mod tables;
 mod verdicts;
 
+mod drawing;
 mod lines;
 mod markup;
 mod number;

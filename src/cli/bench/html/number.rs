@@ -54,8 +54,7 @@ pub fn words(name: &str) -> String {
         let known = WORDS.iter().find(|(spelled, _)| *spelled == word);
         known.map_or(word, |(_, written)| written).to_owned()
     };
-    let words: Vec<String> =
-        name.split('_').filter(|word| !word.is_empty()).map(written).collect();
+    let words: Vec<String> = name.split('_').filter(|word| !word.is_empty()).map(written).collect();
     words.join(" ").replace(" per s", "/s")
 }
 

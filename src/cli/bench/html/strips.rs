@@ -59,7 +59,7 @@ impl Strips {
         page.element("div", &[("class", &"strips")], |strips| {
             for row in &self.rows {
                 strips.element("div", &[("class", &"strip")], |strip| {
-                    strip.words("span", &[("class", &"strip-name")], &row.name);
+                    strip.element("span", &[("class", &"strip-name")], |name| name.name(&row.name));
                     strip.raw(" ");
                     strip.element("span", &[("class", &"strip-values")], |values| {
                         for (index, value) in row.values.iter().enumerate() {
@@ -235,13 +235,7 @@ fn bar(from: f64, length: f64, middle: f64, group: &mut Markup) {
     let (x, width) = (percent(from), percent(length.max(0.4)));
     group.empty(
         "rect",
-        &[
-            ("class", &"bar"),
-            ("x", &x),
-            ("y", &(middle - 5.0)),
-            ("width", &width),
-            ("height", &10),
-        ],
+        &[("class", &"bar"), ("x", &x), ("y", &(middle - 5.0)), ("width", &width), ("height", &10)],
     );
 }
 

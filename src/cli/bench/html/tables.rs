@@ -68,7 +68,7 @@ fn draw_table(suite: &str, rows: &[Row], part: &mut Markup) {
         table.element("tbody", &[], |body| {
             for row in rows {
                 body.element("tr", &[], |line| {
-                    line.words("th", &[("scope", &"row")], &row.name);
+                    line.element("th", &[("scope", &"row")], |cell| cell.name(&row.name));
                     for (_, cell) in &row.cells {
                         line.element("td", &[], |inside| draw_cell(cell, inside));
                     }

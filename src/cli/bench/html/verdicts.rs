@@ -68,7 +68,11 @@ pub fn draw(report: &Report, main: &mut Markup) {
     main.element("section", &[("aria-labelledby", &"verdicts")], |section| {
         section.words("h2", &[("id", &"verdicts")], "Targets and promises");
         if !broken.is_empty() {
-            let count = format!("{} {}", broken.len(), if broken.len() == 1 { "does not hold" } else { "do not hold" });
+            let count = format!(
+                "{} {}",
+                broken.len(),
+                if broken.len() == 1 { "does not hold" } else { "do not hold" }
+            );
             section.words("h3", &[("class", &"bad")], &count);
             section.element("ul", &[("class", &"broken")], |list| {
                 for verdict in &broken {
@@ -93,7 +97,7 @@ pub fn draw(report: &Report, main: &mut Markup) {
 fn draw_broken(verdict: &Verdict<'_>, item: &mut Markup) {
     item.words("b", &[("class", &"bad"), ("aria-hidden", &"true")], "✕");
     item.text(" ");
-    item.words("strong", &[], &verdict.row.name);
+    item.element("strong", &[], |strong| strong.name(&verdict.row.name));
     item.text(" ");
     item.words("span", &[("class", &"quiet")], verdict.suite);
     item.element("span", &[("class", &"evidence")], |evidence| {
@@ -121,7 +125,7 @@ fn draw_held(held: &[&Verdict<'_>], page: &mut Markup) {
                     group.element("dd", &[], |item| {
                         item.words("span", &[("class", &"good"), ("aria-hidden", &"true")], "✓");
                         item.text(" ");
-                        item.text(&verdict.row.name);
+                        item.name(&verdict.row.name);
                     });
                 }
             });

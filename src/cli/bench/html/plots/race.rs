@@ -6,6 +6,8 @@ use super::super::scale::Scale;
 use super::{Cell, Chart, Plot, Report, number_in, plain, rows};
 
 pub const SUITE: &str = "agents";
+/// What the name of such a row ends in, after the server's.
+const TURNS: &str = ", turns";
 const BY_TURN: &str = "ttft_by_turn_ms";
 const KILLED_AFTER: &str = "killed_after_turn";
 
@@ -17,7 +19,7 @@ pub fn plot(report: &Report) -> Option<Plot> {
         let Some(Cell::Series(ttfts)) = row.get(BY_TURN) else { continue };
         killed = killed.or_else(|| number_in(row, KILLED_AFTER));
         series.push(Series {
-            name: server(&row.name).to_owned(),
+            name: row.name.strip_suffix(TURNS).unwrap_or(&row.name).to_owned(),
             colour: Colour::nth(series.len()),
             style: Style::Plain,
             points: waited(ttfts),
@@ -39,12 +41,6 @@ pub fn plot(report: &Report) -> Option<Plot> {
     })
 }
 
-/// `race, llama-server, turns`.
-pub fn server(name: &str) -> &str {
-    let name = name.strip_prefix("race, ").unwrap_or(name);
-    name.strip_suffix(", turns").unwrap_or(name)
-}
-
 /// In seconds, after each turn; nothing before the first.
 fn waited(ttfts_ms: &[f64]) -> Vec<Point> {
     let mut sum = 0.0;
@@ -60,24 +56,21 @@ fn finding(series: &[Series]) -> String {
     let [ours, others @ ..] = series else { return String::new() };
     let end = |series: &Series| series.points.last().copied();
     let Some(mine) = end(ours) else { return String::new() };
-    let ends = others.iter().filter_map(|other| Some((other, end(other)?)));
-    let best = ends
-        .filter(|(_, end)| end.x == mine.x)
-        .min_by(|(_, a), (_, b)| a.y.total_cmp(&b.y));
+    let ends = others.iter().filter_map(end).filter(|end| end.x == mine.x);
+    let best = ends.min_by(|a, b| a.y.total_cmp(&b.y));
     let waited = duration(mine.y * 1e3);
     match best {
-        Some((other, best)) if best.y > mine.y => format!(
-            "Over {} turns and a kill, {} lets its agents wait for {waited}; {} takes {} as long",
+        Some(best) if best.y > mine.y => format!(
+            "Over {} turns and a kill, {} lets its agents wait for {waited}; the best peer takes \
+             {} as long",
             plain(mine.x),
             ours.name,
-            other.name,
             times(best.y / mine.y)
         ),
-        Some((other, best)) => format!(
-            "Over {} turns and a kill, {} lets its agents wait for {waited}; {} for {}",
+        Some(best) => format!(
+            "Over {} turns and a kill, {} lets its agents wait for {waited}, the best peer for {}",
             plain(mine.x),
             ours.name,
-            other.name,
             duration(best.y * 1e3)
         ),
         None => format!("{} turns and a kill: agents wait for {waited}", plain(mine.x)),

@@ -16,8 +16,10 @@ const PLACES: &[(&str, Colour, Style)] = &[
 
 pub fn plot(report: &Report) -> Option<Plot> {
     let rows = rows(report, "restore");
-    let series: Vec<Series> =
-        PLACES.iter().filter_map(|(name, colour, style)| line(rows, name, *colour, *style)).collect();
+    let series: Vec<Series> = PLACES
+        .iter()
+        .filter_map(|(name, colour, style)| line(rows, name, *colour, *style))
+        .collect();
     let points = || series.iter().flat_map(|series| &series.points);
     let x = Scale::chosen(points().map(|point| point.x).collect())?;
     let y = Scale::log(points().flat_map(|point| [point.range.0, point.y, point.range.1]))?;

@@ -58,9 +58,8 @@ fn strip(row: &Row) -> Option<Strip> {
 }
 
 fn finding(rows: &[Row]) -> String {
-    let beside = rows.iter().find_map(|row| {
-        Some((figure(row, "ttft_ms")?, figure(row, "alone_ttft_ms")?))
-    });
+    let beside =
+        rows.iter().find_map(|row| Some((figure(row, "ttft_ms")?, figure(row, "alone_ttft_ms")?)));
     let gap = rows.iter().find_map(|row| figure(row, "longest_gap_ms"));
     let mut parts = Vec::new();
     if let Some((beside, alone)) = beside {

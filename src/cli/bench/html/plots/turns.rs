@@ -3,7 +3,7 @@
 use super::super::lines::{Axis, Colour, Lines, Point, Series, Style};
 use super::super::number::duration;
 use super::super::scale::Scale;
-use super::race::{SUITE, server};
+use super::race::SUITE;
 use super::{Chart, Figure, Plot, Report, figure, plain, rows};
 
 /// Fewer make no distribution.
@@ -13,14 +13,11 @@ pub fn plot(report: &Report) -> Option<Plot> {
     let rows = rows(report, SUITE);
     // Other rows of the suite are about ours alone.
     let of_race = rows.iter().filter(|row| row.get("wall_s").is_some());
-    let found = of_race.filter_map(|row| Some((server(&row.name), figure(row, "ttft_ms")?)));
+    let found = of_race.filter_map(|row| Some((row.name.as_str(), figure(row, "ttft_ms")?)));
     let found: Vec<(&str, &Figure)> =
         found.filter(|(_, figure)| figure.runs().len() >= RUNS_MIN).collect();
     let x = Scale::log(found.iter().flat_map(|(_, figure)| figure.runs().iter().copied()))?;
     let y = Scale::linear([100.0])?;
-    let told = |(name, figure): &(&str, &Figure)| {
-        format!("{name} {}", duration(figure.percentile(0.95)))
-    };
     let series = found
         .iter()
         .enumerate()
@@ -31,9 +28,8 @@ pub fn plot(report: &Report) -> Option<Plot> {
             points: shares(figure.runs()),
         })
         .collect();
-    let told: Vec<String> = found.iter().map(told).collect();
     Some(Plot {
-        finding: format!("95 of 100 turns have their first token within: {}", told.join(", ")),
+        finding: finding(&found),
         about: "The share of a server's turns whose first token came within a time; the further \
                 to the left, the better.",
         chart: Chart::Lines(Lines {
@@ -43,6 +39,18 @@ pub fn plot(report: &Report) -> Option<Plot> {
             marks: Vec::new(),
         }),
     })
+}
+
+/// Ours against the best of the others.
+fn finding(found: &[(&str, &Figure)]) -> String {
+    let within = |figure: &Figure| figure.percentile(0.95);
+    let [(name, ours), others @ ..] = found else { return String::new() };
+    let mut text = format!("95 of 100 turns at {name} begin within {}", duration(within(ours)));
+    let best = others.iter().map(|(_, figure)| within(figure)).min_by(f64::total_cmp);
+    if let Some(best) = best {
+        text += &format!(", at the best peer within {}", duration(best));
+    }
+    text
 }
 
 /// After each run, ascending, the percent of them that have been.
