@@ -15,6 +15,9 @@ mod number;
 mod scale;
 mod strips;
 
+#[cfg(test)]
+mod tests;
+
 use super::report::Report;
 use markup::Markup;
 use plots::{Chart, Plot};

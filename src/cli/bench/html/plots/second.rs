@@ -18,14 +18,16 @@ pub fn plot(report: &Report) -> Option<Plot> {
     let (_, first, second) = pairs.last()?;
     let scale =
         Scale::linear(pairs.iter().flat_map(|(_, first, second)| [first.max(), second.max()]))?;
+    let mut finding = format!(
+        "An agent's second turn begins after {}, its first after {}",
+        duration(second.median()),
+        duration(first.median())
+    );
+    if first.median() > second.median() {
+        finding += &format!(": {} sooner", times(first.ratio(second)));
+    }
     Some(Plot {
-        finding: format!(
-            "An agent's second turn begins after {}, its first after {}: {} sooner, for nothing \
-             is computed twice",
-            duration(second.median()),
-            duration(first.median()),
-            times(first.ratio(second))
-        ),
+        finding,
         about: "The time to the first token over HTTP, by the tokens of the first prompt. Median \
                 of the conversations, and their range.",
         chart: Chart::Strips(Strips {
