@@ -3,6 +3,7 @@
 
 use super::lines::{Axis, Colour, Lines, Mark, Point, Series, Style};
 use super::markup::Markup;
+use super::shapes::{Anchor, line, px, words};
 
 /// Pixels of a drawing; a character of its writing is at most so wide, on average.
 const WIDE: Frame = Frame { width: 560.0, height: 350.0, class: "wide" };
@@ -58,9 +59,7 @@ impl Lines {
     fn draw_key(&self, key: &mut Markup) {
         for series in &self.series {
             key.element("span", &[("class", &series.colour.class())], |entry| {
-                let attributes: [(_, &dyn std::fmt::Display); 4] =
-                    [("class", &"sign"), ("width", &24), ("height", &14), ("aria-hidden", &"true")];
-                entry.element("svg", &attributes, |svg| {
+                entry.element("svg", &[("class", &"sign long"), ("aria-hidden", &"true")], |svg| {
                     svg.empty("path", &[("class", &line_class(series)), ("d", &"M1 8H23")]);
                     if series.style.has_markers() {
                         marker(series.colour, 12.0, 8.0, svg);
@@ -105,60 +104,28 @@ impl Lines {
             true => EDGE,
             false => 22.0 + labels,
         };
-        Area { left, right: frame.width - labels, top: TOP, bottom: frame.height - BOTTOM }
+        Area {
+            left: px(left),
+            right: px(frame.width - labels),
+            top: TOP,
+            bottom: frame.height - BOTTOM,
+        }
     }
 
     fn draw_axes(&self, area: &Area, frame: &Frame, svg: &mut Markup) {
-        svg.words("text", &[("class", &"axis"), ("x", &0), ("y", &12)], &self.y.name);
+        let Area { left, right, bottom, .. } = *area;
+        words(svg, "axis", Anchor::Start, (0.0, 12.0), &self.y.name);
         for &tick in self.y.scale.ticks() {
             let y = area.y(&self.y, tick);
-            svg.empty(
-                "line",
-                &[
-                    ("class", &"grid"),
-                    ("x1", &px(area.left)),
-                    ("x2", &px(area.right)),
-                    ("y1", &y),
-                    ("y2", &y),
-                ],
-            );
-            let x = px(area.left - 6.0);
-            let attributes: [(_, &dyn std::fmt::Display); 4] =
-                [("class", &"tick"), ("x", &x), ("y", &px(y + 4.0)), ("text-anchor", &"end")];
-            svg.words("text", &attributes, &(self.y.write)(tick));
+            line(svg, "grid", (left, y), (right, y));
+            words(svg, "tick", Anchor::End, (left - 6.0, px(y + 4.0)), &(self.y.write)(tick));
         }
-        let below = area.bottom + 18.0;
         for (x, text) in self.fitting_ticks(area) {
-            let attributes: [(_, &dyn std::fmt::Display); 4] =
-                [("class", &"tick"), ("x", &x), ("y", &px(below)), ("text-anchor", &"middle")];
-            svg.words("text", &attributes, &text);
-            let (top, bottom) = (px(area.bottom), px(area.bottom + 5.0));
-            svg.empty(
-                "line",
-                &[("class", &"base"), ("x1", &x), ("x2", &x), ("y1", &top), ("y2", &bottom)],
-            );
+            line(svg, "base", (x, bottom), (x, bottom + 5.0));
+            words(svg, "tick", Anchor::Middle, (x, bottom + 18.0), &text);
         }
-        let bottom = px(area.bottom);
-        svg.empty(
-            "line",
-            &[
-                ("class", &"base"),
-                ("x1", &px(area.left)),
-                ("x2", &px(area.right)),
-                ("y1", &bottom),
-                ("y2", &bottom),
-            ],
-        );
-        svg.words(
-            "text",
-            &[
-                ("class", &"axis"),
-                ("x", &px(area.right)),
-                ("y", &px(frame.height - 6.0)),
-                ("text-anchor", &"end"),
-            ],
-            &self.x.name,
-        );
+        line(svg, "base", (left, bottom), (right, bottom));
+        words(svg, "axis", Anchor::End, (right, frame.height - 6.0), &self.x.name);
     }
 
     /// The ticks below that have room, the last ones first: they are what is read.
@@ -178,18 +145,8 @@ impl Lines {
 
     fn draw_mark(&self, mark: &Mark, area: &Area, svg: &mut Markup) {
         let x = area.x(&self.x, mark.x);
-        let (top, bottom) = (px(area.top - 6.0), px(area.bottom));
-        svg.empty(
-            "line",
-            &[("class", &"mark"), ("x1", &x), ("x2", &x), ("y1", &top), ("y2", &bottom)],
-        );
-        let attributes: [(_, &dyn std::fmt::Display); 4] = [
-            ("class", &"mark-name"),
-            ("x", &px(x - 6.0)),
-            ("y", &px(area.top + 6.0)),
-            ("text-anchor", &"end"),
-        ];
-        svg.words("text", &attributes, &mark.text);
+        line(svg, "mark", (x, area.top - 6.0), (x, area.bottom));
+        words(svg, "mark-name", Anchor::End, (px(x - 6.0), area.top + 6.0), &mark.text);
     }
 
     fn draw_series(&self, series: &Series, area: &Area, group: &mut Markup) {
@@ -209,11 +166,8 @@ impl Lines {
         }
         for point in &series.points {
             let (x, y) = place(point);
-            let (low, high) = (area.y(&self.y, point.range.0), area.y(&self.y, point.range.1));
-            group.empty(
-                "line",
-                &[("class", &"range"), ("x1", &x), ("x2", &x), ("y1", &low), ("y2", &high)],
-            );
+            let (low, high) = point.range;
+            line(group, "range", (x, area.y(&self.y, low)), (x, area.y(&self.y, high)));
             marker(series.colour, x, y, group);
         }
     }
@@ -237,18 +191,7 @@ impl Lines {
         for ((series, (x, y)), place) in late.into_iter().zip(places) {
             svg.element("g", &[("class", &series.colour.class())], |group| {
                 if (place - y).abs() > NEAR {
-                    let (from, to) = (px(x + 5.0), px(area.right + 11.0));
-                    let (start, end) = (y, px(place));
-                    group.empty(
-                        "line",
-                        &[
-                            ("class", &"lead"),
-                            ("x1", &from),
-                            ("x2", &to),
-                            ("y1", &start),
-                            ("y2", &end),
-                        ],
-                    );
+                    line(group, "lead", (px(x + 5.0), y), (area.right + 11.0, px(place)));
                 }
                 draw_name(&series.name, area.right + 14.0, place, group);
             });
@@ -277,8 +220,7 @@ fn line_class(series: &Series) -> &'static str {
 }
 
 fn draw_name(name: &str, x: f64, middle: f64, group: &mut Markup) {
-    let (x, y) = (px(x), px(middle + 4.0));
-    group.words("text", &[("class", &"name"), ("x", &x), ("y", &y)], name);
+    words(group, "name", Anchor::Start, (px(x), px(middle + 4.0)), name);
 }
 
 /// A shape of its own for each colour, for those who do not tell colours apart.
@@ -327,11 +269,6 @@ fn spread(places: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f64> {
         }
     }
     spread
-}
-
-/// A tenth of a pixel is as exact as a drawing needs to be.
-fn px(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod lines;
 mod markup;
 mod number;
 mod scale;
+mod shapes;
 mod strips;
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 
 use super::lines::{Axis, Colour};
 use super::markup::Markup;
+use super::shapes::{Anchor, line, percent, words};
 
-/// Pixels of one line.
+/// Pixels of one line; the style sheet has it too.
 const HEIGHT: f64 = 20.0;
 /// Percent left free at both ends, for the marks that lie there.
 const EDGE: f64 = 2.0;
@@ -78,9 +79,7 @@ impl Strips {
     fn draw_key(&self, key: &mut Markup) {
         for (sign, colour, text) in &self.key {
             key.element("span", &[], |entry| {
-                let attributes: [(_, &dyn std::fmt::Display); 4] =
-                    [("class", &"sign"), ("width", &16), ("height", &14), ("aria-hidden", &"true")];
-                entry.element("svg", &attributes, |svg| {
+                entry.element("svg", &[("class", &"sign"), ("aria-hidden", &"true")], |svg| {
                     svg.element("g", &[("class", &colour.class())], |group| match sign {
                         Sign::Bar => bar(0.0, 90.0, 7.0, group),
                         sign => draw_sign(*sign, 50.0, 7.0, group),
@@ -95,42 +94,18 @@ impl Strips {
 
     fn draw_row(&self, row: &Strip, page: &mut Markup) {
         let middle = HEIGHT / 2.0;
-        let attributes: [(_, &dyn std::fmt::Display); 3] =
-            [("class", &"band"), ("height", &HEIGHT), ("aria-hidden", &"true")];
-        page.element("svg", &attributes, |svg| {
+        page.element("svg", &[("class", &"band"), ("aria-hidden", &"true")], |svg| {
             for &tick in self.axis.scale.ticks() {
                 let x = percent(self.place(tick));
-                svg.empty(
-                    "line",
-                    &[("class", &"grid"), ("x1", &x), ("x2", &x), ("y1", &0), ("y2", &HEIGHT)],
-                );
+                line(svg, "grid", (&x, 0.0), (&x, HEIGHT));
             }
-            let (start, end) = (percent(EDGE), percent(100.0 - EDGE));
-            svg.empty(
-                "line",
-                &[
-                    ("class", &"grid"),
-                    ("x1", &start),
-                    ("x2", &end),
-                    ("y1", &middle),
-                    ("y2", &middle),
-                ],
-            );
+            line(svg, "grid", (percent(EDGE), middle), (percent(100.0 - EDGE), middle));
             for placed in &row.signs {
                 svg.element("g", &[("class", &placed.colour.class())], |group| {
                     let at = self.place(placed.value);
                     if let Some((low, high)) = placed.range {
                         let (low, high) = (percent(self.place(low)), percent(self.place(high)));
-                        group.empty(
-                            "line",
-                            &[
-                                ("class", &"range"),
-                                ("x1", &low),
-                                ("x2", &high),
-                                ("y1", &middle),
-                                ("y2", &middle),
-                            ],
-                        );
+                        line(group, "range", (low, middle), (high, middle));
                     }
                     match placed.sign {
                         Sign::Bar => {
@@ -145,25 +120,14 @@ impl Strips {
     }
 
     fn draw_axis(&self, page: &mut Markup) {
-        let attributes: [(_, &dyn std::fmt::Display); 3] =
-            [("class", &"band"), ("height", &18), ("aria-hidden", &"true")];
-        page.element("svg", &attributes, |svg| {
+        page.element("svg", &[("class", &"band"), ("aria-hidden", &"true")], |svg| {
             for (at, text) in self.fitting_ticks() {
                 let anchor = match at {
-                    _ if at < EDGES => "start",
-                    _ if at > 100.0 - EDGES => "end",
-                    _ => "middle",
+                    _ if at < EDGES => Anchor::Start,
+                    _ if at > 100.0 - EDGES => Anchor::End,
+                    _ => Anchor::Middle,
                 };
-                svg.words(
-                    "text",
-                    &[
-                        ("class", &"tick"),
-                        ("x", &percent(at)),
-                        ("y", &13),
-                        ("text-anchor", &anchor),
-                    ],
-                    &text,
-                );
+                words(svg, "tick", anchor, (percent(at), 13.0), &text);
             }
         });
         page.words("p", &[("class", &"axis-name")], &self.axis.name);
@@ -221,11 +185,7 @@ fn draw_sign(sign: Sign, at: f64, middle: f64, group: &mut Markup) {
             );
         }
         Sign::Bound => {
-            let (top, bottom) = (middle - 7.0, middle + 7.0);
-            group.empty(
-                "line",
-                &[("class", &"bound"), ("x1", &x), ("x2", &x), ("y1", &top), ("y2", &bottom)],
-            );
+            line(group, "bound", (&x, middle - 7.0), (&x, middle + 7.0));
         }
         Sign::Bar => (),
     }
@@ -237,8 +197,4 @@ fn bar(from: f64, length: f64, middle: f64, group: &mut Markup) {
         "rect",
         &[("class", &"bar"), ("x", &x), ("y", &(middle - 5.0)), ("width", &width), ("height", &10)],
     );
-}
-
-fn percent(value: f64) -> String {
-    format!("{}%", (value * 100.0).round() / 100.0)
 }
