@@ -6,6 +6,7 @@
 
 mod setup;
 
+mod agents;
 mod batch;
 mod decode;
 mod fidelity;
@@ -71,6 +72,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "queue", about: "many more requests than run at a time", run: queue::run },
     Suite { name: "restore", about: "the first token of an agent that is back", run: restore::run },
     Suite { name: "store", about: "what saving agents costs, and many of them", run: store::run },
+    Suite { name: "agents", about: "more agents than memory holds, and a kill", run: agents::run },
     Suite { name: "server", about: "how the server conducts itself", run: server::run },
     Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
     Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
@@ -94,6 +96,8 @@ pub struct Arguments {
     runs: usize,
     #[command(flatten)]
     sizes: setup::SizeFlags,
+    #[command(flatten)]
+    agents: agents::AgentsFlags,
     #[command(flatten)]
     server: server::ServerFlags,
     #[command(flatten)]
