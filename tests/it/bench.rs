@@ -27,6 +27,9 @@ fn bench(machine: &Machine, arguments: &[&str]) -> Ran {
         "--batch-context=5",
         "--restore-tokens=8,40",
         "--agents=20",
+        "--race-agents=3",
+        "--race-context=60",
+        "--race-turns=4",
         "--server-percent=2",
         "--load-seconds=1",
         "--tokens=24",
@@ -112,13 +115,16 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
     let measured = ["load", "prefill", "decode", "batch", "staggered", "queue", "restore", "store"];
-    assert_eq!(names, [&measured[..], &["server", "kv-quality", "kv-speed", "fidelity"]].concat());
+    assert_eq!(
+        names,
+        [&measured[..], &["agents", "server", "kv-quality", "kv-speed", "fidelity"]].concat()
+    );
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
     // The context is too short for a prompt that takes a while.
     assert_eq!(rows[..6], [1, 2, 2, 2, 0, 1], "{report}");
-    assert_eq!(rows[9..11], [7, 24], "{report}");
-    let kv = &suites[9]["rows"];
+    assert_eq!(rows[10..12], [7, 24], "{report}");
+    let kv = &suites[10]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
@@ -129,7 +135,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let expected = works
         .iter()
         .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
-    let speeds = suites[10]["rows"].as_array().expect("rows");
+    let speeds = suites[11]["rows"].as_array().expect("rows");
     for (row, name) in speeds.iter().zip(expected) {
         assert_eq!(row["name"], name);
         assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
@@ -139,7 +145,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
         // Reading JSON may cost the last bit.
         assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
     }
-    assert_eq!(suites[11]["rows"][0]["name"], "kernels");
+    assert_eq!(suites[12]["rows"][0]["name"], "kernels");
 }
 
 /// The names of a suite's rows, and the row of one.

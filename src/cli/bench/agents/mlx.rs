@@ -13,8 +13,12 @@ use super::race::{Contender, Room};
 use crate::cli::bench::peer::{PeerFlags, check_files};
 use crate::cli::bench::process::runnable;
 use crate::cli::bench::scratch::Scratch;
-use crate::cli::bench::setup::Setup;
+use crate::cli::bench::setup::{Setup, blocks};
 use crate::cli::output::Failure;
+use crate::model::KvConfig;
+
+/// On a CPU it is quickest with weights of 32 bits, whose KV is of 32 bits, too.
+const OF_16_BITS: usize = 2;
 
 /// A server that can be started.
 pub struct MlxProgram {
@@ -40,8 +44,8 @@ pub struct Mlx<'a> {
     setup: &'a Setup<'a>,
     program: &'a MlxProgram,
     log: PathBuf,
-    /// Conversations that its cache may hold.
-    caches: usize,
+    /// What its cache of conversations may hold.
+    cache_bytes: usize,
     process: Option<Process>,
 }
 
@@ -52,8 +56,10 @@ impl<'a> Mlx<'a> {
         program: &'a MlxProgram,
         sizes: &Sizes,
     ) -> Result<Mlx<'a>, Failure> {
-        let caches = Room::Capped.agents(sizes);
-        Ok(Mlx { setup, program, log: scratch.path("mlx.log"), caches, process: None })
+        let kv: KvConfig = "16".parse().map_err(anyhow::Error::msg)?;
+        let agent_bytes = blocks(sizes.most_tokens()) * setup.files.block_bytes(kv)? * OF_16_BITS;
+        let cache_bytes = Room::Capped.agents(sizes) * agent_bytes;
+        Ok(Mlx { setup, program, log: scratch.path("mlx.log"), cache_bytes, process: None })
     }
 }
 
@@ -63,7 +69,7 @@ impl Contender for Mlx<'_> {
     }
 
     fn about(&self) -> String {
-        format!("mlx_lm.server: --prompt-cache-size {}, KV as the model has it", self.caches)
+        format!("mlx_lm.server: --prompt-cache-bytes {}", self.cache_bytes)
     }
 
     fn start(&mut self) -> Result<(), Failure> {
@@ -73,7 +79,7 @@ impl Contender for Mlx<'_> {
             .args(["-m", "mlx_lm.server", "--model"])
             .arg(&self.program.model)
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--prompt-cache-size", &self.caches.to_string()]);
+            .args(["--prompt-cache-bytes", &self.cache_bytes.to_string()]);
         let interrupt = &self.setup.interrupt;
         self.process = Some(Process::start(command, port, "/health", &self.log, interrupt)?);
         Ok(())
