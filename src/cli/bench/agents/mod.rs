@@ -17,7 +17,8 @@ mod routing;
 mod rows;
 mod weight;
 
-use super::report::Section;
+use super::plan::Plan as Effort;
+use super::report::{Row, Section};
 use super::rounds::load_note;
 use super::scratch::Scratch;
 use super::setup::Setup;
@@ -47,24 +48,29 @@ const MLX_TURNS_MAX: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub struct AgentsFlags {
-    /// Agents in the race of `agents`; there is memory for three
-    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = up_to(AGENTS_MAX))]
-    race_agents: usize,
-    /// What each agent of the race begins with, in tokens; a quarter is the same for all
-    #[arg(long, value_name = "TOKENS", default_value_t = 4_000, value_parser = up_to(TOKENS_MAX))]
-    race_context: usize,
-    /// Turns of the race; after half of them the server is killed
-    #[arg(long, value_name = "COUNT", default_value_t = 60, value_parser = up_to(TURNS_MAX))]
-    race_turns: usize,
+    /// Agents in the race of `agents`; there is memory for three [default: 10, quick: 4]
+    #[arg(long, value_name = "COUNT", value_parser = up_to(AGENTS_MAX))]
+    race_agents: Option<usize>,
+    /// What each begins with, in tokens; a quarter is the same for all [default: 4000, quick: 500]
+    #[arg(long, value_name = "TOKENS", value_parser = up_to(TOKENS_MAX))]
+    race_context: Option<usize>,
+    /// Turns of the race; after half of them the server is killed [default: 60, quick: 8]
+    #[arg(long, value_name = "COUNT", value_parser = up_to(TURNS_MAX))]
+    race_turns: Option<usize>,
 }
 
 impl AgentsFlags {
-    fn sizes(&self) -> Sizes {
+    fn sizes(&self, effort: Effort) -> Sizes {
+        let (agents, context, turns) = match effort {
+            Effort::Full => (10, 4_000, 60),
+            Effort::Quick => (4, 500, 8),
+        };
+        let context = self.race_context.unwrap_or(context);
         Sizes {
-            agents: self.race_agents,
-            context: self.race_context,
-            shared: self.race_context / SHARED_PART,
-            turns: self.race_turns,
+            agents: self.race_agents.unwrap_or(agents),
+            context,
+            shared: context / SHARED_PART,
+            turns: self.race_turns.unwrap_or(turns),
             new: NEW_TOKENS,
             reply: REPLY_TOKENS,
         }
@@ -80,7 +86,7 @@ struct Bench<'a> {
 }
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let wanted = setup.arguments.agents.sizes();
+    let wanted = setup.arguments.agents.sizes(setup.plan);
     let Some(sizes) = wanted.within(setup.summary.context_tokens) else {
         let note = format!("left out, the model's context is {}", setup.summary.context_tokens);
         return Ok(Section { rows: Vec::new(), notes: vec![note] });
@@ -114,6 +120,7 @@ impl Bench<'_> {
         }
         let mut notes = self.notes(&runners);
         let mut rows = rows::race(&runners, &again);
+        let mut by_turn: Vec<Row> = runners.iter().map(rows::by_turn).collect();
         if let Some(mlx) = &self.setup.peer_mlx {
             let plan = self.plan.first(MLX_AGENTS_MAX, MLX_TURNS_MAX);
             let mlx = Mlx::new(self.setup, &self.scratch, mlx, &plan.sizes)?;
@@ -121,7 +128,9 @@ impl Bench<'_> {
             race::run(&mut runners, &progress)?;
             notes.push(rows::mlx_note(&plan.sizes, &runners[0]));
             rows.extend(runners.iter().map(rows::row));
+            by_turn.extend(runners.iter().map(rows::by_turn));
         }
+        rows.extend(by_turn);
         Ok(Section { rows, notes })
     }
 

@@ -11,7 +11,7 @@ use super::ours::Ours;
 use super::plan::{Pieces, Sizes};
 use super::race::{Contender, Room};
 use super::rows::ttft;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::bench::scratch::Scratch;
 use crate::cli::bench::setup::Setup;
 use crate::cli::output::Failure;
@@ -104,7 +104,7 @@ fn both(cold: &Side<'_>, kept: &Side<'_>) -> Row {
         .with("persistent_wall_s", Cell::Number(persistent_s, 1))
         .with("wall_ratio", Cell::Number(cold_s / persistent_s, 2))
         .with("different_answers", Cell::Count(different as u64))
-        .with("target", Cell::Text(verdict(different == 0)))
+        .with("target", Cell::Verdict(different == 0))
 }
 
 impl<'a> Side<'a> {

@@ -6,7 +6,7 @@ use super::client::Answered;
 use super::plan::Sizes;
 use super::race::Runner;
 use crate::cli::bench::figure::Figure;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 
 /// What most turns take at most.
 const MOST: f64 = 0.95;
@@ -50,6 +50,14 @@ pub fn row(runner: &Runner<'_>) -> Row {
         .with("disk_bytes", Cell::Count(runner.disk_bytes))
 }
 
+/// The answers in their order: what each agent waited for.
+pub fn by_turn(runner: &Runner<'_>) -> Row {
+    let ttft_ms = runner.turns.iter().map(|answered| answered.ttft.as_secs_f64() * 1e3).collect();
+    Row::new(format!("{}, turns", runner.name()))
+        .with("ttft_by_turn_ms", Cell::Series(ttft_ms))
+        .with("killed_after_turn", Cell::Count((runner.turns.len() / 2) as u64))
+}
+
 fn differences(runner: &Runner<'_>, whole: &Runner<'_>, index: usize) -> Row {
     let pairs = runner.turns.iter().zip(&whole.turns);
     let different = pairs.filter(|(one, other)| one.text != other.text).count();
@@ -57,7 +65,7 @@ fn differences(runner: &Runner<'_>, whole: &Runner<'_>, index: usize) -> Row {
         .with("answers", Cell::Count(runner.turns.len() as u64))
         .with("different_answers", Cell::Count(different as u64));
     match index {
-        0 => row.with("target", Cell::Text(verdict(different == 0))),
+        0 => row.with("target", Cell::Verdict(different == 0)),
         _ => row,
     }
 }
@@ -75,7 +83,7 @@ fn beside_the_best(ours: &Runner<'_>, peers: &[Runner<'_>]) -> Option<Row> {
             .with("wall_at_most", Cell::Number(WALL_RATIO_MAX, 2))
             .with("ttft_p95_ratio", Cell::Number(ttft, 2))
             .with("ttft_at_most", Cell::Number(TTFT_RATIO_MAX, 2))
-            .with("target", Cell::Text(verdict(holds))),
+            .with("target", Cell::Verdict(holds)),
     )
 }
 
