@@ -32,6 +32,7 @@ mod messages;
 mod native;
 mod openapi;
 mod promise;
+mod race;
 mod readme;
 mod remembering;
 mod sdk;

@@ -6,6 +6,7 @@
 
 mod setup;
 
+mod agents;
 mod baselines;
 mod batch;
 mod decode;
@@ -128,6 +129,12 @@ const SUITES: &[Suite] = &[
         run: baselines::run,
     },
     Suite {
+        name: "agents",
+        about: "more agents than memory holds, and a kill",
+        when: When::Named,
+        run: agents::run,
+    },
+    Suite {
         name: "server",
         about: "how the server conducts itself",
         when: When::Always,
@@ -167,6 +174,8 @@ pub struct Arguments {
     quick: bool,
     #[command(flatten)]
     sizes: plan::SizeFlags,
+    #[command(flatten)]
+    agents: agents::AgentsFlags,
     #[command(flatten)]
     text: text::TextFlags,
     #[command(flatten)]

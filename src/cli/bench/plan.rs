@@ -33,7 +33,6 @@ pub enum When {
     /// It says nothing in a few seconds.
     InFull,
     /// It takes what not everybody has: time, or other programs.
-    #[allow(dead_code, reason = "the suites that race others have it")]
     Named,
 }
 
