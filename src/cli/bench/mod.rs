@@ -8,6 +8,7 @@ mod setup;
 
 mod baselines;
 mod batch;
+mod compare;
 mod decode;
 mod fidelity;
 mod kv_quality;
@@ -82,6 +83,11 @@ const SUITES: &[Suite] = &[
         about: "what clients of a server wait for, beside what is aimed at",
         run: baselines::run,
     },
+    Suite {
+        name: compare::NAME,
+        about: "ours beside other servers, those of --url",
+        run: compare::run,
+    },
     Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
     Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
     Suite { name: "fidelity", about: "the kernels against plain MLX", run: fidelity::run },
@@ -92,7 +98,7 @@ const RUNS_MAX: u64 = 1000;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to measure; may be given several times [default: all]
+    /// What to measure; may be given several times [default: all but `compare`]
     #[arg(long, value_name = "SUITE", value_parser = suite_names())]
     suite: Vec<String>,
     #[command(flatten)]
@@ -110,6 +116,8 @@ pub struct Arguments {
     text: text::TextFlags,
     #[command(flatten)]
     peer: peer::PeerFlags,
+    #[command(flatten)]
+    urls: compare::UrlFlags,
     #[command(flatten)]
     make_model: make_model::MakeModelFlags,
     /// Do the part of a suite that this file describes, in a process of its own
@@ -149,7 +157,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         output::data(setup.headline().as_bytes())?;
     }
     let mut sections = Vec::new();
-    for suite in SUITES.iter().filter(|suite| is_wanted(suite, &arguments.suite)) {
+    for suite in SUITES.iter().filter(|suite| is_wanted(suite, arguments)) {
         let section = (suite.run)(&setup)?;
         if !arguments.json {
             output::data(section.table(suite.name).as_bytes())?;
@@ -169,6 +177,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_wanted(suite: &Suite, names: &[String]) -> bool {
-    names.is_empty() || names.iter().any(|name| name == suite.name)
+/// Those that are named, else all; where servers are named, it is they who are asked about.
+fn is_wanted(suite: &Suite, arguments: &Arguments) -> bool {
+    match arguments.suite.is_empty() {
+        true => (suite.name == compare::NAME) == arguments.urls.is_given(),
+        false => arguments.suite.iter().any(|name| name == suite.name),
+    }
 }

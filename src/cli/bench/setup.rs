@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
+use super::compare::Endpoint;
 use super::machine::cpu_name;
 use super::peer::Peer;
 use super::peer_server::PeerProgram;
@@ -66,6 +67,8 @@ pub struct Setup<'a> {
     pub summary: ModelSummary,
     pub peer: Option<Peer>,
     pub peer_server: Option<PeerProgram>,
+    /// Of `compare`; each has answered.
+    pub servers: Vec<Endpoint>,
     /// As the user named it.
     pub model_name: String,
     pub model_path: PathBuf,
@@ -87,6 +90,7 @@ impl Setup<'_> {
         let threads = compute.threads.unwrap_or_else(machine::default_threads);
         let peer = Peer::new(&arguments.peer, threads)?;
         let peer_server = PeerProgram::new(&arguments.peer)?;
+        let servers = arguments.urls.endpoints(&arguments.suite)?;
         let name = arguments.model.name(context);
         let resolved = model::resolve(name, context, arguments.quiet)?;
         let files = model::open(&resolved)?;
@@ -99,6 +103,7 @@ impl Setup<'_> {
             files,
             peer,
             peer_server,
+            servers,
             data_dir: context.data_dir.clone(),
             model_name: resolved.name,
             file_bytes: model::file_bytes(&resolved.path)?,
