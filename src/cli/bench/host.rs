@@ -6,6 +6,7 @@ use std::future::Future;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 
+use super::plan::PERCENT_ALL;
 use super::scratch::Scratch;
 use super::server_process::Server;
 use super::setup::Setup;
@@ -29,7 +30,7 @@ impl Host<'_> {
 
     /// So many of so many as the user wants to see, at least one.
     pub fn share(&self, count: usize) -> usize {
-        self.setup.arguments.server.share(count)
+        (count * self.setup.sizes.server_percent / PERCENT_ALL as usize).max(1)
     }
 
     /// A server with these flags and a data folder of this name that takes requests.

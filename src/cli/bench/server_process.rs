@@ -53,7 +53,8 @@ impl Server {
         }
         let started = Instant::now();
         let child = command
-            .args(["--config", "/dev/null", "--log-level", "info", "--data-dir"])
+            .args(["--config", "/dev/null", "--log-level", "info", "--log-format", "text"])
+            .arg("--data-dir")
             .arg(host.scratch.path(name))
             .args(["serve", "--no-auth", "--port=0", "--model"])
             .arg(&setup.model_path)

@@ -56,7 +56,7 @@ fn rounds(host: &Host<'_>, servers: &[&Endpoint]) -> Result<All, Failure> {
         .into_iter()
         .map(|work| (work, servers.iter().map(|_| Measured::default()).collect()))
         .collect();
-    let runs = setup.arguments.runs;
+    let runs = setup.sizes.runs;
     let progress = setup.progress(NAME, all.len() * (runs + 1));
     for round in 0..=runs {
         for (work, measured) in &mut all {

@@ -46,7 +46,7 @@ fn turns(row: Row, ours: &Measured, theirs: &Measured) -> Option<Row> {
     let second = |found: &Found| found.turns().map(|(_, second)| second.ttft_ms);
     let count = |value: fn((&Turn, &Turn)) -> Option<u64>| {
         let counted = theirs.figure(|found| value(found.turns()?).map(|count| count as f64));
-        counted.map_or(Cell::Text("not said"), |it| Cell::Count(it.median() as u64))
+        counted.map_or(Cell::Text("not said".into()), |it| Cell::Count(it.median() as u64))
     };
     let (ttft, second_ttft) = (theirs.figure(first)?, theirs.figure(second)?);
     let ratio = ratio(ours.figure(first), &ttft);
@@ -69,5 +69,5 @@ fn speed(row: Row, ours: &Measured, theirs: &Measured) -> Option<Row> {
 }
 
 fn ratio(ours: Option<Figure>, theirs: &Figure) -> Cell {
-    ours.map_or(Cell::Text("none of ours"), |ours| Cell::Number(ours.ratio(theirs), 2))
+    ours.map_or(Cell::Text("none of ours".into()), |ours| Cell::Number(ours.ratio(theirs), 2))
 }
