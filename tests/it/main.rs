@@ -28,6 +28,7 @@ mod logging;
 mod memory;
 mod messages;
 mod native;
+mod neighbours;
 mod openapi;
 mod promise;
 mod remembering;
