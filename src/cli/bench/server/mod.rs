@@ -10,6 +10,7 @@ mod process;
 mod agents;
 mod burst;
 mod malformed;
+mod mutant;
 mod neighbour;
 mod overhead;
 mod overload;
