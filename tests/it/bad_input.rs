@@ -4,6 +4,7 @@
 use crate::support::cli::{Machine, Ran, copy_folder};
 use crate::support::golden::data;
 use crate::support::hub::{Fault, Hub};
+use crate::support::scale::scaled;
 use expect_test::{Expect, expect};
 use semantic::model::{Batch, Device, LoadOptions, ModelFiles, Row, Wanted};
 use semantic::text::{ChatTemplate, Message, RenderOptions, Special, Tokenizer};
@@ -1253,7 +1254,7 @@ fn use_model(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
 /// `SEMANTIC_TEST_CASES` asks for more; a case is its number, so a failure repeats itself.
 fn for_each_case(check: impl Fn(&mut Dice)) {
     let cases = std::env::var("SEMANTIC_TEST_CASES").ok().and_then(|count| count.parse().ok());
-    for case in 0..cases.unwrap_or(150) {
+    for case in 0..cases.unwrap_or(scaled(1_500) as u64) {
         let run = || check(&mut Dice(case));
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
             let reason = panic.downcast_ref::<String>().map(String::as_str);

@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod agents_api;
+mod at_rest;
 mod bad_input;
 mod batching;
 mod bench;

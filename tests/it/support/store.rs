@@ -19,6 +19,8 @@ pub enum Failing {
     Writes,
     /// Whatever opens a block.
     Reads,
+    /// Whatever opens a block does not come back until something else is set.
+    ReadsHang,
     /// Whatever makes a file does not come back until something else is set.
     Hangs,
     /// Whatever removes a file.
@@ -100,10 +102,16 @@ impl Disk for ShakyDisk {
         }
         let mut state = self.state();
         state.reads += 1;
+        let hangs = |state: &mut State| state.failing == Failing::ReadsHang;
+        let state = self.changed.wait_while(state, hangs).unwrap_or_else(PoisonError::into_inner);
         match state.failing {
             Failing::Reads => Err(io::Error::other("the test wants it")),
             Failing::Flips => Ok(Box::new(Flipped(opened))),
-            Failing::Nothing | Failing::Writes | Failing::Hangs | Failing::Removals => Ok(opened),
+            Failing::Nothing
+            | Failing::Writes
+            | Failing::Hangs
+            | Failing::ReadsHang
+            | Failing::Removals => Ok(opened),
         }
     }
 
