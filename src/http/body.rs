@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::error::Error;
-use super::fields::{named, unknown};
+use super::fields::{FIELD_BYTES_MAX, unknown};
 use super::guard::Caller;
 use super::workers::Line;
 use super::{App, Bounds};
@@ -156,7 +156,8 @@ fn blame(path: &str, error: &serde_json::Error) -> Error {
         let field = inside(path, field);
         return Error::field(field.as_str(), format!("{field} is missing"));
     }
-    let (path, reason) = (named(path), plain(beginning(whole)));
+    let path = &beginning(path.to_owned(), FIELD_BYTES_MAX)[..];
+    let reason = plain(beginning(whole, REASON_BYTES_MAX));
     match error.classify() {
         Category::Data | Category::Syntax if path != "." => {
             Error::field(path, format!("{path}: {reason}"))
@@ -172,13 +173,14 @@ fn invalid(message: String) -> Error {
     Error::Invalid { message, param: None }
 }
 
-/// The reason repeats the value that it is about, which may be all of the body.
-fn beginning(mut reason: String) -> String {
-    if reason.len() > REASON_BYTES_MAX {
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        reason.push('…');
+/// A reason repeats the value that it is about, which may be all of the body, and a path is as long as
+/// the body is deep.
+fn beginning(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
     }
-    reason
+    text
 }
 
 /// serde's words for types, in words that are not Rust's.

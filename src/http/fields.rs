@@ -24,7 +24,7 @@ const STOP_BYTES_MAX: usize = 1024;
 /// Of a value that cannot be, what is worth repeating.
 pub const SHOWN_BYTES_MAX: usize = 100;
 /// The names that we know are shorter, with the path before them.
-const FIELD_BYTES_MAX: usize = 200;
+pub const FIELD_BYTES_MAX: usize = 200;
 /// As OpenAI has it; above 2 nothing sensible comes out.
 pub const TEMPERATURE_MAX: f64 = 2.0;
 pub const PENALTY_MAX: f64 = 2.0;
@@ -216,7 +216,7 @@ pub fn unknown(field: &str) -> Error {
 }
 
 /// A field as an answer names it, whose name the client has chosen.
-pub fn named(field: &str) -> &str {
+fn named(field: &str) -> &str {
     match field.len() {
         bytes if bytes > FIELD_BYTES_MAX => "a field with a long name",
         _ => field,

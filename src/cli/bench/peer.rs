@@ -10,6 +10,7 @@ use clap::ArgGroup;
 use serde_json::{Value as Json, json};
 
 use super::process::{output_of, runnable};
+use super::report::{Facts, facts};
 use super::rounds::Work;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
@@ -68,14 +69,14 @@ impl Peer {
         )
     }
 
-    pub fn json(&self) -> Json {
-        json!({
-            "program": self.bench.display().to_string(),
-            "model": self.model.display().to_string(),
-            "threads": self.threads,
-            "kv_bits": "16/16",
-            "about": self.about.get(),
-        })
+    pub fn facts(&self) -> Facts {
+        facts([
+            ("program", json!(self.bench.display().to_string())),
+            ("model", json!(self.model.display().to_string())),
+            ("threads", json!(self.threads)),
+            ("kv_bits", json!("16/16")),
+            ("about", json!(self.about.get())),
+        ])
     }
 
     /// Why it cannot do a work, if it cannot.

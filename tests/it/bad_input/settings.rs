@@ -148,9 +148,9 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
         ),
         (
             "SEMANTIC_KV_BITS",
-            "",
+            "5",
             expect![[r#"
-            error: invalid value '' for '--kv-bits <BITS>': "" is not one of 4, 8, 16, 32, with or without r
+            error: invalid value '5' for '--kv-bits <BITS>': "5" is not one of 4, 8, 16, 32, with or without r
 
             For more information, try '--help'.
         "#]],

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::client::Client;
+use super::client::ms;
 use super::process::Server;
-use super::start::ms;
 use super::{Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::report::{Cell, Row, verdict};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::burst::Said;
 use super::client::Client;
-use super::start::ms;
+use super::client::ms;
 use super::sustained::capacity;
 use super::{Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;

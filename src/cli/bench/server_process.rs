@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Client, Host};
+use super::client::Client;
+use super::host::Host;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::memory;
 use crate::cli::output::Failure;
@@ -62,7 +63,8 @@ impl Server {
         }
         let started = Instant::now();
         let child = command
-            .args(["--config", "/dev/null", "--log-level", "info", "--data-dir"])
+            .args(["--config", "/dev/null", "--log-level", "info", "--log-format", "text"])
+            .arg("--data-dir")
             .arg(host.scratch.path(name))
             .envs(keys.map(|keys| ("SEMANTIC_API_KEYS", keys)))
             .args(["serve", "--port=0", "--model"])
