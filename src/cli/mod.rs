@@ -27,7 +27,7 @@ use std::sync::OnceLock;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
-use log::{Log, LogFlags, Logger};
+use log::{Log, LogFlags, Logger, Reader};
 use output::{EXIT_USAGE, Failure};
 
 /// A local LLM server and command line whose agents keep their memory.
@@ -76,6 +76,7 @@ enum Command {
 impl Command {
     fn logger(&self) -> Logger {
         match self {
+            Command::Serve(arguments) if !arguments.is_server() => Logger::Command,
             Command::Serve(arguments) if arguments.is_quiet() => Logger::QuietServer,
             Command::Serve(_) => Logger::Server,
             _ => Logger::Command,
@@ -97,12 +98,16 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(reason) => return Failure::Usage(reason).report(),
     };
-    let ran = run(arguments, log.clone());
+    let code = match (run(arguments, log.clone()), log.reader()) {
+        (Ok(code), _) => code,
+        (Err(failure), Reader::Program) => failure.log(),
+        (Err(failure), Reader::Person) => {
+            log.flush();
+            failure.report()
+        }
+    };
     log.flush();
-    match ran {
-        Ok(code) => code,
-        Err(failure) => failure.report(),
-    }
+    code
 }
 
 fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {

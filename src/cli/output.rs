@@ -97,34 +97,41 @@ impl Failure {
 
     /// Says what went wrong and gives the exit code.
     pub fn report(self) -> ExitCode {
-        match self {
-            Failure::ClosedPipe => ExitCode::SUCCESS,
-            Failure::Interrupted => ExitCode::from(EXIT_INTERRUPTED),
-            Failure::Usage(message) => {
-                talk(&format!("error: {message}"));
-                ExitCode::from(EXIT_USAGE)
+        if self.is_news() {
+            talk(&format!("error: {}", self.message()));
+            if let Some(hint) = self.hint() {
+                talk(&format!("hint: {hint}"));
             }
-            Failure::CannotWrite { message, hint } => report(&message, &hint, EXIT_CANNOT_WRITE),
-            Failure::Busy { message, hint } => report(&message, &hint, EXIT_BUSY),
-            Failure::Misconfigured { message, hint } => report(&message, &hint, EXIT_CONFIG),
-            Failure::Failed { error, hint } => report_error(&error, hint, EXIT_FAILED),
-            Failure::Unavailable { error, hint } => report_error(&error, hint, EXIT_UNAVAILABLE),
+        }
+        ExitCode::from(self.exit_code())
+    }
+
+    /// The same to a program that reads the log and nothing else.
+    pub fn log(self) -> ExitCode {
+        let exit_code = self.exit_code();
+        if self.is_news() {
+            tracing::error!(error = self.message(), hint = self.hint(), exit_code, "failed");
+        }
+        ExitCode::from(exit_code)
+    }
+
+    /// Whether there is anybody who does not know it.
+    fn is_news(&self) -> bool {
+        !matches!(self, Failure::Interrupted | Failure::ClosedPipe)
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Failed { .. } => EXIT_FAILED,
+            Failure::Usage(_) => EXIT_USAGE,
+            Failure::Unavailable { .. } => EXIT_UNAVAILABLE,
+            Failure::CannotWrite { .. } => EXIT_CANNOT_WRITE,
+            Failure::Busy { .. } => EXIT_BUSY,
+            Failure::Misconfigured { .. } => EXIT_CONFIG,
+            Failure::Interrupted => EXIT_INTERRUPTED,
+            Failure::ClosedPipe => 0,
         }
     }
-}
-
-fn report_error(error: &anyhow::Error, hint: Option<String>, code: u8) -> ExitCode {
-    talk(&format!("error: {error:#}"));
-    if let Some(hint) = hint {
-        talk(&format!("hint: {hint}"));
-    }
-    ExitCode::from(code)
-}
-
-fn report(message: &str, hint: &str, code: u8) -> ExitCode {
-    talk(&format!("error: {message}"));
-    talk(&format!("hint: {hint}"));
-    ExitCode::from(code)
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {

@@ -21,6 +21,8 @@ pub enum Cell {
     /// A number, and how many decimals the table shows. JSON has all of them.
     Number(f64, usize),
     Count(u64),
+    /// One value after another, in the order in which they were measured; the table counts them.
+    Series(Vec<f64>),
     /// What became of a promise, or of a target that the project has set itself.
     Verdict(bool),
     Text(Cow<'static, str>),
@@ -37,6 +39,7 @@ impl Cell {
             }
             Cell::Number(number, decimals) => format!("{number:.decimals$}"),
             Cell::Count(count) => count.to_string(),
+            Cell::Series(values) => format!("{} values", values.len()),
             Cell::Verdict(holds) => verdict(*holds).into_owned(),
             Cell::Text(text) => text.clone().into_owned(),
         }
@@ -48,7 +51,7 @@ impl Cell {
             Cell::Figure(figure) => Some(figure.median()),
             Cell::Number(number, _) => Some(*number),
             Cell::Count(count) => Some(*count as f64),
-            Cell::Verdict(_) | Cell::Text(_) => None,
+            Cell::Series(_) | Cell::Verdict(_) | Cell::Text(_) => None,
         }
     }
 
@@ -57,7 +60,7 @@ impl Cell {
         match self {
             Cell::Verdict(holds) => Some(*holds),
             Cell::Text(text) => holds(text),
-            Cell::Figure(_) | Cell::Number(..) | Cell::Count(_) => None,
+            Cell::Figure(_) | Cell::Number(..) | Cell::Count(_) | Cell::Series(_) => None,
         }
     }
 }
@@ -85,6 +88,7 @@ impl Serialize for Cell {
             // What is not a number is `null`.
             Cell::Number(number, _) => serializer.serialize_f64(*number),
             Cell::Count(count) => serializer.serialize_u64(*count),
+            Cell::Series(values) => values.serialize(serializer),
             Cell::Verdict(holds) => serializer.serialize_str(&verdict(*holds)),
             Cell::Text(text) => serializer.serialize_str(text),
         }
@@ -107,7 +111,10 @@ impl<'de> Deserialize<'de> for Cell {
             json @ Json::Object(_) => {
                 serde_json::from_value(json).map(Cell::Figure).map_err(D::Error::custom)
             }
-            json @ (Json::Bool(_) | Json::Array(_)) => {
+            json @ Json::Array(_) => {
+                serde_json::from_value(json).map(Cell::Series).map_err(D::Error::custom)
+            }
+            json @ Json::Bool(_) => {
                 Err(D::Error::custom(format!("{json} is neither a number, a text nor a figure")))
             }
         }
@@ -138,6 +145,7 @@ mod tests {
             Cell::Number(1.25, 3),
             Cell::Number(-7e-7, 9),
             Cell::Count(u64::MAX),
+            Cell::Series(vec![2.0, 1.5]),
             Cell::Verdict(true),
             Cell::Verdict(false),
             Cell::Text("yes".into()),
@@ -162,7 +170,8 @@ mod tests {
     #[test]
     fn what_is_no_value_is_named() {
         let error = |json: Json| serde_json::from_value::<Cell>(json).unwrap_err().to_string();
-        assert_eq!(error(json!([1])), "[1] is neither a number, a text nor a figure");
+        assert_eq!(error(json!(true)), "true is neither a number, a text nor a figure");
+        assert!(error(json!(["x"])).starts_with("invalid type: string"));
         assert_eq!(error(json!({ "median": 1 })), "missing field `runs`");
         assert_eq!(error(json!({ "runs": [] })), "a figure has no runs");
     }

@@ -6,6 +6,7 @@
 
 mod setup;
 
+mod baselines;
 mod batch;
 mod decode;
 mod fidelity;
@@ -21,11 +22,13 @@ mod store;
 
 mod cell;
 mod child;
+mod client;
 mod compare;
 mod crowd;
 mod destination;
 mod driver;
 mod figure;
+mod host;
 mod html;
 mod live;
 mod machine;
@@ -40,6 +43,8 @@ mod report;
 mod rounds;
 mod score;
 mod scratch;
+mod server_process;
+mod talk;
 mod text;
 
 use std::path::PathBuf;
@@ -115,6 +120,12 @@ const SUITES: &[Suite] = &[
         about: "what saving agents costs, and many of them",
         when: When::Always,
         run: store::run,
+    },
+    Suite {
+        name: "baselines",
+        about: "what clients of a server wait for, beside what is aimed at",
+        when: When::Always,
+        run: baselines::run,
     },
     Suite {
         name: "server",

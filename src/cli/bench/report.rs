@@ -235,6 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn a_series_is_counted_in_the_table() {
+        let row = Row::new("race").with("ttft_by_turn_ms", Cell::Series(vec![2.0, 1.5]));
+        let section = Section { rows: vec![row], notes: Vec::new() };
+        expect![[r#"
+
+            agents
+                    ttft_by_turn_ms
+              race         2 values
+        "#]]
+        .assert_eq(&section.table("agents"));
+    }
+
+    #[test]
     fn json_has_the_same_names() {
         let report = SuiteReport { suite: "prefill".to_owned(), section: section() };
         let json = serde_json::to_string(&report).expect("it is JSON");

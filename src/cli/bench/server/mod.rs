@@ -4,35 +4,25 @@
 //! Each part starts servers of its own on the model under measurement, on a free port, with a data
 //! folder that is gone at the end, and asks them over the network.
 
-mod client;
-mod process;
-
 mod agents;
 mod burst;
 mod malformed;
+mod neighbour;
 mod overhead;
+mod overload;
 mod pool;
 mod probes;
 mod start;
 mod stop;
 mod sustained;
 
-use std::future::Future;
-use std::time::Duration;
-
-use serde_json::{Value as Json, json};
-use tokio::runtime::Runtime;
-
+use super::client::{self, ANSWER_TIMEOUT, Client};
+use super::host::{Host, UNLIMITED, chat};
 use super::plan::PERCENT_ALL;
 use super::report::{Row, Section};
-use super::scratch::Scratch;
+use super::server_process as process;
 use super::setup::Setup;
 use crate::cli::output::Failure;
-use client::Client;
-use process::Server;
-
-/// Nobody waits longer for an answer, whatever becomes of it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A few promises and what became of them.
 type Part = fn(&Host<'_>) -> Result<Vec<Row>, Failure>;
@@ -45,21 +35,15 @@ const PARTS: &[Part] = &[
     burst::rows,
     agents::rows,
     pool::rows,
+    overload::rows,
+    neighbour::rows,
     malformed::rows,
     stop::rows,
     sustained::rows,
 ];
 
-/// What all parts need.
-struct Host<'a> {
-    setup: &'a Setup<'a>,
-    scratch: Scratch,
-    runtime: Runtime,
-}
-
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let host = Host { setup, scratch: Scratch::new(setup)?, runtime };
+    let host = Host::new(setup)?;
     let progress = setup.progress("server", PARTS.len());
     let mut rows = Vec::new();
     for part in PARTS {
@@ -77,33 +61,3 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
     }
     Ok(Section { rows, notes })
 }
-
-impl Host<'_> {
-    /// So many of so many as the user wants to see, at least one.
-    fn share(&self, count: usize) -> usize {
-        (count * self.setup.sizes.server_percent / PERCENT_ALL as usize).max(1)
-    }
-
-    /// A server with these flags and a data folder of this name that takes requests.
-    fn serving(&self, name: &str, flags: &[&str]) -> Result<Server, Failure> {
-        let server = Server::start(self, name, flags)?;
-        self.block_on(server.wait_ready(&self.setup.interrupt))?;
-        Ok(server)
-    }
-
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
-    }
-}
-
-/// A chat request that is answered with the likeliest tokens.
-fn chat(text: &str, tokens: usize) -> Json {
-    json!({
-        "messages": [{ "role": "user", "content": text }],
-        "max_tokens": tokens,
-        "temperature": 0,
-    })
-}
-
-/// Without the limits of requests per minute.
-const UNLIMITED: [&str; 2] = ["--rate-limit-agent=0", "--rate-limit-global=0"];

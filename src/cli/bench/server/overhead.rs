@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use super::start::ms;
+use super::client::ms;
 use super::{Client, Host, chat};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::live::{Live, Start, follow, request};

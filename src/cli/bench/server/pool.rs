@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::client::ms;
 use super::client::{Client, chat_once};
-use super::start::ms;
 use super::{Host, UNLIMITED, chat};
 use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;

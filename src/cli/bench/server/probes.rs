@@ -4,7 +4,7 @@ use std::cell::Cell as Shared;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::start::ms;
+use super::client::ms;
 use super::{Client, Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::report::{Cell, Row};

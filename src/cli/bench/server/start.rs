@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use std::time::Instant;
 
+use super::client::ms;
 use super::process::Server;
 use super::{Client, Host};
 use crate::cli::bench::figure::Figure;
@@ -49,9 +50,4 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
         .with("exit_at_most", Cell::Number(EXIT_MS_MAX, 0))
         .with("promise", Cell::Verdict(holds));
     Ok(vec![row])
-}
-
-/// From the one to the other.
-pub fn ms(from: Instant, to: Instant) -> f64 {
-    to.saturating_duration_since(from).as_secs_f64() * 1e3
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::client::ms;
 use super::process::Server;
-use super::start::ms;
 use super::{Client, Host, UNLIMITED, chat};
 use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
