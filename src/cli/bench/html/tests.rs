@@ -103,11 +103,12 @@ fn each_drawing_says_what_it_shows() {
         .filter_map(|figure| Some(words(&format!("<{}", figure.split_once("</h3>")?.0))))
         .collect();
     expect![[r#"
-        After a restart, an agent of 8,000 tokens answers in 131 ms: 174 × sooner than when its conversation is computed anew
-        Over 60 turns and a kill, semantic lets its agents wait for 20.4 s; the best peer takes 2.5 × as long
-        95 of 100 turns at semantic begin within 406 ms, at the best peer within 1.15 s
+        After a restart, an agent of 8,000 tokens answers in 135 ms: 169 × sooner than when its conversation is computed anew
+        Over 60 turns and a kill, semantic lets its agents wait for 19.3 s; the best peer takes 2.6 × as long
+        95 of 100 turns at semantic begin within 405 ms, at the best peer within 1.22 s
         16 requests together: 351 tokens/s, 4.1 × as many as one alone and 1.5 × as many as llama.cpp
-        An agent's second turn begins after 37.1 ms, its first after 412 ms: 11 × sooner
+        An agent's second turn begins after 37.2 ms, its first after 419 ms: 11 × sooner
+        The second turn of 2048 tokens begins after 68.5 ms here, after 97.0 ms at llama
         semantic reads up to 659 tokens/s, writes up to 93 tokens/s alone and is 1.1 × to 1.3 × as fast as llama.cpp
         A short request that arrives while a long prompt is read begins after 882 ms (alone 395 ms); a running stream pauses for 117 ms at most
         While requests generate, 95 of 100 health checks are answered within 78.1 ms
