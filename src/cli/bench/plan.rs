@@ -33,7 +33,6 @@ pub enum When {
     /// It says nothing in a few seconds.
     InFull,
     /// It takes what not everybody has: time, or other programs.
-    #[allow(dead_code, reason = "the suites that race others have it")]
     Named,
 }
 
@@ -84,6 +83,8 @@ pub struct SizeFlags {
 /// How large the work is that suites do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sizes {
+    // A setting of its own in a report.
+    #[serde(skip)]
     pub runs: usize,
     pub prompt_tokens: Vec<usize>,
     pub contexts: Vec<usize>,
