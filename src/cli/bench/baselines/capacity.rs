@@ -9,7 +9,7 @@ use super::{Bench, percentiles};
 use crate::cli::bench::client::{complete_once, ms};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::host::UNLIMITED;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 /// The first that is tried, and what was found before.
@@ -39,7 +39,7 @@ pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
         .with("together_max", Cell::Count(most as u64))
         .with("before", Cell::Count(BEFORE as u64))
         .with("target_at_least", Cell::Count(BEFORE as u64))
-        .with("target", Cell::Text(verdict(holds)));
+        .with("target", Cell::Verdict(holds));
     rows.push(tried);
     Ok(rows)
 }

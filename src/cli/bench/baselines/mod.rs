@@ -11,7 +11,8 @@ mod start;
 
 use super::figure::Figure;
 use super::host::Host;
-use super::report::{Cell, Row, Section, verdict};
+use super::plan::Plan;
+use super::report::{Cell, Row, Section};
 use super::rounds::load_note;
 use super::setup::Setup;
 use super::talk::Talk;
@@ -36,6 +37,17 @@ struct Size {
 
 const FULL: Size =
     Size { starts: 10, conversations: 6, checks: 1_000, check_rounds: 20, together_max: 2_048 };
+const QUICK: Size =
+    Size { starts: 2, conversations: 1, checks: 200, check_rounds: 20, together_max: 64 };
+
+impl Size {
+    fn of(plan: Plan) -> &'static Size {
+        match plan {
+            Plan::Quick => &QUICK,
+            Plan::Full => &FULL,
+        }
+    }
+}
 
 /// What all parts need.
 struct Bench<'a> {
@@ -51,7 +63,8 @@ type Part = fn(&Bench<'_>) -> Result<Vec<Row>, Failure>;
 const PARTS: &[Part] = &[start::rows, sequence::rows, health::rows, capacity::rows];
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let bench = Bench { host: Host::new(setup)?, talk: Talk::new(setup)?, size: &FULL };
+    let size = Size::of(setup.plan);
+    let bench = Bench { host: Host::new(setup)?, talk: Talk::new(setup)?, size };
     let progress = setup.progress("baselines", PARTS.len());
     let mut rows = Vec::new();
     for part in PARTS {
@@ -108,7 +121,7 @@ impl Times {
         let holds = ok_percent >= OK_PERCENT_MIN && p95 <= aim.target_ms;
         row.with("before_ms", Cell::Number(aim.before_ms, 2))
             .with("target_ms", Cell::Number(aim.target_ms, 0))
-            .with("target", Cell::Text(verdict(holds)))
+            .with("target", Cell::Verdict(holds))
     }
 }
 

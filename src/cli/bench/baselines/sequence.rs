@@ -9,7 +9,7 @@ use super::{Aim, Bench, Times};
 use crate::cli::bench::client::{Client, ms};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::host::UNLIMITED;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::bench::server_process::Server;
 use crate::cli::output::Failure;
 
@@ -127,7 +127,7 @@ impl Pairs {
     fn row(&self) -> Row {
         let row = Row::new(format!("{NAME}, {} tokens", self.tokens));
         if self.turns.is_empty() {
-            return row.with("target", Cell::Text(verdict(false)));
+            return row.with("target", Cell::Verdict(false));
         }
         let figure = |value: &dyn Fn(&(Turn, Turn)) -> f64| {
             Figure::new(self.turns.iter().map(value).collect())
@@ -147,6 +147,6 @@ impl Pairs {
             .with("second_ttft_ms", Cell::Figure(second))
             .with("ratio", Cell::Number(ratio, 2))
             .with("target_below", Cell::Number(RATIO_MAX, 2))
-            .with("target", Cell::Text(verdict(holds)))
+            .with("target", Cell::Verdict(holds))
     }
 }
