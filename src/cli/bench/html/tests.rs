@@ -3,7 +3,9 @@
 use expect_test::expect;
 use serde_json::Value as Json;
 
-use super::super::report::Report;
+use super::super::compare::Comparison;
+use super::super::figure::Figure;
+use super::super::report::{Cell, Report};
 use super::{STYLE, render};
 
 /// What `semantic bench --json` writes, with a name that would like to be a program.
@@ -117,6 +119,34 @@ fn each_drawing_says_what_it_shows() {
     assert_eq!(drawings, 8, "four drawings, for wide and for narrow screens");
     assert_eq!(page.matches("<desc>").count(), drawings);
     assert_eq!(page.matches("<title>").count(), drawings + 1);
+}
+
+/// The same report, of which one figure was half and another twice as large.
+#[test]
+fn what_changed_since_an_older_report_is_marked() {
+    let mut old = report();
+    let batch = old.suites.iter_mut().find(|suite| suite.suite == "batch").expect("batch");
+    let halved = |cell: &Cell| Cell::Figure(Figure::new(vec![cell.number().unwrap_or(0.0) / 2.0]));
+    let doubled = |cell: &Cell| Cell::Figure(Figure::new(vec![cell.number().unwrap_or(0.0) * 2.0]));
+    let rows = &mut batch.section.rows;
+    rows[0].cells[0].1 = halved(&rows[0].cells[0].1);
+    rows[4].cells[0].1 = doubled(&rows[4].cells[0].1);
+    rows.remove(2);
+    let new = Report { against: Some(Comparison::of(&old, &report(), 10.0)), ..report() };
+    let page = render(&new);
+    elements(&page);
+    let text = words(&page);
+    for part in [
+        "1 worse, 1 better,",
+        "batch 16 sequences  702.",
+        "−50 %",
+        "batch 1 sequence  43.",
+        "+100 %",
+        "only in this one: batch: 4 sequences",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert_eq!(page.matches("<b class=\"bad\">−50 %</b>").count(), 2, "in the list and the table");
 }
 
 #[test]
