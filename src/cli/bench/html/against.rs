@@ -2,7 +2,7 @@
 
 use super::super::compare::{Change, Comparison, Mark};
 use super::markup::Markup;
-use super::number::{Heading, exact, heading, number};
+use super::number::{Heading, SPACE, exact, heading, number};
 
 pub fn draw(against: &Comparison, main: &mut Markup) {
     let marked = |mark| -> Vec<&Change> {
@@ -52,12 +52,18 @@ fn draw_changes(what: &str, changes: &[&Change], section: &mut Markup) {
 fn draw_change(change: &Change, item: &mut Markup) {
     let Heading { words, unit } = heading(&change.field);
     let unit = unit.map(|unit| format!(" {unit}")).unwrap_or_default();
-    item.words("span", &[("class", &"quiet")], &change.suite);
-    item.text(" ");
-    item.name(&change.row);
-    item.words("span", &[("class", &"quiet")], &format!(" {words}"));
-    item.text(&format!(" {} → {}{unit} ", exact(change.old), exact(change.new)));
-    draw_mark(change, item);
+    item.element("span", &[], |what| {
+        what.words("span", &[("class", &"quiet")], &change.suite);
+        what.text(" ");
+        what.name(&change.row);
+        what.text(" ");
+        what.words("span", &[("class", &"quiet")], &words);
+    });
+    item.raw(" ");
+    item.element("span", &[("class", &"change")], |figures| {
+        figures.text(&format!("{} → {}{unit} ", exact(change.old), exact(change.new)));
+        draw_mark(change, figures);
+    });
 }
 
 /// How much there is more or less of it, if that is good or bad.
@@ -69,7 +75,7 @@ pub fn draw_mark(change: &Change, page: &mut Markup) {
     };
     let percent = change.percent().map_or("changed".to_owned(), |percent| {
         let sign = if percent > 0.0 { "+" } else { "" };
-        format!("{sign}{} %", number(percent.round()))
+        format!("{sign}{}{SPACE}%", number(percent.round()))
     });
     page.words("b", &[("class", &class)], &percent);
 }
