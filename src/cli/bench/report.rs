@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 pub use super::cell::{Cell, verdict};
-use super::compare::{Change, Comparison};
+use super::changes::{Change, Comparison};
 
 /// Grows when a reader of older reports would misread a new one.
 pub const SCHEMA: u32 = 1;

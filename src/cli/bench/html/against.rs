@@ -1,6 +1,6 @@
 //! What is worse and what is better than in an older report, if there is one to compare with.
 
-use super::super::compare::{Change, Comparison, Mark};
+use super::super::changes::{Change, Comparison, Mark};
 use super::markup::Markup;
 use super::number::{Heading, SPACE, exact, heading, number};
 

@@ -1,6 +1,6 @@
 //! Every row of every suite, and the notes.
 
-use super::super::compare::Comparison;
+use super::super::changes::Comparison;
 use super::super::report::{Cell, Report, Row, SuiteReport};
 use super::against::draw_mark;
 use super::markup::Markup;

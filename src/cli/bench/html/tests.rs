@@ -3,7 +3,7 @@
 use expect_test::expect;
 use serde_json::Value as Json;
 
-use super::super::compare::Comparison;
+use super::super::changes::Comparison;
 use super::super::figure::Figure;
 use super::super::report::{Cell, Report};
 use super::{STYLE, render};
