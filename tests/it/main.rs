@@ -39,6 +39,7 @@ mod promise;
 mod race;
 mod readme;
 mod remembering;
+mod report_page;
 mod sdk;
 mod seeing;
 mod serve;
