@@ -30,6 +30,7 @@ mod messages;
 mod native;
 mod openapi;
 mod promise;
+mod release;
 mod remembering;
 mod sdk;
 mod seeing;
