@@ -107,14 +107,14 @@ _semantic() {
             return 0
             ;;
         semantic__subcmd__bench)
-            opts="-m -q -h --suite --model --kv-bits --device --threads --runs --prompt-tokens --contexts --decode-tokens --sequences --batch-context --restore-tokens --agents --server-percent --load-seconds --text --tokens --peer-llama-bench --peer-server --peer-model --make-model --out --quantisation --seed --force --child --json --quiet --config --data-dir --log-level --log-format --help --help-all"
+            opts="-m -q -h --suite --model --kv-bits --device --threads --quick --runs --prompt-tokens --contexts --decode-tokens --sequences --batch-context --restore-tokens --agents --server-percent --load-seconds --race-agents --race-context --race-turns --text --tokens --peer-llama-bench --peer-server --peer-model --peer-mlx --peer-mlx-model --make-model --out --quantisation --seed --force --child --json --html --from --against --tolerance --check --quiet --config --data-dir --log-level --log-format --help --help-all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --suite)
-                    COMPREPLY=($(compgen -W "load prefill decode batch staggered queue restore store server kv-quality kv-speed fidelity" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "load prefill decode batch staggered queue restore store baselines agents server kv-quality kv-speed fidelity" -- "${cur}"))
                     return 0
                     ;;
                 --model)
@@ -177,6 +177,18 @@ _semantic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --race-agents)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --race-context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --race-turns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --text)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -194,6 +206,14 @@ _semantic() {
                     return 0
                     ;;
                 --peer-model)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-mlx)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-mlx-model)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -215,6 +235,30 @@ _semantic() {
                     ;;
                 --child)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --json)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --against)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tolerance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --check)
+                    COMPREPLY=($(compgen -W "targets all" -- "${cur}"))
                     return 0
                     ;;
                 --config)

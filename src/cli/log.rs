@@ -88,6 +88,15 @@ pub struct Log {
     handle: Arc<reload::Handle<EnvFilter, Registry>>,
     /// A server's lines on their way out.
     queue: Option<Queue>,
+    reader: Reader,
+}
+
+/// Who reads what a server has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Person,
+    /// Nothing but JSON may come.
+    Program,
 }
 
 impl Log {
@@ -118,7 +127,11 @@ impl Log {
         };
         // There is one already in a test.
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
-        Ok(Log { handle: Arc::new(handle), queue })
+        let reader = match (logger, format) {
+            (Logger::Server | Logger::QuietServer, Format::Json) => Reader::Program,
+            _ => Reader::Person,
+        };
+        Ok(Log { handle: Arc::new(handle), queue, reader })
     }
 
     /// Before the process ends: what was logged last is what is read first.
@@ -126,6 +139,10 @@ impl Log {
         if let Some(queue) = &self.queue {
             queue.flush();
         }
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.reader
     }
 
     /// For a server, which is asked to be louder while it runs.
@@ -199,7 +216,8 @@ mod tests {
     fn a_running_server_can_be_made_louder_and_not_by_a_word_that_is_no_level() {
         let (filter, handle) = reload::Layer::new(parse("warn").unwrap());
         let _log = tracing::subscriber::set_default(tracing_subscriber::registry().with(filter));
-        let control = Log { handle: Arc::new(handle), queue: None }.control();
+        let log = Log { handle: Arc::new(handle), queue: None, reader: Reader::Person };
+        let control = log.control();
         assert!(!tracing::enabled!(tracing::Level::DEBUG));
         assert_eq!(control.set_level("semantic=debug"), Ok(()));
         assert!(tracing::enabled!(tracing::Level::DEBUG));

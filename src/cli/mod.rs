@@ -10,6 +10,7 @@ mod compute;
 mod generate;
 mod health;
 mod help;
+mod hints;
 mod interrupt;
 mod log;
 mod memory;
@@ -29,7 +30,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::Config;
-use log::{Log, LogFlags, Logger};
+use log::{Log, LogFlags, Logger, Reader};
 use output::{EXIT_USAGE, Failure};
 
 /// A local LLM server and command line whose agents keep their memory.
@@ -99,6 +100,7 @@ enum Command {
 impl Command {
     fn logger(&self) -> Logger {
         match self {
+            Command::Serve(arguments) if !arguments.is_server() => Logger::Command,
             Command::Serve(arguments) if arguments.is_quiet() => Logger::QuietServer,
             Command::Serve(_) => Logger::Server,
             _ => Logger::Command,
@@ -127,12 +129,16 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(reason) => return Failure::Usage(reason).report(),
     };
-    let ran = run(arguments, log.clone());
+    let code = match (run(arguments, log.clone()), log.reader()) {
+        (Ok(code), _) => code,
+        (Err(failure), Reader::Program) => failure.log(),
+        (Err(failure), Reader::Person) => {
+            log.flush();
+            failure.report()
+        }
+    };
     log.flush();
-    match ran {
-        Ok(code) => code,
-        Err(failure) => failure.report(),
-    }
+    code
 }
 
 /// The commands with their help.
@@ -185,7 +191,8 @@ impl Context {
         let data_dir = config.data_dir(global.data_dir.clone())?;
         if data_dir.exists() && !data_dir.is_dir() {
             let message = format!("the data folder {} is not a folder", data_dir.display());
-            return Err(Failure::from(anyhow::anyhow!(message)));
+            let hint = "move it away, or give another --data-dir".to_owned();
+            return Err(Failure::with_hint(anyhow::anyhow!(message), Some(hint)));
         }
         Ok(Context { config, data_dir })
     }

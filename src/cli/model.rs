@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Context;
 use super::output::{Downloads, Failure};
 use crate::model::ModelFiles;
-use crate::model::source::{self, DEFAULT_MODEL, ModelName, ResolvedModel, Settings};
+use crate::model::source::{self, DEFAULT_MODEL, ModelName, Progress, ResolvedModel, Settings};
 use crate::text::{self, ChatTemplate};
 use crate::types::TextSource;
 
@@ -33,10 +33,18 @@ pub fn settings(data_dir: &Path) -> Settings {
 
 /// Finds a model, fetching it if it is not on this machine.
 pub fn resolve(name: &str, context: &Context, is_quiet: bool) -> Result<ResolvedModel, Failure> {
+    resolve_heard(name, context, &mut Downloads::new(is_quiet))
+}
+
+/// The same for who hears it otherwise than on a terminal.
+pub fn resolve_heard(
+    name: &str,
+    context: &Context,
+    progress: &mut dyn Progress,
+) -> Result<ResolvedModel, Failure> {
     let settings = settings(&context.data_dir);
-    let mut progress = Downloads::new(is_quiet);
     ModelName::parse(name)
-        .and_then(|name| source::resolve(&name, &settings, &mut progress))
+        .and_then(|name| source::resolve(&name, &settings, progress))
         .map_err(source_failure)
 }
 

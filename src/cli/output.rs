@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::hints::{self, MEND_SETTINGS};
 use crate::model::source::Progress;
 
 /// A command that did not do what was asked.
@@ -38,11 +39,15 @@ const EXIT_CANNOT_WRITE: u8 = 73;
 const EXIT_BUSY: u8 = 75;
 const EXIT_CONFIG: u8 = 78;
 
-const MEND_SETTINGS: &str = "mend it in the configuration file, or name another with --config";
-
 impl Failure {
     pub fn with_hint(error: impl Into<anyhow::Error>, hint: Option<String>) -> Failure {
         Failure::Failed { error: error.into(), hint }
+    }
+
+    /// A section of the configuration says what makes no sense.
+    pub fn in_configuration(section: &str, reason: impl std::fmt::Display) -> Failure {
+        let error = anyhow::anyhow!("the configuration's [{section}] is not valid: {reason}");
+        Failure::with_hint(error, Some(MEND_SETTINGS.to_owned()))
     }
 
     /// Puts what it happened to before the reason.
@@ -97,39 +102,48 @@ impl Failure {
 
     /// Says what went wrong and gives the exit code.
     pub fn report(self) -> ExitCode {
-        match self {
-            Failure::ClosedPipe => ExitCode::SUCCESS,
-            Failure::Interrupted => ExitCode::from(EXIT_INTERRUPTED),
-            Failure::Usage(message) => {
-                talk(&format!("error: {message}"));
-                ExitCode::from(EXIT_USAGE)
+        if self.is_news() {
+            talk(&format!("error: {}", self.message()));
+            if let Some(hint) = self.hint() {
+                talk(&format!("hint: {hint}"));
             }
-            Failure::CannotWrite { message, hint } => report(&message, &hint, EXIT_CANNOT_WRITE),
-            Failure::Busy { message, hint } => report(&message, &hint, EXIT_BUSY),
-            Failure::Misconfigured { message, hint } => report(&message, &hint, EXIT_CONFIG),
-            Failure::Failed { error, hint } => report_error(&error, hint, EXIT_FAILED),
-            Failure::Unavailable { error, hint } => report_error(&error, hint, EXIT_UNAVAILABLE),
+        }
+        ExitCode::from(self.exit_code())
+    }
+
+    /// The same to a program that reads the log and nothing else.
+    pub fn log(self) -> ExitCode {
+        let exit_code = self.exit_code();
+        if self.is_news() {
+            tracing::error!(error = self.message(), hint = self.hint(), exit_code, "failed");
+        }
+        ExitCode::from(exit_code)
+    }
+
+    /// Whether there is anybody who does not know it.
+    fn is_news(&self) -> bool {
+        !matches!(self, Failure::Interrupted | Failure::ClosedPipe)
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Failed { .. } => EXIT_FAILED,
+            Failure::Usage(_) => EXIT_USAGE,
+            Failure::Unavailable { .. } => EXIT_UNAVAILABLE,
+            Failure::CannotWrite { .. } => EXIT_CANNOT_WRITE,
+            Failure::Busy { .. } => EXIT_BUSY,
+            Failure::Misconfigured { .. } => EXIT_CONFIG,
+            Failure::Interrupted => EXIT_INTERRUPTED,
+            Failure::ClosedPipe => 0,
         }
     }
 }
 
-fn report_error(error: &anyhow::Error, hint: Option<String>, code: u8) -> ExitCode {
-    talk(&format!("error: {error:#}"));
-    if let Some(hint) = hint {
-        talk(&format!("hint: {hint}"));
-    }
-    ExitCode::from(code)
-}
-
-fn report(message: &str, hint: &str, code: u8) -> ExitCode {
-    talk(&format!("error: {message}"));
-    talk(&format!("hint: {hint}"));
-    ExitCode::from(code)
-}
-
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure::with_hint(error, None)
+        let error = error.into();
+        let hint = hints::hint(&error).map(str::to_owned);
+        Failure::Failed { error, hint }
     }
 }
 

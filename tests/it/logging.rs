@@ -20,9 +20,10 @@ fn tiny() -> String {
 fn start(machine: &Machine, model: &str, level: &str, flags: &[&str]) -> Process {
     let arguments = ["serve", "--no-auth", "--port=0", "--threads=1", "-m", model];
     let mut command = machine.command(&[&arguments, flags].concat());
-    command.env("SEMANTIC_LOG_LEVEL", level);
+    // What is logged where nobody sits at a terminal.
+    command.env("SEMANTIC_LOG_LEVEL", level).env("SEMANTIC_LOG_FORMAT", "auto");
     let process = Process::start(command);
-    process.wait_for("is ready after ");
+    process.wait_for("is ready");
     process
 }
 
@@ -199,7 +200,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     };
     let line = wait_for("listening on http://");
     let address = line.trim().rsplit('/').next().expect("an address").parse().expect("an address");
-    wait_for("is ready after");
+    wait_for("is ready");
     // Several times as much as a pipe and the reader's buffer hold.
     let path = format!("/{}", "a".repeat(250));
     let mut client = Client::new(address);
@@ -221,7 +222,7 @@ fn strangers_cannot_fill_the_log() {
         command.env("SEMANTIC_LOG_LEVEL", level);
         command.env("SEMANTIC_API_KEYS", "key-of-the-tests-1");
         let process = Process::start(command);
-        process.wait_for("is ready after ");
+        process.wait_for("is ready");
         let before = process.said().len();
         let path = format!("/{}", "a".repeat(12_000));
         let method = "B".repeat(3_000);
@@ -269,7 +270,7 @@ fn no_prompt_no_reply_and_no_key_is_in_the_log_or_the_metrics() {
         let mut command = machine.command(&arguments);
         command.env("SEMANTIC_API_KEYS", CANARY).env("SEMANTIC_LOG_FORMAT", format);
         let mut process = Process::start(command);
-        process.wait_for("is ready after");
+        process.wait_for("is ready");
         let mut replies = Vec::new();
         for (turn, tail) in ["one", "two", "three"].into_iter().enumerate() {
             let message =

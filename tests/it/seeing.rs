@@ -326,7 +326,7 @@ fn every_name_in_the_alert_rules_and_in_the_readme_is_there() {
     let scrape = Scrape::of(&server);
     for (file, text) in [
         ("alerts.yml", include_str!("../../docs/deploy/alerts.yml")),
-        ("README.md", include_str!("../../README.md")),
+        ("docs/operating.md", include_str!("../../docs/operating.md")),
     ] {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
         let words = text.split(|c| !is_part(c));
@@ -342,8 +342,8 @@ fn every_name_in_the_alert_rules_and_in_the_readme_is_there() {
         }
     }
     for family in scrape.families() {
-        let is_told = include_str!("../../README.md").contains(&format!("`{family}`"));
-        assert!(is_told, "README.md has no `{family}`");
+        let is_told = include_str!("../../docs/operating.md").contains(&format!("`{family}`"));
+        assert!(is_told, "docs/operating.md has no `{family}`");
     }
 }
 

@@ -6,7 +6,7 @@ use super::setup::Setup;
 use crate::cli::output::Failure;
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let sizes = &setup.arguments.sizes;
+    let sizes = &setup.sizes;
     let work = |&sequences: &usize| Work::Batch {
         sequences,
         context: sizes.batch_context,

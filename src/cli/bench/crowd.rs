@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::child::{Listed, Task};
 use super::figure::Figure;
-use super::report::{Cell, Row, verdict};
+use super::report::{Cell, Row};
 use super::scratch::{Scratch, drop_from_page_cache};
 use super::setup::Setup;
 use crate::cli::interrupt::Interrupt;
@@ -30,12 +30,12 @@ const RSS_BYTES_MAX: u64 = 200_000_000;
 /// Opens and lists them in new processes, as often as there are rounds.
 pub fn rows(setup: &Setup<'_>, scratch: &Scratch, advance: &dyn Fn()) -> Result<Vec<Row>, Failure> {
     let folder = scratch.path("crowd");
-    write(&folder, setup.arguments.sizes.agents, &setup.interrupt)?;
+    write(&folder, setup.sizes.agents, &setup.interrupt)?;
     advance();
     let task = Task::List { store: folder.clone() };
     let list = || task.run::<Listed>(scratch, &setup.interrupt);
     let (mut cached, mut dropped) = (Vec::new(), Vec::new());
-    for _ in 0..setup.arguments.runs {
+    for _ in 0..setup.sizes.runs {
         cached.push(list()?);
         if drop_from_page_cache(&folder)? {
             dropped.push(list()?);
@@ -75,7 +75,7 @@ fn row(name: &str, listed: &[Listed]) -> Row {
             .with("rss_bytes", Cell::Count(bytes))
             .with("rss_at_most", Cell::Count(RSS_BYTES_MAX));
     }
-    row.with("promise", Cell::Text(verdict(holds)))
+    row.with("promise", Cell::Verdict(holds))
 }
 
 /// Writes so many agents. They share nothing.

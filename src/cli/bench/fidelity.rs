@@ -12,10 +12,6 @@ use crate::model::sample::argmax;
 use crate::model::{Device, Error, KvBits, KvConfig};
 use crate::types::TokenId;
 
-/// About half a minute of plain MLX on a CPU, with a model of 135M weights. Too few for the promise,
-/// whose tokens would take minutes.
-const TOKENS_DEFAULT: usize = 256;
-
 /// How near the kernels are to plain MLX. On a short text one disagreement breaks it, and that
 /// there is none does not say much.
 const PROMISE: Promise = Promise {
@@ -67,7 +63,7 @@ struct Figures {
 }
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let tokens = text::tokens(setup, TOKENS_DEFAULT)?;
+    let tokens = text::tokens(setup, setup.sizes.fidelity_tokens)?;
     let reader = |device| {
         let kv = KvConfig::plain(KvBits::Sixteen);
         let model = setup.load_with(device, kv, blocks(tokens.len()))?;
@@ -144,13 +140,13 @@ impl Comparison {
             .with("perplexity", Cell::Number(self.kernels.value(), 4))
             .with("reference_perplexity", Cell::Number(self.reference.value(), 4))
             .with("change_percent", Cell::Number(figures.change_percent, 4))
-            .with("promise", Cell::Text(verdict(bounds.iter().all(|(_, holds)| *holds))));
+            .with("promise", Cell::Verdict(bounds.iter().all(|(_, holds)| *holds)));
         let disagreements = self.disagreements.iter().map(|it| {
             Row::new(format!("position {}", it.position))
                 .with("reference_token", Cell::Count(it.reference.0.into()))
                 .with("kernels_token", Cell::Count(it.kernels.0.into()))
                 .with("gap_nats", Cell::Number(it.gap_nats, 5))
-                .with("promise", Cell::Text(verdict(it.gap_nats < PROMISE.tie_nats)))
+                .with("promise", Cell::Verdict(it.gap_nats < PROMISE.tie_nats))
         });
         let rows = std::iter::once(summary).chain(disagreements).collect();
         let mut notes = vec![self.about()];

@@ -1,10 +1,50 @@
 //! A measured figure: the median of its runs, and how far they lie apart.
 
+use serde::{Deserialize, Serialize};
+
 /// What several runs of the same work gave; at least one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Wire", try_from = "Runs")]
 pub struct Figure {
     /// Ascending.
     runs: Vec<f64>,
+}
+
+/// A figure in JSON: whoever reads it need not compute.
+#[derive(Serialize)]
+struct Wire {
+    median: f64,
+    min: f64,
+    max: f64,
+    p50: f64,
+    p95: f64,
+    p99: f64,
+    runs: Vec<f64>,
+}
+
+/// All that is read of it.
+#[derive(Deserialize)]
+struct Runs {
+    runs: Vec<f64>,
+}
+
+impl From<Figure> for Wire {
+    fn from(figure: Figure) -> Wire {
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| figure.percentile(share));
+        let (median, min, max) = (figure.median(), figure.min(), figure.max());
+        Wire { median, min, max, p50, p95, p99, runs: figure.runs }
+    }
+}
+
+impl TryFrom<Runs> for Figure {
+    type Error = &'static str;
+
+    fn try_from(Runs { runs }: Runs) -> Result<Figure, &'static str> {
+        match runs.is_empty() {
+            true => Err("a figure has no runs"),
+            false => Ok(Figure::new(runs)),
+        }
+    }
 }
 
 impl Figure {
@@ -12,6 +52,11 @@ impl Figure {
         assert!(!runs.is_empty());
         runs.sort_by(f64::total_cmp);
         Figure { runs }
+    }
+
+    /// All of them, ascending.
+    pub fn runs(&self) -> &[f64] {
+        &self.runs
     }
 
     /// The middle run, or the mean of the two in the middle.

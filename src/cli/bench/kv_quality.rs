@@ -10,9 +10,6 @@ use crate::model::sample::argmax;
 use crate::model::{Error, KvBits, KvConfig, KvPart};
 use crate::types::TokenId;
 
-/// Text that all models we know have the context for.
-const TOKENS_DEFAULT: usize = 2048;
-
 const fn part(bits: KvBits, rotated: bool) -> KvPart {
     KvPart { bits, rotated }
 }
@@ -37,7 +34,7 @@ struct Reading {
 }
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let tokens = text::tokens(setup, TOKENS_DEFAULT)?;
+    let tokens = text::tokens(setup, setup.sizes.quality_tokens)?;
     let progress = setup.progress("kv-quality", SETTINGS.len() * tokens.len());
     let mut notes = vec![format!("{} tokens of text", tokens.len())];
     let mut readings = Vec::new();

@@ -21,7 +21,7 @@ struct Speeds {
 }
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let sizes = &setup.arguments.sizes;
+    let sizes = &setup.sizes;
     let works = sizes.contexts.iter().flat_map(|&context| {
         let tokens = sizes.decode_tokens;
         [Work::Prefill { tokens: context }, Work::Decode { context, tokens }]
@@ -35,7 +35,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         Ok::<_, Error>(Driver::new(model, 1, tokens, &setup.interrupt))
     };
     let (reference_kv, others) = SETTINGS.split_first().expect("there is a reference");
-    let rounds = works.len() * (setup.arguments.runs + 1);
+    let rounds = works.len() * (setup.sizes.runs + 1);
     let progress = setup.progress("kv-speed", 2 * others.len() * rounds);
     let mut reference = load(*reference_kv)?;
     // By setting and work.
@@ -44,7 +44,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         match load(kv) {
             Ok(mut driver) => {
                 let pair = Pair { setting: &mut driver, reference: &mut reference };
-                measured.push((kv, pair.measure(&works, setup.arguments.runs, &progress)?));
+                measured.push((kv, pair.measure(&works, setup.sizes.runs, &progress)?));
             }
             // Not for every head size there is a setting with few bits or a rotation.
             Err(Error::Setting(reason)) => notes.push(format!("{kv}: left out: {reason}")),

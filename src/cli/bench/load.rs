@@ -10,7 +10,7 @@ use crate::cli::output::Failure;
 use crate::model::ModelFiles;
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let progress = setup.progress("load", setup.arguments.runs + 1);
+    let progress = setup.progress("load", setup.sizes.runs + 1);
     // The first load is not timed, as it may find the file on disk only; but it alone shows the
     // peak, because what the second takes the first has left.
     let before = rss_bytes();
@@ -21,7 +21,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         _ => None,
     };
     let mut runs = Vec::new();
-    for _ in 0..setup.arguments.runs {
+    for _ in 0..setup.sizes.runs {
         setup.interrupt.check()?;
         let started = Instant::now();
         load(setup)?;

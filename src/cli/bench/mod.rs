@@ -6,6 +6,8 @@
 
 mod setup;
 
+mod agents;
+mod baselines;
 mod batch;
 mod decode;
 mod fidelity;
@@ -19,66 +21,144 @@ mod server;
 mod staggered;
 mod store;
 
+mod cell;
 mod child;
+mod client;
+mod compare;
 mod crowd;
+mod destination;
 mod driver;
 mod figure;
+mod host;
+mod html;
 mod live;
 mod machine;
 mod make_model;
+mod outcome;
 mod peer;
 mod peer_server;
+mod plan;
 mod process;
 mod progress;
 mod report;
 mod rounds;
 mod score;
 mod scratch;
+mod server_process;
+mod talk;
 mod text;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
-use serde_json::json;
 
 use super::Context;
 use super::compute::ComputeFlags;
 use super::interrupt::Interrupt;
 use super::model::ModelFlag;
 use super::output::{self, Failure};
-use report::Section;
+use destination::Destination;
+use outcome::Old;
+use plan::{Plan, When};
+use report::{Report, Section, SuiteReport};
 use setup::Setup;
 
 /// A kind of measurement.
 struct Suite {
     name: &'static str,
     about: &'static str,
+    when: When,
     run: fn(&Setup<'_>) -> Result<Section, Failure>,
 }
 
 /// In the order in which they run. `load` is first, because it watches the process's peak memory.
 const SUITES: &[Suite] = &[
-    Suite { name: "load", about: "time and memory to load the model", run: load::run },
-    Suite { name: "prefill", about: "tokens/s of prompts from an empty KV", run: prefill::run },
-    Suite { name: "decode", about: "tokens/s of one sequence at a context", run: decode::run },
-    Suite { name: "batch", about: "tokens/s of several requests together", run: batch::run },
+    Suite {
+        name: "load",
+        about: "time and memory to load the model",
+        when: When::Always,
+        run: load::run,
+    },
+    Suite {
+        name: "prefill",
+        about: "tokens/s of prompts from an empty KV",
+        when: When::Always,
+        run: prefill::run,
+    },
+    Suite {
+        name: "decode",
+        about: "tokens/s of one sequence at a context",
+        when: When::Always,
+        run: decode::run,
+    },
+    Suite {
+        name: "batch",
+        about: "tokens/s of several requests together",
+        when: When::Always,
+        run: batch::run,
+    },
     Suite {
         name: "staggered",
         about: "a request that comes while another runs",
+        when: When::InFull,
         run: staggered::run,
     },
-    Suite { name: "queue", about: "many more requests than run at a time", run: queue::run },
-    Suite { name: "restore", about: "the first token of an agent that is back", run: restore::run },
-    Suite { name: "store", about: "what saving agents costs, and many of them", run: store::run },
-    Suite { name: "server", about: "how the server conducts itself", run: server::run },
-    Suite { name: "kv-quality", about: "perplexity by bits of the KV cache", run: kv_quality::run },
-    Suite { name: "kv-speed", about: "tokens/s by bits of the KV cache", run: kv_speed::run },
-    Suite { name: "fidelity", about: "the kernels against plain MLX", run: fidelity::run },
+    Suite {
+        name: "queue",
+        about: "many more requests than run at a time",
+        when: When::Always,
+        run: queue::run,
+    },
+    Suite {
+        name: "restore",
+        about: "the first token of an agent that is back",
+        when: When::Always,
+        run: restore::run,
+    },
+    Suite {
+        name: "store",
+        about: "what saving agents costs, and many of them",
+        when: When::Always,
+        run: store::run,
+    },
+    Suite {
+        name: "baselines",
+        about: "what clients of a server wait for, beside what is aimed at",
+        when: When::Always,
+        run: baselines::run,
+    },
+    Suite {
+        name: "agents",
+        about: "more agents than memory holds, and a kill",
+        when: When::Named,
+        run: agents::run,
+    },
+    Suite {
+        name: "server",
+        about: "how the server conducts itself",
+        when: When::Always,
+        run: server::run,
+    },
+    Suite {
+        name: "kv-quality",
+        about: "perplexity by bits of the KV cache",
+        when: When::InFull,
+        run: kv_quality::run,
+    },
+    Suite {
+        name: "kv-speed",
+        about: "tokens/s by bits of the KV cache",
+        when: When::InFull,
+        run: kv_speed::run,
+    },
+    Suite {
+        name: "fidelity",
+        about: "the kernels against plain MLX",
+        when: When::InFull,
+        run: fidelity::run,
+    },
 ];
-
-/// More rounds than anyone waits for.
-const RUNS_MAX: u64 = 1000;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -89,13 +169,13 @@ pub struct Arguments {
     model: ModelFlag,
     #[command(flatten)]
     compute: ComputeFlags,
-    /// Timed rounds, after one that is not counted
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = up_to(RUNS_MAX))]
-    runs: usize,
+    /// A minute instead of a quarter of an hour: fewer suites, smaller work
+    #[arg(long)]
+    quick: bool,
     #[command(flatten)]
-    sizes: setup::SizeFlags,
+    sizes: plan::SizeFlags,
     #[command(flatten)]
-    server: server::ServerFlags,
+    agents: agents::AgentsFlags,
     #[command(flatten)]
     text: text::TextFlags,
     #[command(flatten)]
@@ -105,9 +185,14 @@ pub struct Arguments {
     /// Do the part of a suite that this file describes, in a process of its own
     #[arg(long, value_name = "FILE", hide = true)]
     child: Option<PathBuf>,
-    /// Print one JSON object instead of tables
-    #[arg(long)]
-    json: bool,
+    /// Write the report as JSON; `-` prints it instead of tables
+    #[arg(long, value_name = "FILE")]
+    json: Option<Destination>,
+    /// Write the report as one page that needs no other file; `-` prints it instead of tables
+    #[arg(long, value_name = "FILE")]
+    html: Option<Destination>,
+    #[command(flatten)]
+    outcome: outcome::OutcomeFlags,
     /// Say nothing on stderr unless something fails
     #[arg(long, short)]
     quiet: bool,
@@ -134,31 +219,78 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         make_model::run(shape, &arguments.make_model, &interrupt, arguments.quiet)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let setup = Setup::new(arguments, context, interrupt)?;
-    if !arguments.json {
-        output::data(setup.headline().as_bytes())?;
+    arguments.check_destinations()?;
+    let old = arguments.outcome.old()?;
+    let mut report = match arguments.outcome.report()? {
+        Some(report) => report,
+        None => measure(&Setup::new(arguments, context, interrupt)?, old.as_ref())?,
+    };
+    if let Some(old) = &old {
+        report.against = Some(old.compare(&report));
     }
-    let mut sections = Vec::new();
-    for suite in SUITES.iter().filter(|suite| is_wanted(suite, &arguments.suite)) {
-        let section = (suite.run)(&setup)?;
-        if !arguments.json {
-            output::data(section.table(suite.name).as_bytes())?;
-        }
-        sections.push(section.json(suite.name));
+    if arguments.outcome.is_from_file() {
+        arguments.show(&report.tables())?;
     }
-    if arguments.json {
-        let report = json!({
-            "machine": setup.machine_json(),
-            "model": setup.model_json(),
-            "settings": setup.settings_json(),
-            "peer": setup.peer.as_ref().map(peer::Peer::json),
-            "suites": sections,
-        });
-        output::data(format!("{report}\n").as_bytes())?;
+    if let (Some(old), Some(comparison)) = (&old, &report.against) {
+        arguments.show(&old.text(comparison))?;
     }
-    Ok(ExitCode::SUCCESS)
+    arguments.write(&report)?;
+    Ok(arguments.outcome.judge(&report, old.as_ref()))
 }
 
-fn is_wanted(suite: &Suite, names: &[String]) -> bool {
-    names.is_empty() || names.iter().any(|name| name == suite.name)
+/// Runs the suites that are wanted. Each one's table is shown when it has run.
+fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
+    let arguments = setup.arguments;
+    arguments.show(&setup.headline())?;
+    let is_wanted = |suite: &&Suite| is_wanted(suite, &arguments.suite, setup.plan);
+    let wanted: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
+    let mut suites = Vec::new();
+    for (index, suite) in wanted.iter().enumerate() {
+        setup.turn.begin(index, wanted.len());
+        let section = (suite.run)(setup)?;
+        let report = SuiteReport { suite: suite.name.to_owned(), section };
+        let changes = old.map_or(Vec::new(), |old| old.changes(&report));
+        arguments.show(&report.section.marked_table(suite.name, &changes))?;
+        setup.turn.end(suite.name, setup.talk());
+        suites.push(report);
+    }
+    Ok(setup.report(suites))
+}
+
+fn is_wanted(suite: &Suite, names: &[String], plan: Plan) -> bool {
+    match names.is_empty() {
+        true => suite.when.is_in(plan),
+        false => names.iter().any(|name| name == suite.name),
+    }
+}
+
+impl Arguments {
+    fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.json.iter().chain(&self.html)
+    }
+
+    fn check_destinations(&self) -> Result<(), Failure> {
+        if self.json.is_some() && self.json == self.html {
+            return Err(Failure::Usage("--json and --html cannot go to the same place".into()));
+        }
+        self.destinations().try_for_each(Destination::check)
+    }
+
+    /// Tables, unless the report itself is to be printed.
+    fn show(&self, text: &str) -> Result<(), Failure> {
+        match self.destinations().any(|it| *it == Destination::Stdout) {
+            true => Ok(()),
+            false => output::data(text.as_bytes()),
+        }
+    }
+
+    fn write(&self, report: &Report) -> Result<(), Failure> {
+        if let Some(json) = &self.json {
+            json.write(&format!("{}\n", serde_json::to_string(report)?))?;
+        }
+        if let Some(html) = &self.html {
+            html.write(&html::render(report))?;
+        }
+        Ok(())
+    }
 }

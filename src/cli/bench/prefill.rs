@@ -6,6 +6,6 @@ use super::setup::Setup;
 use crate::cli::output::Failure;
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let lengths = setup.arguments.sizes.prompt_tokens.iter();
+    let lengths = setup.sizes.prompt_tokens.iter();
     rounds::section(setup, "prefill", lengths.map(|&tokens| Work::Prefill { tokens }).collect())
 }

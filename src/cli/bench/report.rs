@@ -1,11 +1,53 @@
-//! What a suite found, as a table or as JSON. A table's headings are the JSON's names.
+//! What a run found, as tables and as JSON. A table's headings are the JSON's names.
+//!
+//! The JSON is what other runs are compared with and what the page is made of, so a report that
+//! was read from a file is the one that was written.
 
-use serde_json::{Map, Value as Json, json};
+use std::borrow::Cow;
 
-use super::figure::Figure;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+pub use super::cell::{Cell, verdict};
+use super::compare::{Change, Comparison};
+
+/// Grows when a reader of older reports would misread a new one.
+pub const SCHEMA: u32 = 1;
+
+/// Facts by name, as they are shown.
+pub type Facts = Map<String, Json>;
+
+pub fn facts<const N: usize>(facts: [(&str, Json); N]) -> Facts {
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Everything that a run found, and on what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub schema: u32,
+    /// When it was begun, in UTC.
+    pub began: String,
+    pub machine: Facts,
+    pub model: Facts,
+    pub settings: Facts,
+    /// Programs that were measured beside ours.
+    pub peer: Option<Facts>,
+    pub suites: Vec<SuiteReport>,
+    /// How it compares with an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Comparison>,
+}
+
+/// The findings of a suite, with its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SuiteReport {
+    pub suite: String,
+    #[serde(flatten)]
+    pub section: Section,
+}
 
 /// The findings of one suite.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Section {
     pub rows: Vec<Row>,
     /// What the reader must know about the rows.
@@ -13,20 +55,45 @@ pub struct Section {
 }
 
 /// A line of the table. Rows with other fields than the one above begin a table of their own.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Map<String, Json>", try_from = "Map<String, Json>")]
 pub struct Row {
-    name: String,
-    cells: Vec<(&'static str, Cell)>,
+    pub name: String,
+    pub cells: Vec<(Cow<'static, str>, Cell)>,
 }
 
-/// A value with the way it is shown.
-#[derive(Debug)]
-pub enum Cell {
-    Figure(Figure),
-    /// A number, and how many decimals the table shows.
-    Number(f64, usize),
-    Count(u64),
-    Text(&'static str),
+impl Report {
+    /// All tables, with what was measured above them.
+    pub fn tables(&self) -> String {
+        let text = |facts: &Facts, name: &str| match facts.get(name) {
+            Some(Json::String(text)) => text.clone(),
+            Some(json) => json.to_string(),
+            None => "?".to_owned(),
+        };
+        let (machine, model, settings) = (&self.machine, &self.model, &self.settings);
+        let mut all = format!(
+            "semantic {}, MLX {}, measured {}\n\
+             model   {}, KV bits {}\n\
+             machine {}, {} threads, {}, device {}\n",
+            text(machine, "semantic"),
+            text(machine, "mlx"),
+            self.began,
+            text(model, "file"),
+            text(settings, "kv_bits"),
+            text(machine, "cpu"),
+            text(machine, "threads"),
+            text(machine, "instruction_set"),
+            text(settings, "device"),
+        );
+        for SuiteReport { suite, section } in &self.suites {
+            let changes: Vec<Change> = match &self.against {
+                Some(against) => against.of_suite(suite),
+                None => Vec::new(),
+            };
+            all += &section.marked_table(suite, &changes);
+        }
+        all
+    }
 }
 
 impl Row {
@@ -34,79 +101,72 @@ impl Row {
         Row { name: name.into(), cells: Vec::new() }
     }
 
-    pub fn with(mut self, field: &'static str, cell: Cell) -> Row {
-        self.cells.push((field, cell));
+    pub fn with(mut self, field: impl Into<Cow<'static, str>>, cell: Cell) -> Row {
+        self.cells.push((field.into(), cell));
         self
     }
 
+    pub fn get(&self, field: &str) -> Option<&Cell> {
+        self.cells.iter().find(|(name, _)| name == field).map(|(_, cell)| cell)
+    }
+
     fn headings(&self) -> Vec<String> {
-        let fields = self.cells.iter().map(|(field, _)| (*field).to_owned());
+        let fields = self.cells.iter().map(|(field, _)| field.clone().into_owned());
         std::iter::once(String::new()).chain(fields).collect()
     }
 
-    fn texts(&self) -> Vec<String> {
-        let cells = self.cells.iter().map(|(_, cell)| cell.text());
+    /// With a mark where a change is worth one.
+    fn texts(&self, changes: &[Change]) -> Vec<String> {
+        let cells = self.cells.iter().map(|(field, cell)| {
+            let is_it = |change: &&Change| change.row == self.name && change.field == *field;
+            let suffix = changes.iter().find(is_it).and_then(Change::suffix);
+            cell.text() + &suffix.unwrap_or_default()
+        });
         std::iter::once(self.name.clone()).chain(cells).collect()
     }
+}
 
-    fn json(&self) -> Json {
+impl From<Row> for Map<String, Json> {
+    fn from(row: Row) -> Map<String, Json> {
         let mut map = Map::new();
-        map.insert("name".to_owned(), json!(self.name));
-        for (field, cell) in &self.cells {
-            map.insert((*field).to_owned(), cell.json());
+        map.insert("name".to_owned(), Json::String(row.name));
+        for (field, cell) in row.cells {
+            let json = serde_json::to_value(cell).expect("numbers and texts are JSON");
+            map.insert(field.into_owned(), json);
         }
-        Json::Object(map)
+        map
     }
 }
 
-impl Cell {
-    fn text(&self) -> String {
-        match self {
-            Cell::Figure(figure) => {
-                let digits = if figure.median() < 10.0 { 2 } else { 1 };
-                let (median, min, max) = (figure.median(), figure.min(), figure.max());
-                format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
-            }
-            Cell::Number(number, decimals) => format!("{number:.decimals$}"),
-            Cell::Count(count) => count.to_string(),
-            Cell::Text(text) => (*text).to_owned(),
-        }
-    }
+impl TryFrom<Map<String, Json>> for Row {
+    type Error = String;
 
-    fn json(&self) -> Json {
-        match self {
-            Cell::Figure(figure) => json!({
-                "median": figure.median(),
-                "min": figure.min(),
-                "max": figure.max(),
-            }),
-            Cell::Number(number, _) => json!(number),
-            Cell::Count(count) => json!(count),
-            Cell::Text(text) => json!(text),
+    fn try_from(mut map: Map<String, Json>) -> Result<Row, String> {
+        let Some(Json::String(name)) = map.shift_remove("name") else {
+            return Err("a row has no name".to_owned());
+        };
+        let mut row = Row::new(name);
+        for (field, json) in map {
+            let cell = serde_json::from_value(json)
+                .map_err(|error| format!("row {:?}, {field}: {error}", row.name))?;
+            row = row.with(field, cell);
         }
-    }
-}
-
-/// What became of a promise.
-pub fn verdict(holds: bool) -> &'static str {
-    match holds {
-        true => "holds",
-        false => "does not hold",
+        Ok(row)
     }
 }
 
 impl Section {
-    pub fn json(&self, suite: &str) -> Json {
-        let rows: Vec<Json> = self.rows.iter().map(Row::json).collect();
-        json!({ "suite": suite, "rows": rows, "notes": self.notes })
-    }
-
     /// The section as text, with an empty line before it.
     pub fn table(&self, suite: &str) -> String {
+        self.marked_table(suite, &[])
+    }
+
+    /// The same with marks where these changes, which are the suite's, are worth one.
+    pub fn marked_table(&self, suite: &str, changes: &[Change]) -> String {
         let mut text = format!("\n{suite}\n");
         for rows in self.rows.chunk_by(|a, b| a.headings() == b.headings()) {
             let mut lines = vec![rows[0].headings()];
-            lines.extend(rows.iter().map(Row::texts));
+            lines.extend(rows.iter().map(|row| row.texts(changes)));
             text += &aligned(&lines);
         }
         for note in &self.notes {
@@ -140,6 +200,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
 mod tests {
     use expect_test::expect;
 
+    use super::super::figure::Figure;
     use super::*;
 
     fn section() -> Section {
@@ -174,8 +235,52 @@ mod tests {
     }
 
     #[test]
+    fn a_series_is_counted_in_the_table() {
+        let row = Row::new("race").with("ttft_by_turn_ms", Cell::Series(vec![2.0, 1.5]));
+        let section = Section { rows: vec![row], notes: Vec::new() };
+        expect![[r#"
+
+            agents
+                    ttft_by_turn_ms
+              race         2 values
+        "#]]
+        .assert_eq(&section.table("agents"));
+    }
+
+    #[test]
     fn json_has_the_same_names() {
-        expect![[r#"{"suite":"prefill","rows":[{"name":"128 tokens","tokens_per_s":{"median":2.0,"min":1.0,"max":3.0},"ratio":1.234},{"name":"4096 tokens","tokens_per_s":{"median":100.0,"min":100.0,"max":100.0},"ratio":1.234},{"name":"other","count":7}],"notes":["read this"]}"#]]
-        .assert_eq(&section().json("prefill").to_string());
+        let report = SuiteReport { suite: "prefill".to_owned(), section: section() };
+        let json = serde_json::to_string(&report).expect("it is JSON");
+        expect![[r#"{"suite":"prefill","rows":[{"name":"128 tokens","tokens_per_s":{"median":2.0,"min":1.0,"max":3.0,"p50":2.0,"p95":3.0,"p99":3.0,"runs":[1.0,2.0,3.0]},"ratio":1.234},{"name":"4096 tokens","tokens_per_s":{"median":100.0,"min":100.0,"max":100.0,"p50":100.0,"p95":100.0,"p99":100.0,"runs":[100.0]},"ratio":1.234},{"name":"other","count":7}],"notes":["read this"]}"#]].assert_eq(&json);
+    }
+
+    #[test]
+    fn a_report_that_was_written_is_read_as_it_was() {
+        let suites = vec![SuiteReport { suite: "prefill".to_owned(), section: section() }];
+        let facts = |name: &str| Facts::from_iter([(name.to_owned(), "x".into())]);
+        let report = Report {
+            schema: SCHEMA,
+            began: "2026-01-02T03:04:05Z".to_owned(),
+            machine: facts("cpu"),
+            model: facts("file"),
+            settings: facts("runs"),
+            peer: None,
+            suites,
+            against: None,
+        };
+        let json = serde_json::to_string(&report).expect("it is JSON");
+        let mut read: Report = serde_json::from_str(&json).expect("it is a report");
+        // How many decimals a table shows is not in the JSON.
+        for row in &mut read.suites[0].section.rows {
+            for (_, cell) in &mut row.cells {
+                if let Cell::Number(_, decimals) = cell {
+                    *decimals = 2;
+                }
+            }
+        }
+        assert_eq!(read, report);
+        let broken = json.replace("\"name\":\"other\",", "");
+        let error = serde_json::from_str::<Report>(&broken).unwrap_err().to_string();
+        assert!(error.starts_with("a row has no name"), "{error}");
     }
 }

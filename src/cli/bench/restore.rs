@@ -9,7 +9,7 @@ use super::child::{Answer, Answered, Found, Task, unix_s};
 use super::figure::Figure;
 use super::live::{Live, Start, request};
 use super::peer_server::{PeerServer, SlotRestored};
-use super::report::{Cell, Row, Section, verdict};
+use super::report::{Cell, Row, Section};
 use super::rounds::load_note;
 use super::scratch::{Scratch, drop_from_page_cache};
 use super::setup::{Setup, blocks};
@@ -87,7 +87,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         live.evict_all()?;
         Ok(live)
     };
-    let progress = setup.progress("restore", (setup.arguments.runs + 1) * lengths.len() + 2);
+    let progress = setup.progress("restore", (setup.sizes.runs + 1) * lengths.len() + 2);
     let stored_bytes = {
         let live = stored(RESTART)?;
         drop(live);
@@ -104,7 +104,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         .zip(stored_bytes)
         .map(|(&tokens, stored_bytes)| Conversation { tokens, stored_bytes, rounds: Vec::new() })
         .collect();
-    for index in 0..=setup.arguments.runs {
+    for index in 0..=setup.sizes.runs {
         for conversation in &mut conversations {
             let round = bench.round(conversation.tokens, index)?;
             progress.advance(1);
@@ -126,7 +126,7 @@ fn fitting(setup: &Setup<'_>, text_tokens: usize) -> (Vec<usize>, Vec<String>) {
         let all = length + NEW_TOKENS;
         all < context && all <= text_tokens
     };
-    let wanted = &setup.arguments.sizes.restore_tokens;
+    let wanted = &setup.sizes.restore_tokens;
     let (fitting, others): (Vec<usize>, Vec<usize>) = wanted.iter().copied().partition(fits);
     let left_out = |length: &usize| {
         format!(
@@ -337,7 +337,7 @@ fn promise(conversation: &Conversation) -> Row {
         .with("gb_per_s", Cell::Number(bytes / restart.median() / 1e6, 2))
         .with("restart_ms", Cell::Number(restart.median(), 1))
         .with("at_most_ms", Cell::Number(bound, 1))
-        .with("promise", Cell::Text(verdict(restart.median() <= bound)))
+        .with("promise", Cell::Verdict(restart.median() <= bound))
         .with("cold_per_restart", Cell::Number(cold.ratio(&restart), 1))
 }
 
@@ -351,6 +351,6 @@ fn beside_the_peer(conversation: &Conversation) -> Option<Row> {
             .with("restore_ms", Cell::Figure(restore))
             .with("restart_ratio", Cell::Number(ratio, 2))
             .with("at_most", Cell::Number(OF_PEER_MAX, 2))
-            .with("promise", Cell::Text(verdict(ratio <= OF_PEER_MAX))),
+            .with("promise", Cell::Verdict(ratio <= OF_PEER_MAX)),
     )
 }

@@ -124,7 +124,7 @@ fn rounds(
     tokens_per_s: &mut dyn FnMut(&Work) -> Result<f64, Failure>,
     works: Vec<Work>,
 ) -> Result<Vec<Timed>, Failure> {
-    let runs = setup.arguments.runs;
+    let runs = setup.sizes.runs;
     let progress = setup.progress(suite, works.len() * (runs + 1));
     for work in &works {
         tokens_per_s(work)?;

@@ -2,63 +2,36 @@
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
+use super::Arguments;
+use super::agents::MlxProgram;
 use super::machine::cpu_name;
 use super::peer::Peer;
 use super::peer_server::PeerProgram;
-use super::progress::Progress;
-use super::{Arguments, up_to};
+use super::plan::{Plan, Sizes};
+use super::progress::{Progress, Talk, Turn};
+use super::report::{Facts, Report, SCHEMA, SuiteReport, facts};
 use crate::cli::Context;
 use crate::cli::compute::{Compute, ComputeFlags};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::model;
-use crate::cli::output::{Failure, human_bytes};
+use crate::cli::output::{Failure, human_bytes, utc};
 use crate::config;
 use crate::model::{
     Device, Error, KvConfig, LoadOptions, Model, ModelFiles, ModelSummary, machine,
 };
 use crate::types::BLOCK_TOKENS;
 
-/// Above any context there is; more is a mistake.
-const TOKENS_MAX: u64 = 1 << 24;
-const SEQUENCES_MAX: u64 = 4096;
-/// Three files each.
-const AGENTS_MAX: u64 = 1_000_000;
-
-/// How large the timed work is.
-#[derive(Debug, clap::Args)]
-pub struct SizeFlags {
-    /// Prompt lengths of `prefill`, in tokens
-    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',',
-          default_value = "128,512,2048,4096", value_parser = up_to(TOKENS_MAX))]
-    pub prompt_tokens: Vec<usize>,
-    /// Tokens in the context before `decode` begins
-    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',',
-          default_value = "128,2048", value_parser = up_to(TOKENS_MAX))]
-    pub contexts: Vec<usize>,
-    /// Tokens that `decode` and `batch` generate per sequence
-    #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = up_to(TOKENS_MAX))]
-    pub decode_tokens: usize,
-    /// Sequences that `batch` decodes together
-    #[arg(long, value_name = "COUNT,...", value_delimiter = ',',
-          default_value = "1,2,4,8,16", value_parser = up_to(SEQUENCES_MAX))]
-    pub sequences: Vec<usize>,
-    /// Tokens in the context of each sequence before `batch` begins
-    #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = up_to(TOKENS_MAX))]
-    pub batch_context: usize,
-    /// Tokens of the conversations that `restore` brings back
-    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',',
-          default_value = "64,512,1024,2048,4096,8000", value_parser = up_to(TOKENS_MAX))]
-    pub restore_tokens: Vec<usize>,
-    /// Agents that `store` opens and lists
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = up_to(AGENTS_MAX))]
-    pub agents: usize,
-}
-
 pub struct Setup<'a> {
     pub arguments: &'a Arguments,
+    /// In UTC.
+    began: String,
+    pub plan: Plan,
+    pub sizes: Sizes,
+    pub turn: Turn,
     pub interrupt: Interrupt,
     pub compute: Compute,
     pub kv: KvConfig,
@@ -66,6 +39,7 @@ pub struct Setup<'a> {
     pub summary: ModelSummary,
     pub peer: Option<Peer>,
     pub peer_server: Option<PeerProgram>,
+    pub peer_mlx: Option<MlxProgram>,
     /// As the user named it.
     pub model_name: String,
     pub model_path: PathBuf,
@@ -87,11 +61,17 @@ impl Setup<'_> {
         let threads = compute.threads.unwrap_or_else(machine::default_threads);
         let peer = Peer::new(&arguments.peer, threads)?;
         let peer_server = PeerProgram::new(&arguments.peer)?;
+        let peer_mlx = MlxProgram::new(&arguments.peer)?;
         let name = arguments.model.name(context);
         let resolved = model::resolve(name, context, arguments.quiet)?;
         let files = model::open(&resolved)?;
+        let plan = if arguments.quick { Plan::Quick } else { Plan::Full };
         Ok(Setup {
             arguments,
+            began: utc(SystemTime::now()),
+            plan,
+            sizes: Sizes::new(plan, &arguments.sizes),
+            turn: Turn::default(),
             interrupt,
             compute,
             kv: compute.kv.unwrap_or(resolved.kv),
@@ -99,6 +79,7 @@ impl Setup<'_> {
             files,
             peer,
             peer_server,
+            peer_mlx,
             data_dir: context.data_dir.clone(),
             model_name: resolved.name,
             file_bytes: model::file_bytes(&resolved.path)?,
@@ -139,7 +120,11 @@ impl Setup<'_> {
 
     /// Shows on stderr that a suite gets on; it takes `steps` steps.
     pub fn progress(&self, suite: &str, steps: usize) -> Progress {
-        Progress::new(suite, steps, self.arguments.quiet)
+        self.turn.bar(suite, steps, self.talk())
+    }
+
+    pub fn talk(&self) -> Talk {
+        if self.arguments.quiet { Talk::Failures } else { Talk::All }
     }
 
     /// The lines above the tables.
@@ -163,34 +148,51 @@ impl Setup<'_> {
         text
     }
 
-    pub fn machine_json(&self) -> Json {
-        json!({
-            "cpu": cpu_name(),
-            "threads": self.threads(),
-            "instruction_set": machine::instruction_set(),
-            "memory_read_gb_per_s": self.read_bytes_per_s() / 1e9,
-            "semantic": env!("CARGO_PKG_VERSION"),
-            "mlx": crate::model::mlx_version(),
-        })
+    /// What the suites found, and on what. Asked for at the end: the memory's speed may have to be
+    /// measured, which `load` must not see, and the peer says what it is when it has run.
+    pub fn report(&self, suites: Vec<SuiteReport>) -> Report {
+        Report {
+            schema: SCHEMA,
+            began: self.began.clone(),
+            machine: self.machine(),
+            model: self.model(),
+            settings: self.settings(),
+            peer: self.peer.as_ref().map(Peer::facts),
+            suites,
+            against: None,
+        }
     }
 
-    pub fn model_json(&self) -> Json {
-        json!({
-            "name": self.model_name,
-            "file": self.file_name(),
-            "file_bytes": self.file_bytes,
-            "step_bytes": self.summary.step_bytes,
-            "layer_weights": self.summary.layer_weights,
-            "head_weights": self.summary.head_weights,
-        })
+    fn machine(&self) -> Facts {
+        facts([
+            ("cpu", json!(cpu_name())),
+            ("threads", json!(self.threads())),
+            ("instruction_set", json!(machine::instruction_set())),
+            ("memory_read_gb_per_s", json!(self.read_bytes_per_s() / 1e9)),
+            ("semantic", json!(env!("CARGO_PKG_VERSION"))),
+            ("mlx", json!(crate::model::mlx_version())),
+        ])
     }
 
-    pub fn settings_json(&self) -> Json {
-        json!({
-            "device": self.compute.device.to_string(),
-            "kv_bits": self.kv.to_string(),
-            "runs": self.arguments.runs,
-        })
+    fn model(&self) -> Facts {
+        facts([
+            ("name", json!(self.model_name)),
+            ("file", json!(self.file_name())),
+            ("file_bytes", json!(self.file_bytes)),
+            ("step_bytes", json!(self.summary.step_bytes)),
+            ("layer_weights", json!(self.summary.layer_weights)),
+            ("head_weights", json!(self.summary.head_weights)),
+        ])
+    }
+
+    fn settings(&self) -> Facts {
+        facts([
+            ("device", json!(self.compute.device.to_string())),
+            ("kv_bits", json!(self.kv.to_string())),
+            ("runs", json!(self.sizes.runs)),
+            ("plan", json!(self.plan)),
+            ("sizes", json!(self.sizes)),
+        ])
     }
 
     fn file_name(&self) -> String {

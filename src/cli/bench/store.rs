@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::crowd;
 use super::figure::Figure;
 use super::live::{Live, Start, Timeline, follow, request};
-use super::report::{Cell, Row, Section, verdict};
+use super::report::{Cell, Row, Section};
 use super::rounds::load_note;
 use super::scratch::{self, Scratch};
 use super::setup::{Setup, blocks};
@@ -76,7 +76,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         return Ok(Section { rows: Vec::new(), notes: vec![note] });
     };
     let scratch = Scratch::new(setup)?;
-    let runs = setup.arguments.runs;
+    let runs = setup.sizes.runs;
     let progress = setup.progress("store", 4 + 3 * runs);
     let keeping = scratch.keeping(setup, AGENTS)?;
     let live = start(setup, &sizes, keeping.clone())?;
@@ -172,14 +172,14 @@ impl Bench<'_> {
             .with("kv_bytes", Cell::Count(least as u64))
             .with("ratio", Cell::Number(ratio, 4))
             .with("at_most", Cell::Number(SIBLINGS_RATIO_MAX, 2))
-            .with("promise", Cell::Text(verdict(ratio <= SIBLINGS_RATIO_MAX))))
+            .with("promise", Cell::Verdict(ratio <= SIBLINGS_RATIO_MAX)))
     }
 
     /// How long after its last token a turn is safe.
     fn durable(&self, live: &Live<'_>, store: &Store, advance: &dyn Fn()) -> Result<Row, Failure> {
         let Sizes { prefix, new, turn, .. } = self.sizes;
         let (mut waits, mut written) = (Vec::new(), Vec::new());
-        for index in 0..=self.setup.arguments.runs {
+        for index in 0..=self.setup.sizes.runs {
             let agent = AgentId::new(&format!("turn {index}"))?;
             self.turn(live, &agent, self.tokens[..prefix].to_vec(), 1)?;
             // What comes differs, so that what is written has not been written before.
@@ -203,7 +203,7 @@ impl Bench<'_> {
         let (mut with, mut without, mut slowdowns) = (Vec::new(), Vec::new(), Vec::new());
         // What the turns go on from.
         self.turn(live, &AgentId::new("others")?, self.tokens[..self.sizes.others].to_vec(), 1)?;
-        for index in 0..=self.setup.arguments.runs {
+        for index in 0..=self.setup.sizes.runs {
             self.setup.interrupt.check()?;
             let measure = |is_saved| live.block_on(self.beside(live, index, is_saved));
             // Neither has the better place in all rounds.
@@ -231,7 +231,7 @@ impl Bench<'_> {
             .with("unsaved_ms_per_token", Cell::Figure(Figure::new(without)))
             .with("slowdown_percent", Cell::Figure(slowdown))
             .with("below", Cell::Number(SLOWDOWN_PERCENT_MAX, 1))
-            .with("promise", Cell::Text(verdict(holds))))
+            .with("promise", Cell::Verdict(holds)))
     }
 
     /// Milliseconds per token of a sequence beside which others take their turns.
@@ -266,7 +266,7 @@ impl Bench<'_> {
     /// that has made one before.
     fn forks(&self) -> Result<Vec<Row>, Failure> {
         let (mut first, mut next) = (Vec::new(), Vec::new());
-        for index in 0..self.setup.arguments.runs {
+        for index in 0..self.setup.sizes.runs {
             self.setup.interrupt.check()?;
             let store = scratch::open(&self.scratch.path(AGENTS))?;
             let fork = |to: String| -> Result<f64, Failure> {
@@ -284,7 +284,7 @@ impl Bench<'_> {
             Row::new(format!("fork of {} tokens, {name}", self.sizes.long))
                 .with("fork_ms", Cell::Figure(figure))
                 .with("at_most_ms", Cell::Number(FORK_MS_MAX, 0))
-                .with("promise", Cell::Text(verdict(holds)))
+                .with("promise", Cell::Verdict(holds))
         };
         Ok(vec![row("store just opened", first), row("the next", next)])
     }

@@ -155,14 +155,18 @@ pub const PAGES: &[Page] = &[
     Page {
         path: "bench",
         examples: &[
-            "semantic bench",
-            "semantic bench --suite restore --suite store --json",
-            "semantic bench --suite decode --model qwen3-4b --kv-bits 8/4r",
+            "semantic bench --quick --check",
+            "semantic bench --html report.html --json report.json",
+            "semantic bench --suite restore --suite store --against report.json",
             "semantic bench --make-model llama-3.2-1b --out 1b.gguf",
         ],
         groups: &[
+            ("Report", &["json", "html", "from", "against", "tolerance", "check"]),
             ("Model", &["model", "kv_bits", "device", "threads"]),
-            ("llama.cpp beside it", &["peer_llama_bench", "peer_server", "peer_model"]),
+            (
+                "Others beside it",
+                &["peer_llama_bench", "peer_server", "peer_model", "peer_mlx", "peer_mlx_model"],
+            ),
             (
                 "Sizes",
                 &[
@@ -175,6 +179,9 @@ pub const PAGES: &[Page] = &[
                     "agents",
                     "server_percent",
                     "load_seconds",
+                    "race_agents",
+                    "race_context",
+                    "race_turns",
                     "text",
                     "tokens",
                 ],
@@ -191,8 +198,15 @@ pub const PAGES: &[Page] = &[
             "agents",
             "server_percent",
             "load_seconds",
+            "race_agents",
+            "race_context",
+            "race_turns",
             "text",
             "tokens",
+            "peer_mlx",
+            "peer_mlx_model",
+            "make_model",
+            "out",
             "quantisation",
             "seed",
             "force",

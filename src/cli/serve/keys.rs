@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::cli::output::Failure;
@@ -11,7 +11,7 @@ use crate::http::{Access, AdminKey, Grant, KEY_CHARS_MIN, KeyDigest, KeyError, K
 use crate::types::Namespace;
 
 /// Never a flag: other users see a program's arguments.
-const KEYS_VARIABLE: &str = "SEMANTIC_API_KEYS";
+pub const KEYS_VARIABLE: &str = "SEMANTIC_API_KEYS";
 const ADMIN_KEY_VARIABLE: &str = "SEMANTIC_ADMIN_KEY";
 /// Of the key that a first start makes.
 const FIRST_NAME: &str = "default";
@@ -202,13 +202,10 @@ pub fn make_first(path: &Path) -> Result<(String, Access), Failure> {
 }
 
 /// What to tell whoever has started a server for the first time.
-pub fn introduction(key: &str, path: &Path, address: SocketAddr) -> String {
+pub fn introduction(key: &str, path: &Path) -> String {
     let path = path.display();
     format!(
-        "this is your API key, shown this once; its hash is in {path}\n\n    {key}\n\n\
-         curl http://{address}/v1/chat/completions \\\n  \
-         -H \"Authorization: Bearer {key}\" -H \"Content-Type: application/json\" \\\n  \
-         -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Why is the sky blue?\"}}]}}'\n"
+        "this is your API key, which no later start shows; its hash is in {path}\n\n    {key}\n"
     )
 }
 

@@ -8,6 +8,7 @@ mod keys;
 mod print_config;
 mod settings;
 mod shutdown;
+mod stages;
 
 use std::io;
 use std::path::Path;
@@ -21,8 +22,8 @@ use tokio::sync::{oneshot, watch};
 use super::Context;
 use super::compute::{Compute, ComputeFlags};
 use super::generate::random_seed;
-use super::log::Log;
-use super::model::{self, ModelFlag, name_model};
+use super::log::{self, Log};
+use super::model::{self, ModelFlag, file_bytes, name_model};
 use super::output::{self, Failure, human_bytes};
 use super::store::{self, Access};
 use crate::engine::{self, Engine, Keeping};
@@ -32,9 +33,10 @@ use crate::model::source::ResolvedModel;
 use crate::model::{LoadOptions, mlx_version};
 use crate::text::{self, Tokenizer};
 
-use keys::Entry;
+use keys::{Counts, Entry};
 use settings::{EngineSettings, Settings};
 use shutdown::{End, Signals};
+use stages::{KeyToShow, Load, Stages};
 
 /// Threads for sockets and timers; the cores belong to the model.
 const ASYNC_THREADS: usize = 2;
@@ -62,6 +64,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Whether it serves rather than answering something about serving.
+    pub fn is_server(&self) -> bool {
+        self.new_key.is_none() && !self.print_config
+    }
+
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
@@ -77,12 +84,21 @@ pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCo
     if arguments.print_config {
         return print_config::print(&settings, name, context);
     }
+    let stages = match (arguments.quiet, log.reader()) {
+        (true, _) => Stages::Nobody,
+        (false, log::Reader::Person) => Stages::People,
+        (false, log::Reader::Program) => Stages::Log,
+    };
+    if log.reader() == log::Reader::Program {
+        // A key that is made must be shown, and never is in a log.
+        settings.entrance.reader = keys::Reader::Unknown;
+    }
     let entry = settings.entrance.open()?;
     let plan = ModelPlan {
         name: name.to_owned(),
         compute: settings.compute,
         engine: settings.engine,
-        is_quiet: arguments.quiet,
+        stages,
     };
     let runtime = runtime()?;
     let ended = runtime.block_on(serve(settings, entry, plan, context.clone()));
@@ -118,17 +134,17 @@ async fn serve(
     context: Context,
 ) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch()?;
-    let talk = talker(plan.is_quiet);
+    let stages = plan.stages;
     let listener = http::bind(settings.address).map_err(|error| cannot_listen(&settings, error))?;
     let address = listener.local_addr()?;
-    talk(&format!("listening on http://{address}"));
-    let access = match entry {
-        Entry::Access(access) => access,
+    stages.listening(address);
+    let (access, key) = match entry {
+        Entry::Access(access) => (access, announce_keys(&settings, stages)?),
         Entry::FirstKey(path) => {
             let (key, access) = keys::make_first(&path)?;
             // Quiet or not: nobody can find it out later.
-            output::talk(&keys::introduction(&key, &path, address));
-            access
+            output::talk(&keys::introduction(&key, &path));
+            (access, KeyToShow::Made(key))
         }
     };
     let times = settings.times;
@@ -153,7 +169,7 @@ async fn serve(
         // There is nothing to drain and nothing to save.
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    talk(&format!("{name} is ready after {:.1} s", started.elapsed().as_secs_f64()));
+    stages.ready(&name, started.elapsed(), address, &key);
 
     let served = async {
         let asked = signals.next().await;
@@ -197,24 +213,35 @@ async fn failed(failure: &mut watch::Receiver<Option<String>>) -> String {
     }
 }
 
-fn talker(is_quiet: bool) -> impl Fn(&str) {
-    move |line| {
-        if !is_quiet {
-            output::talk(line);
-        }
-    }
+/// Where the keys are, and which of them a first request can show.
+fn announce_keys(settings: &Settings, stages: Stages) -> Result<KeyToShow, Failure> {
+    let entrance = &settings.entrance;
+    let counts = match entrance.no_auth {
+        true => Counts { of_environment: 0, of_file: 0 },
+        false => entrance.counts()?,
+    };
+    stages.keys(counts, entrance.file.path());
+    Ok(match counts {
+        Counts { of_environment: 0, of_file: 0 } => KeyToShow::None,
+        Counts { of_environment: 1, .. } => KeyToShow::Variable,
+        Counts { .. } => KeyToShow::Yours,
+    })
 }
 
 fn cannot_listen(settings: &Settings, error: io::Error) -> Failure {
     let address = settings.address;
-    let (error, hint) = match error.kind() {
-        io::ErrorKind::AddrInUse => (
-            anyhow::anyhow!("{address} is in use"),
-            Some("another server runs there; stop it, or give another --port".to_owned()),
-        ),
-        _ => (anyhow::Error::new(error).context(format!("cannot listen on {address}")), None),
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another server runs there; stop it, or give another --port",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; give a higher --port"
+        }
+        _ => "give an address of this machine, such as --host 127.0.0.1",
     };
-    Failure::Unavailable { error, hint }
+    let error = match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!("{address} is in use"),
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    };
+    Failure::Unavailable { error, hint: Some(hint.to_owned()) }
 }
 
 /// What to load, and how it is to run.
@@ -222,7 +249,7 @@ struct ModelPlan {
     name: String,
     compute: Compute,
     engine: EngineSettings,
-    is_quiet: bool,
+    stages: Stages,
 }
 
 /// Who sees what becomes of the engine.
@@ -240,7 +267,11 @@ fn start(
 ) -> Result<Engine, Failure> {
     // First, so that a second server on this folder ends before it fetches or loads anything.
     let store = store::open(context, Access::Write)?;
-    let resolved = model::resolve(&plan.name, context, plan.is_quiet)?;
+    let stages = plan.stages;
+    let agents = store.agents().map_err(store::failed)?;
+    stages.agents(agents.len(), &store::folder(context));
+    let resolved = model::resolve_heard(&plan.name, context, &mut *stages.downloads())?;
+    stages.model(&resolved);
     let files = model::open(&resolved)?;
     let text = files.text()?;
     let of_model = |error: text::Error| name_model(error, &resolved.path);
@@ -252,13 +283,18 @@ fn start(
         fingerprint: files.fingerprint(kv, &store::digests(context))?,
         model: resolved.name.clone(),
     };
+    let block_bytes = files.block_bytes(kv)?;
     let options = LoadOptions {
         kv,
-        pool_blocks: pool_blocks(plan.engine.kv_pool_bytes, files.block_bytes(kv)?)?,
+        pool_blocks: pool_blocks(plan.engine.kv_pool_bytes, block_bytes)?,
         device: plan.compute.device,
         threads: plan.compute.threads,
     };
-    tracing::info!(model = resolved.name, blocks = options.pool_blocks, %kv, "loading the model");
+    stages.loading(&Load {
+        weights_bytes: file_bytes(&resolved.path)?,
+        pool_bytes: (options.pool_blocks * block_bytes) as u64,
+        kv_bits: kv.to_string(),
+    });
     let Watching { fatal, metrics } = watching;
     metrics.set_build(env!("CARGO_PKG_VERSION"), &mlx_version(), &public_name(&resolved));
     let config = engine::Config {
@@ -277,8 +313,13 @@ fn start(
     let (heads, head_dim) = (summary.kv_heads, summary.head_dim);
     let shape = KvShape { heads, head_dim, bits: kv.to_string() };
     let path = resolved.path.clone();
-    let load =
-        move || files.load(options).map_err(|error| format!("{:#}", name_model(error, &path)));
+    let load = move || {
+        let loaded = files.load(options);
+        if loaded.is_ok() {
+            stages.warming_up();
+        }
+        loaded.map_err(|error| format!("{:#}", name_model(error, &path)))
+    };
     let engine = Engine::start(config, Arc::clone(&tokenizer), Some(keeping), load);
     let model = public_name(&resolved);
     let serving = Serving { engine: engine.clone(), tokenizer, template, model, kv: shape };

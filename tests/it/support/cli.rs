@@ -61,6 +61,8 @@ impl Machine {
             .env("XDG_DATA_HOME", self.path("home/data"))
             .env("SEMANTIC_DATA_DIR", self.path("data"))
             .env("HF_HUB_OFFLINE", "1")
+            // As on a terminal; tests of the log ask for JSON.
+            .env("SEMANTIC_LOG_FORMAT", "text")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

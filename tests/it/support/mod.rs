@@ -10,6 +10,7 @@ pub mod http;
 pub mod hub;
 pub mod io;
 pub mod log;
+pub mod markdown;
 pub mod model;
 pub mod process;
 pub mod python;

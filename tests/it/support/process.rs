@@ -36,9 +36,10 @@ impl Process {
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let listener = Some(listener);
         let mut process = Process { child: Some(child), said, listener, address };
-        let line = process.wait_for("listening on http://");
-        let address = line.rsplit('/').next().expect("an address");
-        process.address = address.parse().expect("an address");
+        // The line that says so, be it JSON or not.
+        let line = process.wait_for("listening");
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split('"').next());
+        process.address = address.expect("an address").parse().expect("an address");
         process
     }
 
@@ -51,6 +52,8 @@ impl Process {
         command.env("SEMANTIC_LOG_LEVEL", "warn");
         let process = Process::start(command);
         process.wait_for(&format!("{model} is ready after "));
+        // The last line of what is said at the start.
+        process.wait_for("    -d '{");
         process
     }
 
@@ -91,13 +94,22 @@ impl Process {
     pub fn end(&mut self) -> Ran {
         let mut ran = Ran::of(wait(self.child.take().expect("it has not ended")));
         self.listener.take().expect("a thread").join().expect("it hears all");
-        let said = self.said.lock().expect("the text");
-        let is_start =
-            |line: &&str| line.starts_with("listening on") || line.contains("is ready after");
-        ran.stderr =
-            said.lines().filter(|line| !is_start(line)).map(|line| format!("{line}\n")).collect();
+        ran.stderr = without_start(&self.said());
         ran
     }
+}
+
+/// What a server says beside how its start goes.
+pub fn without_start(said: &str) -> String {
+    let is_start = |line: &str| {
+        let stages =
+            ["listening on http://", "API keys: ", "no key is asked for", "agents on disk: "];
+        let further =
+            ["the model ", "loading ", "warming up", "try it:", "    curl http", "      -"];
+        let is_stage = stages.iter().chain(&further).any(|stage| line.starts_with(stage));
+        is_stage || line.is_empty() || line.contains(" is ready after ")
+    };
+    said.lines().filter(|line| !is_start(line)).map(|line| format!("{line}\n")).collect()
 }
 
 impl Drop for Process {

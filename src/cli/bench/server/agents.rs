@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::burst::Said;
 use super::client::{Client, chat_once};
 use super::{Host, UNLIMITED, chat};
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 const AGENTS: usize = 10;
@@ -131,6 +131,6 @@ impl Counts {
             .with("other", Cell::Count(self.wrong as u64))
             .with("wrong_text", Cell::Count(self.wrong_text as u64))
             .with("seconds", Cell::Number(self.seconds, 1))
-            .with("promise", Cell::Text(verdict(holds)))
+            .with("promise", Cell::Verdict(holds))
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Answer, chat_once};
 use super::{ANSWER_TIMEOUT, Host, chat};
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 const REQUESTS: usize = 150;
@@ -97,5 +97,5 @@ fn row(name: &str, asked: &[Asked]) -> Row {
         .with("other", Cell::Count(first(Said::Wrong) as u64))
         .with("slowest_s", Cell::Number(slowest.as_secs_f64(), 1))
         .with("ok_in_the_end", Cell::Count(in_the_end as u64))
-        .with("promise", Cell::Text(verdict(holds)))
+        .with("promise", Cell::Verdict(holds))
 }

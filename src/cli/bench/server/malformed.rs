@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::client::Client;
 use super::{Host, UNLIMITED, chat};
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 const BODIES: usize = 10_000;
@@ -59,8 +59,8 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
         .with("other_shape", Cell::Count(shapeless))
         .with("http_5xx", Cell::Count(failed))
         .with("unanswered", Cell::Count(unanswered))
-        .with("ready_after", Cell::Text(if is_alive { "yes" } else { "no" }))
-        .with("promise", Cell::Text(verdict(holds)));
+        .with("ready_after", Cell::Text(if is_alive { "yes" } else { "no" }.into()))
+        .with("promise", Cell::Verdict(holds));
     Ok(vec![row])
 }
 

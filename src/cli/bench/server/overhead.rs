@@ -11,11 +11,11 @@ use serde_json::Value as Json;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use super::start::ms;
+use super::client::ms;
 use super::{Client, Host, chat};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::live::{Live, Start, follow, request};
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::bench::setup::{Setup, blocks};
 use crate::cli::model;
 use crate::cli::output::Failure;
@@ -38,7 +38,7 @@ const TTFT_ADDED_MS_MAX: f64 = 2.0;
 const SPEED_RATIO_MIN: f64 = 0.98;
 
 pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
-    let pairs = Sides::start(host)?.pairs(REPETITIONS * host.setup.arguments.runs)?;
+    let pairs = Sides::start(host)?.pairs(REPETITIONS * host.setup.sizes.runs)?;
     if pairs.is_empty() {
         return Ok(Vec::new());
     }
@@ -55,7 +55,7 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
         .with("engine_tokens_per_s", Cell::Figure(figure(&|pair| pair.engine.tokens_per_s)))
         .with("ratio", Cell::Figure(ratio))
         .with("at_least", Cell::Number(SPEED_RATIO_MIN, 2))
-        .with("promise", Cell::Text(verdict(holds)));
+        .with("promise", Cell::Verdict(holds));
     Ok(vec![row])
 }
 

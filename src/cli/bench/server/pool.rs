@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::client::ms;
 use super::client::{Client, chat_once};
-use super::start::ms;
 use super::{Host, UNLIMITED, chat};
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 /// Of the pool, or a few more: it is given in MB.
@@ -69,8 +69,7 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
         row = row.with("first_200_after_ms", Cell::Number(room_ms, 1));
     }
     Ok(vec![
-        row.with("at_most_ms", Cell::Number(ROOM_MS_MAX, 0))
-            .with("promise", Cell::Text(verdict(holds))),
+        row.with("at_most_ms", Cell::Number(ROOM_MS_MAX, 0)).with("promise", Cell::Verdict(holds)),
     ])
 }
 

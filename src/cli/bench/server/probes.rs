@@ -4,10 +4,10 @@ use std::cell::Cell as Shared;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::start::ms;
+use super::client::ms;
 use super::{Client, Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 /// Checks one after another on an idle server.
@@ -117,5 +117,5 @@ fn row(name: &str, checks: &[Check], percentile: f64, most: f64) -> Row {
         .with("p95_ms", Cell::Number(figure.percentile(0.95), 2))
         .with("p99_ms", Cell::Number(figure.percentile(0.99), 2))
         .with(bound, Cell::Number(most, 0))
-        .with("promise", Cell::Text(verdict(holds)))
+        .with("promise", Cell::Verdict(holds))
 }

@@ -3,10 +3,11 @@
 use rustix::process::Signal;
 use std::time::Instant;
 
+use super::client::ms;
 use super::process::Server;
 use super::{Client, Host};
 use crate::cli::bench::figure::Figure;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 /// The promises.
@@ -17,7 +18,7 @@ const EXIT_MS_MAX: f64 = 300.0;
 /// After one that is not counted, which finds the model's files in no cache.
 pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
     let (mut bound, mut live, mut ready, mut exit) = (vec![], vec![], vec![], vec![]);
-    for round in 0..=host.setup.arguments.runs {
+    for round in 0..=host.setup.sizes.runs {
         host.setup.interrupt.check()?;
         let mut server = Server::start(host, "start", &[])?;
         let answered = host.block_on(async {
@@ -47,11 +48,6 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
         .with("ready_at_most", Cell::Number(READY_MS_MAX, 0))
         .with("exit_ms", Cell::Figure(exit))
         .with("exit_at_most", Cell::Number(EXIT_MS_MAX, 0))
-        .with("promise", Cell::Text(verdict(holds)));
+        .with("promise", Cell::Verdict(holds));
     Ok(vec![row])
-}
-
-/// From the one to the other.
-pub fn ms(from: Instant, to: Instant) -> f64 {
-    to.saturating_duration_since(from).as_secs_f64() * 1e3
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::client::ms;
 use super::process::Server;
-use super::start::ms;
 use super::{Client, Host, UNLIMITED, chat};
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 const STREAMS: usize = 50;
@@ -43,7 +43,7 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
         .with("drained_ms", Cell::Number(times.drained_ms, 0))
         .with("saved_ms", Cell::Number(times.saved_ms, 0))
         .with("exit_ms", Cell::Number(times.exit_ms, 0))
-        .with("promise", Cell::Text(verdict(holds)));
+        .with("promise", Cell::Verdict(holds));
     Ok(vec![row])
 }
 

@@ -8,7 +8,7 @@ use super::client::chat_once;
 use super::process::Server;
 use super::{Client, Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 /// Of what it does at most.
@@ -35,7 +35,7 @@ const SLOPE_SECONDS: f64 = 600.0;
 
 pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
     let server = host.serving("sustained", &[&UNLIMITED[..], &[POOL]].concat())?;
-    let total = Duration::from_secs(host.setup.arguments.server.load_seconds as u64);
+    let total = Duration::from_secs(host.setup.sizes.load_seconds as u64);
     let before = host.block_on(busy_percent(server.address))?;
     let capacity = host.block_on(capacity(server.address, total.mul_f64(CAPACITY_SHARE)));
     host.setup.interrupt.check()?;
@@ -47,7 +47,7 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
 }
 
 /// Requests per second of clients that never wait.
-async fn capacity(address: SocketAddr, time: Duration) -> f64 {
+pub async fn capacity(address: SocketAddr, time: Duration) -> f64 {
     let started = Instant::now();
     let clients = (0..CLIENTS as u64).map(|client| async move {
         let mut answered = 0;
@@ -163,8 +163,8 @@ impl Load {
         if let Some(slope) = slope {
             row = row.with("rss_mb_per_10_min", Cell::Number(slope, 2));
         }
-        row.with("blocks_back", Cell::Text(if blocks_back { "yes" } else { "no" }))
-            .with("promise", Cell::Text(verdict(holds)))
+        row.with("blocks_back", Cell::Text(if blocks_back { "yes" } else { "no" }.into()))
+            .with("promise", Cell::Verdict(holds))
     }
 }
 

@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use tokio::net::TcpStream;
 
-use super::ANSWER_TIMEOUT;
-
+/// Nobody waits longer for an answer, whatever becomes of it.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
 /// What one read takes.
 const PART_BYTES: usize = 16 << 10;
 
 pub struct Client {
     socket: TcpStream,
+    /// What it shows that it may ask.
+    key: Option<&'static str>,
     /// What has come and is not looked at yet.
     buffer: Vec<u8>,
 }
@@ -39,9 +42,12 @@ impl Answer {
 /// When the parts of a stream came.
 #[derive(Debug)]
 pub struct Streamed {
+    /// With the events as its body.
+    pub answer: Answer,
     pub asked: Instant,
     /// Of each event that has text of the reply.
     pub texts: Vec<Instant>,
+    pub reply: String,
     pub is_done: bool,
     /// What the server counted, if it was asked to.
     pub usage: Json,
@@ -51,7 +57,11 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> io::Result<Client> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        Ok(Client { socket, buffer: Vec::new() })
+        Ok(Client { socket, key: None, buffer: Vec::new() })
+    }
+
+    pub fn with_key(self, key: &'static str) -> Client {
+        Client { key: Some(key), ..self }
     }
 
     pub async fn get(&mut self, path: &str) -> io::Result<Answer> {
@@ -65,7 +75,8 @@ impl Client {
     }
 
     pub async fn post(&mut self, agent: &str, body: &[u8]) -> io::Result<Answer> {
-        self.exchange(&request(agent, body), |_| ()).await
+        let request = self.request(agent, body);
+        self.exchange(&request, |_| ()).await
     }
 
     /// Asks for a stream, as this agent, and reads it to its end. `on_text` hears of each part.
@@ -79,24 +90,33 @@ impl Client {
         body["stream"] = true.into();
         body["stream_options"] = serde_json::json!({ "include_usage": true });
         let asked = Instant::now();
-        let (mut texts, mut is_done, mut usage) = (Vec::new(), false, Json::Null);
-        self.exchange(&request(agent, body.to_string().as_bytes()), |part| {
+        let (mut texts, mut reply) = (Vec::new(), String::new());
+        let (mut is_done, mut usage) = (false, Json::Null);
+        let request = self.request(agent, body.to_string().as_bytes());
+        let reading = self.exchange(&request, |part| {
             for line in String::from_utf8_lossy(part).lines() {
                 let Some(data) = line.strip_prefix("data: ") else { continue };
                 is_done |= data == "[DONE]";
                 let event: Json = serde_json::from_str(data).unwrap_or_default();
-                if event["choices"][0]["delta"]["content"].as_str().is_some_and(|it| !it.is_empty())
-                {
+                let text = event["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+                if !text.is_empty() {
                     texts.push(Instant::now());
+                    reply.push_str(text);
                     on_text();
                 }
                 if event["usage"].is_object() {
                     usage = event["usage"].clone();
                 }
             }
-        })
-        .await?;
-        Ok(Streamed { asked, texts, is_done, usage })
+        });
+        let answer = reading.await?;
+        Ok(Streamed { answer, asked, texts, reply, is_done, usage })
+    }
+
+    fn request(&self, agent: &str, body: &[u8]) -> Vec<u8> {
+        let key = self.key.map(|key| format!("Authorization: Bearer {key}\r\n"));
+        let lines = format!("X-Agent-ID: {agent}\r\n{}", key.unwrap_or_default());
+        post(CHAT, &lines, body)
     }
 
     /// Sends a request and reads its answer, within the time that anybody would wait. `on_part`
@@ -195,14 +215,26 @@ impl Client {
     }
 }
 
+/// A connection of its own for the continuation of a text that is nobody's.
+pub async fn complete_once(address: SocketAddr, body: &Json) -> io::Result<Answer> {
+    let request = post(COMPLETIONS, "", body.to_string().as_bytes());
+    Client::connect(address).await?.exchange(&request, |_| ()).await
+}
+
 /// A connection of its own for one whole answer.
 pub async fn chat_once(address: SocketAddr, agent: &str, body: &Json) -> io::Result<Answer> {
     Client::connect(address).await?.chat(agent, body).await
 }
 
-fn request(agent: &str, body: &[u8]) -> Vec<u8> {
+/// From the one to the other.
+pub fn ms(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64() * 1e3
+}
+
+/// With these lines in the head.
+fn post(path: &str, lines: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nX-Agent-ID: {agent}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );

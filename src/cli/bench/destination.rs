@@ -1,0 +1,105 @@
+//! Where a report goes: a file that is whole or not there, or stdout.
+
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, anyhow};
+use tempfile::NamedTempFile;
+
+use crate::cli::output::{self, Failure};
+
+/// As any program's files: the user's mask takes away what the user wants.
+const MODE: u32 = 0o666;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Stdout,
+    File(PathBuf),
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Destination, String> {
+        match text {
+            "" => Err("it is empty".to_owned()),
+            "-" => Ok(Destination::Stdout),
+            path => Ok(Destination::File(path.into())),
+        }
+    }
+}
+
+impl Destination {
+    /// Fails now if it cannot be written, rather than after minutes of measuring.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self {
+            Destination::Stdout => Ok(()),
+            Destination::File(path) => beside(path).map(drop),
+        }
+    }
+
+    pub fn write(&self, text: &str) -> Result<(), Failure> {
+        let path = match self {
+            Destination::Stdout => return output::data(text.as_bytes()),
+            Destination::File(path) => path,
+        };
+        let mut file = beside(path)?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all());
+        written.with_context(|| cannot_write(path))?;
+        file.persist(path).map_err(|error| error.error).with_context(|| cannot_write(path))?;
+        Ok(())
+    }
+}
+
+/// A file in the same folder, gone unless it takes the other's name.
+fn beside(path: &Path) -> Result<NamedTempFile, Failure> {
+    if path.is_dir() {
+        return Err(anyhow!("{}: it is a folder", cannot_write(path)).into());
+    }
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let file = tempfile::Builder::new()
+        .prefix(".semantic-bench-")
+        .permissions(Permissions::from_mode(MODE))
+        .tempfile_in(folder)
+        // The name of the file that was tried means nothing to the user.
+        .map_err(|error| std::io::Error::from(error.kind()))
+        .with_context(|| cannot_write(path))?;
+    Ok(file)
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minus_is_stdout_and_nothing_is_no_file() {
+        assert_eq!("-".parse(), Ok(Destination::Stdout));
+        assert_eq!("a/-".parse(), Ok(Destination::File("a/-".into())));
+        assert_eq!("".parse::<Destination>(), Err("it is empty".to_owned()));
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_stays_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("report.json");
+        let destination = Destination::File(path.clone());
+        destination.check().ok().expect("it can be written");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        destination.write("a longer text").ok().expect("it can be written");
+        destination.write("text").ok().expect("it can be written");
+        assert_eq!(std::fs::read_to_string(&path).expect("a file"), "text");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        assert!(Destination::File(folder.path().into()).check().is_err());
+        assert!(Destination::File(folder.path().join("no/such")).check().is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! How much a run measures: which suites when none is named, and how large their work is.
+
+use serde::Serialize;
+
+use super::up_to;
+
+/// Above any context there is; more is a mistake.
+const TOKENS_MAX: u64 = 1 << 24;
+const SEQUENCES_MAX: u64 = 4096;
+/// Three files each.
+const AGENTS_MAX: u64 = 1_000_000;
+/// More rounds than anyone waits for.
+const RUNS_MAX: u64 = 1000;
+/// The promises of `server` are about this many.
+pub const PERCENT_ALL: u64 = 100;
+/// An hour of it would be a soak, which is another test.
+const LOAD_SECONDS_MAX: u64 = 86_400;
+
+/// How much there is time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plan {
+    /// A minute: whether all is as it should be.
+    Quick,
+    /// A quarter of an hour: figures that one would publish.
+    Full,
+}
+
+/// When a suite runs that nobody named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Always,
+    /// It says nothing in a few seconds.
+    InFull,
+    /// It takes what not everybody has: time, or other programs.
+    Named,
+}
+
+impl When {
+    pub fn is_in(self, plan: Plan) -> bool {
+        match (self, plan) {
+            (When::Always, _) | (When::InFull, Plan::Full) => true,
+            (When::InFull, Plan::Quick) | (When::Named, _) => false,
+        }
+    }
+}
+
+/// How large the timed work is; what is not said is as the plan has it.
+#[derive(Debug, clap::Args)]
+pub struct SizeFlags {
+    /// Timed rounds, after one that is not counted [default: 5, quick: 3]
+    #[arg(long, value_name = "N", value_parser = up_to(RUNS_MAX))]
+    runs: Option<usize>,
+    /// Prompt lengths of `prefill`, in tokens [default: 128,512,2048,4096]
+    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',', value_parser = up_to(TOKENS_MAX))]
+    prompt_tokens: Vec<usize>,
+    /// Tokens in the context before `decode` begins [default: 128,2048]
+    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',', value_parser = up_to(TOKENS_MAX))]
+    contexts: Vec<usize>,
+    /// Tokens that `decode` and `batch` generate per sequence [default: 64]
+    #[arg(long, value_name = "TOKENS", value_parser = up_to(TOKENS_MAX))]
+    decode_tokens: Option<usize>,
+    /// Sequences that `batch` decodes together [default: 1,2,4,8,16]
+    #[arg(long, value_name = "COUNT,...", value_delimiter = ',', value_parser = up_to(SEQUENCES_MAX))]
+    sequences: Vec<usize>,
+    /// Tokens in the context of each sequence before `batch` begins [default: 128]
+    #[arg(long, value_name = "TOKENS", value_parser = up_to(TOKENS_MAX))]
+    batch_context: Option<usize>,
+    /// Tokens of the conversations that `restore` brings back [default: 64,512,1024,2048,4096,8000]
+    #[arg(long, value_name = "TOKENS,...", value_delimiter = ',', value_parser = up_to(TOKENS_MAX))]
+    restore_tokens: Vec<usize>,
+    /// Agents that `store` opens and lists [default: 10000]
+    #[arg(long, value_name = "COUNT", value_parser = up_to(AGENTS_MAX))]
+    agents: Option<usize>,
+    /// How much of its requests `server` sends; what it promises is about all of them
+    #[arg(long, value_name = "PERCENT", value_parser = up_to(PERCENT_ALL))]
+    server_percent: Option<usize>,
+    /// How long `server` holds the load of 80 %; the growth of memory is promised for 300
+    #[arg(long, value_name = "SECONDS", value_parser = up_to(LOAD_SECONDS_MAX))]
+    load_seconds: Option<usize>,
+}
+
+/// How large the work is that suites do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sizes {
+    // A setting of its own in a report.
+    #[serde(skip)]
+    pub runs: usize,
+    pub prompt_tokens: Vec<usize>,
+    pub contexts: Vec<usize>,
+    pub decode_tokens: usize,
+    pub sequences: Vec<usize>,
+    pub batch_context: usize,
+    pub restore_tokens: Vec<usize>,
+    pub agents: usize,
+    pub server_percent: usize,
+    pub load_seconds: usize,
+    /// Of the text of `kv-quality`, if there are and the user says nothing else.
+    pub quality_tokens: usize,
+    /// The same of `fidelity`.
+    pub fidelity_tokens: usize,
+}
+
+impl Sizes {
+    fn of(plan: Plan) -> Sizes {
+        let full = Sizes {
+            runs: 5,
+            prompt_tokens: vec![128, 512, 2048, 4096],
+            contexts: vec![128, 2048],
+            decode_tokens: 64,
+            sequences: vec![1, 2, 4, 8, 16],
+            batch_context: 128,
+            restore_tokens: vec![64, 512, 1024, 2048, 4096, 8000],
+            agents: 10_000,
+            server_percent: PERCENT_ALL as usize,
+            load_seconds: 300,
+            // Text that all models we know have the context for.
+            quality_tokens: 2048,
+            // About half a minute of plain MLX on a CPU, with a model of 135M weights. Too few for
+            // what is promised, whose tokens would take minutes.
+            fidelity_tokens: 256,
+        };
+        match plan {
+            Plan::Full => full,
+            Plan::Quick => Sizes {
+                runs: 3,
+                prompt_tokens: vec![128, 512],
+                contexts: vec![128],
+                decode_tokens: 32,
+                sequences: vec![1, 4, 8],
+                restore_tokens: vec![64, 1024],
+                agents: 500,
+                server_percent: 5,
+                load_seconds: 3,
+                quality_tokens: 256,
+                fidelity_tokens: 32,
+                ..full
+            },
+        }
+    }
+
+    pub fn new(plan: Plan, flags: &SizeFlags) -> Sizes {
+        let of_plan = Sizes::of(plan);
+        let list = |flag: &[usize], of_plan: Vec<usize>| match flag.is_empty() {
+            true => of_plan,
+            false => flag.to_vec(),
+        };
+        Sizes {
+            runs: flags.runs.unwrap_or(of_plan.runs),
+            prompt_tokens: list(&flags.prompt_tokens, of_plan.prompt_tokens),
+            contexts: list(&flags.contexts, of_plan.contexts),
+            decode_tokens: flags.decode_tokens.unwrap_or(of_plan.decode_tokens),
+            sequences: list(&flags.sequences, of_plan.sequences),
+            batch_context: flags.batch_context.unwrap_or(of_plan.batch_context),
+            restore_tokens: list(&flags.restore_tokens, of_plan.restore_tokens),
+            agents: flags.agents.unwrap_or(of_plan.agents),
+            server_percent: flags.server_percent.unwrap_or(of_plan.server_percent),
+            load_seconds: flags.load_seconds.unwrap_or(of_plan.load_seconds),
+            ..of_plan
+        }
+    }
+}
