@@ -38,6 +38,7 @@ mod openapi;
 mod promise;
 mod race;
 mod readme;
+mod release;
 mod remembering;
 mod report_page;
 mod sdk;
