@@ -9,6 +9,7 @@ mod cache;
 mod compute;
 mod generate;
 mod health;
+mod hints;
 mod interrupt;
 mod log;
 mod memory;
@@ -145,7 +146,8 @@ impl Context {
         let data_dir = config.data_dir(global.data_dir.clone())?;
         if data_dir.exists() && !data_dir.is_dir() {
             let message = format!("the data folder {} is not a folder", data_dir.display());
-            return Err(Failure::from(anyhow::anyhow!(message)));
+            let hint = "move it away, or give another --data-dir".to_owned();
+            return Err(Failure::with_hint(anyhow::anyhow!(message), Some(hint)));
         }
         Ok(Context { config, data_dir })
     }

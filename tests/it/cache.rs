@@ -362,7 +362,7 @@ fn evict_needs_a_yes() {
             ! error: the following required arguments were not provided:
             !   <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
-            ! Usage: semantic cache evict --data-dir <FOLDER> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
+            ! Usage: semantic cache evict --data-dir <FOLDER> --log-format <FORMAT> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
             ! For more information, try '--help'.
             exit code Some(64)
@@ -374,7 +374,7 @@ fn evict_needs_a_yes() {
         expect![[r#"
             ! error: the argument '[AGENT]...' cannot be used with '--all'
             !
-            ! Usage: semantic cache evict --yes --data-dir <FOLDER> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
+            ! Usage: semantic cache evict --yes --data-dir <FOLDER> --log-format <FORMAT> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
             ! For more information, try '--help'.
             exit code Some(64)
@@ -861,7 +861,10 @@ fn limits_out_of_range_are_refused() {
         let config = machine.path("config.toml");
         std::fs::write(&config, format!("[cache]\n{text}\n")).unwrap();
         let ran = cache(&machine, &["list", "--config", &config.display().to_string()]);
-        let expected = format!("error: the configuration's [cache] is not valid: {reason}\n");
+        let expected = format!(
+            "error: the configuration's [cache] is not valid: {reason}\n\
+             hint: mend it in the configuration file, or name another with --config\n"
+        );
         assert_eq!((ran.code, ran.stderr), (Some(1), expected));
     }
 }

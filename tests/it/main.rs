@@ -8,6 +8,7 @@ mod agents_api;
 mod bad_input;
 mod batching;
 mod bench;
+mod bench_report;
 mod cache;
 mod chat;
 mod cli;
