@@ -15,6 +15,7 @@ mod cli;
 mod clock;
 mod completions;
 mod conduct;
+mod counts;
 mod deploy;
 mod ending;
 mod engine;
