@@ -16,6 +16,7 @@ mod cli;
 mod clock;
 mod completions;
 mod conduct;
+mod counts;
 mod deploy;
 mod ending;
 mod engine;
