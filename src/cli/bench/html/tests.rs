@@ -230,7 +230,7 @@ fn text_of_every_colour_can_be_read_on_every_ground() {
         }
     }
     // Whatever is text has one of them.
-    for line in STYLE.lines().filter(|line| line.contains(" color: ") && !line.contains("--")) {
-        panic!("a colour of its own: {line}");
-    }
+    let mut lines = STYLE.lines();
+    let own = lines.find(|line| line.contains(" color: ") && !line.contains("--"));
+    assert_eq!(own, None);
 }
