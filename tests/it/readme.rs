@@ -64,6 +64,7 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ("docs/disk-format.md", "save ", How::Text),
     ("docs/http-api.md", "curl http://localhost:8000/v1/agents/planner/generate", How::Asks),
     ("docs/operating.md", "sum(rate(", How::Text),
+    ("docs/benchmarks/agents.md", "semantic bench --suite agents", How::NotRun(MEASURES)),
     ("docs/deploy/README.md", "sudo systemd-run", How::NotRun(NEEDS_ROOT)),
     ("crates/kernels/README.md", "cargo bench -p kernels", How::NotRun(MEASURES)),
     ("crates/kernels/README.md", "RUSTC_BOOTSTRAP=1", How::NotRun(OTHER_TOOLS)),
