@@ -1,6 +1,7 @@
 //! The binary finds MLX's libraries beside itself, in `../lib/semantic`, and where it was built.
 //!
-//! The run path holds those three places in that order. A copied binary therefore never gets as
+//! The run path holds those three places in that order (a release build's also a copy that
+//! `cargo clean` leaves alone). A copied binary therefore never gets as
 //! far as the build folder, and the loader's own list of what it loaded proves that it did not.
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! What people and scripts see of the program itself: its version, and what it sends to a terminal.
 
+use std::path::Path;
+
 use crate::support::cli::{Machine, Ran};
 use crate::support::golden::data;
 
@@ -94,4 +96,26 @@ fn the_version_is_one_line_and_more_when_asked() {
     let alone = machine.run(&["--verbose", "models"]);
     assert_eq!((alone.code, alone.stdout.as_str()), (Some(64), ""));
     assert!(alone.stderr.contains("--version"), "{alone:?}");
+}
+
+/// The unit names places in the folder that is given to others.
+#[test]
+fn a_release_has_what_the_unit_names() {
+    let script = include_str!("../../.ci/release");
+    let unit = include_str!("../../docs/deploy/semantic.service");
+    assert!(unit.contains("ExecStart=/opt/semantic/bin/semantic serve\n"));
+    assert!(script.contains("install -m 755 \"$built/semantic\" \"$folder/bin/semantic\"\n"));
+    assert!(unit.contains("MLX's libraries in /opt/semantic/lib/semantic.\n"));
+    assert!(script.contains("install -m 644 \"$mlx\"/* \"$folder/lib/semantic\"\n"));
+    let documents = "Documentation=file:///opt/semantic/share/doc/semantic/";
+    assert!(script.contains("documents=$folder/share/doc/semantic\n"));
+    let copied = script.lines().find_map(|line| line.strip_prefix("cp -R ")).expect("documents");
+    let mut count = 0;
+    for path in unit.lines().filter_map(|line| line.strip_prefix(documents)) {
+        let top = path.split('/').next().expect("a name");
+        assert!(copied.split(' ').any(|name| name == top), "{path}");
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).is_file(), "{path}");
+        count += 1;
+    }
+    assert_eq!(count, 2);
 }

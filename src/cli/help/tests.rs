@@ -143,6 +143,10 @@ fn the_man_pages_are_those_of_the_commands() {
     let mut command = laid_out(Arguments::command()).version(env!("CARGO_PKG_VERSION"));
     command.build();
     for (path, command) in all(&command) {
+        let variables: Vec<String> = command
+            .get_arguments()
+            .filter_map(|argument| Some(argument.get_env()?.display().to_string()))
+            .collect();
         let page = Man::new(command).manual("semantic");
         let mut text = Vec::new();
         page.render(&mut text).expect("memory takes it");
@@ -152,6 +156,9 @@ fn the_man_pages_are_those_of_the_commands() {
             text += &format!("{}\n", example.replace('\\', "\\e").replace('-', "\\-"));
         }
         text += ".fi\n";
+        for variable in variables {
+            assert!(text.contains(&variable), "semantic {path}: {variable}");
+        }
         expect_file![root().join("man").join(page.get_filename())].assert_eq(&text);
         names.insert(page.get_filename());
     }
