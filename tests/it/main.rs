@@ -6,6 +6,7 @@ mod access;
 mod admin;
 mod agents_api;
 mod bad_input;
+mod baselines;
 mod batching;
 mod bench;
 mod cache;
