@@ -140,7 +140,7 @@ fn ours_is_compared_with_another_of_ours_whose_agents_are_left_as_they_were() {
     }
     assert!(notes(&suite)[0].starts_with("other: "), "{suite}");
     let left = peer.client().send(&Request::get("/v1/agents")).json();
-    let left: Vec<&str> = left["agents"]
+    let left: Vec<&str> = left["data"]
         .as_array()
         .expect("agents")
         .iter()
