@@ -9,6 +9,7 @@ mod cache;
 mod compute;
 mod generate;
 mod health;
+mod hints;
 mod interrupt;
 mod log;
 mod memory;
@@ -20,11 +21,13 @@ mod serve;
 mod store;
 mod table;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::Config;
 use log::{Log, LogFlags, Logger, Reader};
@@ -86,7 +89,7 @@ impl Command {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are errors to clap, with exit code 0.
@@ -108,6 +111,22 @@ pub fn main() -> ExitCode {
     };
     log.flush();
     code
+}
+
+fn parse() -> Result<Arguments, clap::Error> {
+    let mut command = without_empty_variables(Arguments::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// An empty variable is none: compose files and unit files set what they have no value for.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| match argument.get_env().is_some_and(is_empty) {
+        true => argument.env(Resettable::Reset),
+        false => argument,
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
@@ -145,7 +164,8 @@ impl Context {
         let data_dir = config.data_dir(global.data_dir.clone())?;
         if data_dir.exists() && !data_dir.is_dir() {
             let message = format!("the data folder {} is not a folder", data_dir.display());
-            return Err(Failure::from(anyhow::anyhow!(message)));
+            let hint = "move it away, or give another --data-dir".to_owned();
+            return Err(Failure::with_hint(anyhow::anyhow!(message), Some(hint)));
         }
         Ok(Context { config, data_dir })
     }

@@ -17,6 +17,8 @@ const PART_BYTES: usize = 16 << 10;
 
 pub struct Client {
     socket: TcpStream,
+    /// What it shows that it may ask.
+    key: Option<&'static str>,
     /// What has come and is not looked at yet.
     buffer: Vec<u8>,
 }
@@ -40,6 +42,8 @@ impl Answer {
 /// When the parts of a stream came.
 #[derive(Debug)]
 pub struct Streamed {
+    /// With the events as its body.
+    pub answer: Answer,
     pub asked: Instant,
     /// Of each event that has text of the reply.
     pub texts: Vec<Instant>,
@@ -53,7 +57,11 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> io::Result<Client> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        Ok(Client { socket, buffer: Vec::new() })
+        Ok(Client { socket, key: None, buffer: Vec::new() })
+    }
+
+    pub fn with_key(self, key: &'static str) -> Client {
+        Client { key: Some(key), ..self }
     }
 
     pub async fn get(&mut self, path: &str) -> io::Result<Answer> {
@@ -67,7 +75,8 @@ impl Client {
     }
 
     pub async fn post(&mut self, agent: &str, body: &[u8]) -> io::Result<Answer> {
-        self.exchange(&request(agent, body), |_| ()).await
+        let request = self.request(agent, body);
+        self.exchange(&request, |_| ()).await
     }
 
     /// Asks for a stream, as this agent, and reads it to its end. `on_text` hears of each part.
@@ -83,7 +92,8 @@ impl Client {
         let asked = Instant::now();
         let (mut texts, mut reply) = (Vec::new(), String::new());
         let (mut is_done, mut usage) = (false, Json::Null);
-        self.exchange(&request(agent, body.to_string().as_bytes()), |part| {
+        let request = self.request(agent, body.to_string().as_bytes());
+        let reading = self.exchange(&request, |part| {
             for line in String::from_utf8_lossy(part).lines() {
                 let Some(data) = line.strip_prefix("data: ") else { continue };
                 is_done |= data == "[DONE]";
@@ -98,9 +108,15 @@ impl Client {
                     usage = event["usage"].clone();
                 }
             }
-        })
-        .await?;
-        Ok(Streamed { asked, texts, reply, is_done, usage })
+        });
+        let answer = reading.await?;
+        Ok(Streamed { answer, asked, texts, reply, is_done, usage })
+    }
+
+    fn request(&self, agent: &str, body: &[u8]) -> Vec<u8> {
+        let key = self.key.map(|key| format!("Authorization: Bearer {key}\r\n"));
+        let lines = format!("X-Agent-ID: {agent}\r\n{}", key.unwrap_or_default());
+        post(CHAT, &lines, body)
     }
 
     /// Sends a request and reads its answer, within the time that anybody would wait. `on_part`
@@ -213,10 +229,6 @@ pub async fn chat_once(address: SocketAddr, agent: &str, body: &Json) -> io::Res
 /// From the one to the other.
 pub fn ms(from: Instant, to: Instant) -> f64 {
     to.saturating_duration_since(from).as_secs_f64() * 1e3
-}
-
-fn request(agent: &str, body: &[u8]) -> Vec<u8> {
-    post(CHAT, &format!("X-Agent-ID: {agent}\r\n"), body)
 }
 
 /// With these lines in the head.

@@ -35,7 +35,10 @@ impl Host<'_> {
 
     /// A server with these flags and a data folder of this name that takes requests.
     pub fn serving(&self, name: &str, flags: &[&str]) -> Result<Server, Failure> {
-        let server = Server::start(self, name, flags)?;
+        self.ready(Server::start(self, name, flags)?)
+    }
+
+    pub fn ready(&self, server: Server) -> Result<Server, Failure> {
         self.block_on(server.wait_ready(&self.setup.interrupt))?;
         Ok(server)
     }

@@ -6,6 +6,7 @@
 
 mod setup;
 
+mod agents;
 mod baselines;
 mod batch;
 mod compare;
@@ -22,6 +23,7 @@ mod staggered;
 mod store;
 
 mod cell;
+mod changes;
 mod child;
 mod client;
 mod crowd;
@@ -33,6 +35,7 @@ mod html;
 mod live;
 mod machine;
 mod make_model;
+mod outcome;
 mod peer;
 mod peer_server;
 mod plan;
@@ -57,6 +60,7 @@ use super::interrupt::Interrupt;
 use super::model::ModelFlag;
 use super::output::{self, Failure};
 use destination::Destination;
+use outcome::Old;
 use plan::{Plan, When};
 use report::{Report, Section, SuiteReport};
 use setup::Setup;
@@ -126,6 +130,12 @@ const SUITES: &[Suite] = &[
         run: baselines::run,
     },
     Suite {
+        name: "agents",
+        about: "more agents than memory holds, and a kill",
+        when: When::Named,
+        run: agents::run,
+    },
+    Suite {
         name: compare::NAME,
         about: "ours beside other servers, those of --url",
         when: When::Named,
@@ -172,6 +182,8 @@ pub struct Arguments {
     #[command(flatten)]
     sizes: plan::SizeFlags,
     #[command(flatten)]
+    agents: agents::AgentsFlags,
+    #[command(flatten)]
     text: text::TextFlags,
     #[command(flatten)]
     peer: peer::PeerFlags,
@@ -188,6 +200,8 @@ pub struct Arguments {
     /// Write the report as one page that needs no other file; `-` prints it instead of tables
     #[arg(long, value_name = "FILE")]
     html: Option<Destination>,
+    #[command(flatten)]
+    outcome: outcome::OutcomeFlags,
     /// Say nothing on stderr unless something fails
     #[arg(long, short)]
     quiet: bool,
@@ -215,21 +229,39 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         return Ok(ExitCode::SUCCESS);
     }
     arguments.check_destinations()?;
-    let setup = Setup::new(arguments, context, interrupt)?;
-    let report = measure(&setup)?;
+    let old = arguments.outcome.old()?;
+    let mut report = match arguments.outcome.report()? {
+        Some(report) => report,
+        None => measure(&Setup::new(arguments, context, interrupt)?, old.as_ref())?,
+    };
+    if let Some(old) = &old {
+        report.against = Some(old.compare(&report));
+    }
+    if arguments.outcome.is_from_file() {
+        arguments.show(&report.tables())?;
+    }
+    if let (Some(old), Some(comparison)) = (&old, &report.against) {
+        arguments.show(&old.text(comparison))?;
+    }
     arguments.write(&report)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(arguments.outcome.judge(&report, old.as_ref()))
 }
 
 /// Runs the suites that are wanted. Each one's table is shown when it has run.
-fn measure(setup: &Setup<'_>) -> Result<Report, Failure> {
+fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
     let arguments = setup.arguments;
     arguments.show(&setup.headline())?;
+    let is_wanted = |suite: &&Suite| is_wanted(suite, arguments, setup.plan);
+    let wanted: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
     let mut suites = Vec::new();
-    for suite in SUITES.iter().filter(|suite| is_wanted(suite, arguments, setup.plan)) {
+    for (index, suite) in wanted.iter().enumerate() {
+        setup.turn.begin(index, wanted.len());
         let section = (suite.run)(setup)?;
-        arguments.show(&section.table(suite.name))?;
-        suites.push(SuiteReport { suite: suite.name.to_owned(), section });
+        let report = SuiteReport { suite: suite.name.to_owned(), section };
+        let changes = old.map_or(Vec::new(), |old| old.changes(&report));
+        arguments.show(&report.section.marked_table(suite.name, &changes))?;
+        setup.turn.end(suite.name, setup.talk());
+        suites.push(report);
     }
     Ok(setup.report(suites))
 }

@@ -83,6 +83,8 @@ pub struct SizeFlags {
 /// How large the work is that suites do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sizes {
+    // A setting of its own in a report.
+    #[serde(skip)]
     pub runs: usize,
     pub prompt_tokens: Vec<usize>,
     pub contexts: Vec<usize>,

@@ -36,8 +36,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Returns when it listens. The model still loads.
+    /// Returns when it listens. The model still loads. Anybody may ask it.
     pub fn start(host: &Host<'_>, name: &str, flags: &[&str]) -> Result<Server, Failure> {
+        Server::start_for(host, name, &[&["--no-auth"], flags].concat(), None)
+    }
+
+    /// The same for who has one of these keys, if there are any.
+    pub fn start_for(
+        host: &Host<'_>,
+        name: &str,
+        flags: &[&str],
+        keys: Option<&str>,
+    ) -> Result<Server, Failure> {
         let setup = host.setup;
         let log = host.scratch.path(&format!("{name}.log"));
         // Appended to, because it is read from the beginning while the server writes.
@@ -56,7 +66,8 @@ impl Server {
             .args(["--config", "/dev/null", "--log-level", "info", "--log-format", "text"])
             .arg("--data-dir")
             .arg(host.scratch.path(name))
-            .args(["serve", "--no-auth", "--port=0", "--model"])
+            .envs(keys.map(|keys| ("SEMANTIC_API_KEYS", keys)))
+            .args(["serve", "--port=0", "--model"])
             .arg(&setup.model_path)
             .args(["--threads", &setup.threads().to_string()])
             .args(["--device", &setup.compute.device.to_string()])

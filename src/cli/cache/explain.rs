@@ -108,7 +108,7 @@ fn with_prompt(
     let kv = match (arguments.kv_bits, context.config.generate.kv_bits.as_deref()) {
         (Some(kv), _) => kv,
         (None, Some(text)) => text.parse().map_err(|reason| {
-            anyhow::anyhow!("the configuration's [generate] is not valid: kv_bits: {reason}")
+            Failure::in_configuration("generate", format_args!("kv_bits: {reason}"))
         })?,
         (None, None) => reader.model.kv,
     };

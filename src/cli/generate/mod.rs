@@ -451,9 +451,7 @@ struct Settings {
 /// out of range is blamed on whoever set it.
 fn settings(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings, Failure> {
     merge(arguments, &config::Generate::default()).map_err(Failure::Usage)?;
-    merge(arguments, defaults).map_err(|reason| {
-        Failure::from(anyhow::anyhow!("the configuration's [generate] is not valid: {reason}"))
-    })
+    merge(arguments, defaults).map_err(|reason| Failure::in_configuration("generate", reason))
 }
 
 fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings, String> {
@@ -515,7 +513,9 @@ fn read_stdin() -> Result<String, Failure> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let position = error.utf8_error().valid_up_to();
-        anyhow::anyhow!("stdin is not UTF-8: byte {position} begins no character").into()
+        let error = anyhow::anyhow!("stdin is not UTF-8: byte {position} begins no character");
+        let hint = "`iconv -f latin1 -t utf-8` makes UTF-8 of Latin-1, for instance".to_owned();
+        Failure::with_hint(error, Some(hint))
     })
 }
 

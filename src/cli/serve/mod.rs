@@ -230,14 +230,18 @@ fn announce_keys(settings: &Settings, stages: Stages) -> Result<KeyToShow, Failu
 
 fn cannot_listen(settings: &Settings, error: io::Error) -> Failure {
     let address = settings.address;
-    let (error, hint) = match error.kind() {
-        io::ErrorKind::AddrInUse => (
-            anyhow::anyhow!("{address} is in use"),
-            Some("another server runs there; stop it, or give another --port".to_owned()),
-        ),
-        _ => (anyhow::Error::new(error).context(format!("cannot listen on {address}")), None),
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another server runs there; stop it, or give another --port",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; give a higher --port"
+        }
+        _ => "give an address of this machine, such as --host 127.0.0.1",
     };
-    Failure::Unavailable { error, hint }
+    let error = match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!("{address} is in use"),
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    };
+    Failure::Unavailable { error, hint: Some(hint.to_owned()) }
 }
 
 /// What to load, and how it is to run.

@@ -132,10 +132,8 @@ pub struct EngineSettings {
 pub fn settings(arguments: &Arguments, context: &Context) -> Result<Settings, Failure> {
     checked(arguments, &config::Serve::default()).map_err(Failure::Usage)?;
     let Checked { effective, cors_origins, engine, compute, times } =
-        checked(arguments, &context.config.serve).map_err(|reason| {
-            Failure::from(anyhow::anyhow!("the configuration's [serve] is not valid: {reason}"))
-                .of_settings()
-        })?;
+        checked(arguments, &context.config.serve)
+            .map_err(|reason| Failure::in_configuration("serve", reason).of_settings())?;
     let host = effective.host.as_deref().unwrap_or(HOST);
     let address = resolve(host, effective.port.unwrap_or(PORT))?;
     let no_auth = effective.no_auth.unwrap_or(false);
@@ -273,7 +271,10 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
         Ok(mut found) => found.next().ok_or_else(nowhere),
         Err(error) => Err(anyhow::Error::new(error).context(nowhere())),
     };
-    found.map_err(|error| Failure::Unavailable { error, hint: None })
+    found.map_err(|error| {
+        let hint = "give an address of this machine, such as --host 127.0.0.1".to_owned();
+        Failure::Unavailable { error, hint: Some(hint) }
+    })
 }
 
 /// The names that a server at this address has, and those that the user adds.

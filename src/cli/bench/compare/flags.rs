@@ -159,7 +159,7 @@ mod tests {
         };
         UrlFlags { url, url_key, url_model }.named(variable).map_err(|failure| match failure {
             Failure::Usage(message) => message,
-            _ => "no failure of usage".to_owned(),
+            _ => panic!("it is not wrong usage"),
         })
     }
 

@@ -7,7 +7,10 @@
 mod agents;
 mod burst;
 mod malformed;
+mod mutant;
+mod neighbour;
 mod overhead;
+mod overload;
 mod pool;
 mod probes;
 mod start;
@@ -33,6 +36,8 @@ const PARTS: &[Part] = &[
     burst::rows,
     agents::rows,
     pool::rows,
+    overload::rows,
+    neighbour::rows,
     malformed::rows,
     stop::rows,
     sustained::rows,

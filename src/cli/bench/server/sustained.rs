@@ -47,7 +47,7 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
 }
 
 /// Requests per second of clients that never wait.
-async fn capacity(address: SocketAddr, time: Duration) -> f64 {
+pub async fn capacity(address: SocketAddr, time: Duration) -> f64 {
     let started = Instant::now();
     let clients = (0..CLIENTS as u64).map(|client| async move {
         let mut answered = 0;
