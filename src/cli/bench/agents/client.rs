@@ -126,6 +126,8 @@ impl Said {
     fn hear(&mut self, line: &str, started: Instant) -> anyhow::Result<()> {
         let Some(data) = line.strip_prefix("data: ") else { return Ok(()) };
         if data == "[DONE]" {
+            // A reply may be of tokens that have no text.
+            self.ttft.get_or_insert_with(|| started.elapsed());
             self.is_done = true;
             return Ok(());
         }
@@ -153,7 +155,7 @@ impl Said {
             bail!("the answer broke off after {:?}", self.text);
         }
         let count = |value: &Json| value.as_u64().map(|count| count as usize);
-        let ttft = self.ttft.context("the answer is empty")?;
+        let ttft = self.ttft.context("the answer has no end")?;
         Ok(Answered {
             text: self.text,
             ttft,
@@ -203,7 +205,6 @@ mod tests {
         for (lines, message) in [
             (&[text][..], "the answer broke off after \"He\""),
             (&[text, r#"data: {"error":"full"}"#], "the answer broke off: \"full\""),
-            (&["data: [DONE]"], "the answer is empty"),
             (&[text, "data: [DONE]"], "no usage was sent"),
             (&["data: {"], "data: {"),
         ] {

@@ -3,6 +3,9 @@
 use super::client::Answered;
 use crate::cli::bench::report::{Cell, Row};
 
+/// Of less than one in so many tokens nobody would speak.
+const NONE_PART: usize = 10;
+
 /// Prompts by what was there of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
@@ -20,7 +23,8 @@ impl Kinds {
     pub fn count(&mut self, answered: &Answered, had_tokens: usize) {
         let Answered { prompt_tokens, cached_tokens, .. } = *answered;
         let kind = match cached_tokens {
-            0 => &mut self.none,
+            // A template begins all prompts alike.
+            _ if cached_tokens * NONE_PART < prompt_tokens => &mut self.none,
             _ if cached_tokens + 1 >= prompt_tokens => &mut self.exact,
             // A reply's last token has no KV yet.
             _ if had_tokens > 0 && cached_tokens + 1 >= had_tokens => &mut self.extend,
@@ -47,7 +51,7 @@ mod tests {
     fn a_prompt_is_of_one_kind() {
         let mut kinds = Kinds::default();
         for (cached_tokens, had_tokens) in
-            [(99, 60), (60, 60), (59, 60), (58, 60), (20, 0), (0, 60)]
+            [(99, 60), (60, 60), (59, 60), (58, 60), (20, 0), (9, 60)]
         {
             let answered = Answered {
                 text: String::new(),

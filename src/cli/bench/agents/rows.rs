@@ -33,7 +33,7 @@ pub fn row(runner: &Runner<'_>) -> Row {
     let times = runner.times;
     let ttft = ttft(&runner.turns);
     let all = || runner.first.iter().chain(&runner.turns);
-    let computed: usize = all().map(|it| it.prompt_tokens - it.cached_tokens).sum();
+    let computed: usize = all().map(|it| it.prompt_tokens.saturating_sub(it.cached_tokens)).sum();
     let replied: usize = all().map(|it| it.reply_tokens).sum();
     Row::new(runner.name())
         .with("wall_s", seconds(times.wall()))
