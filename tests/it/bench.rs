@@ -115,13 +115,14 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
     let measured = ["load", "prefill", "decode", "batch", "staggered", "queue", "restore", "store"];
-    assert_eq!(names, [&measured[..], &["server", "kv-quality", "kv-speed", "fidelity"]].concat());
+    let others = ["baselines", "server", "kv-quality", "kv-speed", "fidelity"];
+    assert_eq!(names, [&measured[..], &others].concat());
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
     // The context is too short for a prompt that takes a while.
     assert_eq!(rows[..6], [1, 2, 2, 2, 0, 1], "{report}");
-    assert_eq!(rows[9..11], [7, 24], "{report}");
-    let kv = &suites[9]["rows"];
+    assert_eq!(rows[10..12], [7, 24], "{report}");
+    let kv = &suites[10]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
@@ -132,7 +133,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let expected = works
         .iter()
         .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
-    let speeds = suites[10]["rows"].as_array().expect("rows");
+    let speeds = suites[11]["rows"].as_array().expect("rows");
     for (row, name) in speeds.iter().zip(expected) {
         assert_eq!(row["name"], name);
         assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
@@ -142,7 +143,7 @@ fn every_suite_runs_in_the_order_of_the_table() {
         // Reading JSON may cost the last bit.
         assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
     }
-    assert_eq!(suites[11]["rows"][0]["name"], "kernels");
+    assert_eq!(suites[12]["rows"][0]["name"], "kernels");
 }
 
 /// The names of a suite's rows, and the row of one.
@@ -166,17 +167,42 @@ fn restore_has_a_row_for_each_place_and_leaves_nothing_behind() {
     let suite = &report["suites"][0];
     let mut expected = Vec::new();
     for tokens in ["8 tokens", "40 tokens"] {
-        let ways = ["cold", "hot", "warm", "restart", "restart, dropped"];
+        let ways = [
+            "cold",
+            "hot",
+            "hot exact",
+            "hot extend",
+            "warm",
+            "warm exact",
+            "warm extend",
+            "restart",
+            "restart, dropped",
+        ];
         // Only Linux can be asked to forget files.
-        let ways = if cfg!(target_os = "linux") { &ways[..] } else { &ways[..4] };
+        let ways = if cfg!(target_os = "linux") { &ways[..] } else { &ways[..8] };
         expected.extend(ways.iter().map(|way| format!("{tokens}, {way}")));
     }
     expected.extend(["8 tokens", "40 tokens", "process start to ready"].map(str::to_owned));
     assert_eq!(names(suite), expected);
-    for (name, restored) in [("cold", 0), ("hot", 0), ("warm", 40), ("restart", 40)] {
+    let tokens = [
+        ("cold", 0, 0),
+        ("hot", 40, 0),
+        // The last token's logits are not kept.
+        ("hot exact", 39, 0),
+        ("hot extend", 40, 0),
+        ("warm", 40, 40),
+        ("warm exact", 39, 39),
+        ("warm extend", 40, 40),
+        ("restart", 40, 40),
+    ];
+    for (name, reused, restored) in tokens {
         let row = row(suite, &format!("40 tokens, {name}"));
-        assert_eq!(keys(row), ["name", "ttft_ms", "restored_tokens", "restore_ms"]);
-        assert_eq!(row["restored_tokens"], restored, "{row}");
+        let expected = ["name", "ttft_ms", "reused_tokens", "restored_tokens", "restore_ms"];
+        assert_eq!(keys(row), expected);
+        assert_eq!(
+            (&row["reused_tokens"], &row["restored_tokens"]),
+            (&json!(reused), &json!(restored))
+        );
         assert!(row["ttft_ms"]["min"].as_f64() > Some(0.0), "{row}");
     }
     let promise = row(suite, "40 tokens");

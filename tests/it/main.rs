@@ -7,6 +7,7 @@ mod admin;
 mod agents_api;
 mod at_rest;
 mod bad_input;
+mod baselines;
 mod batching;
 mod bench;
 mod bench_report;

@@ -38,6 +38,7 @@ enum How {
 
 const BUILDS: &str = "builds the program, as whoever runs the tests does";
 const MEASURES: &str = "takes minutes; tests/it/bench.rs runs the suites";
+const NEEDS_ANOTHER: &str = "needs another server; tests/it/baselines.rs has some";
 const NEEDS_ROOT: &str = "needs systemd and its root";
 const OTHER_TOOLS: &str = "needs nightly Rust, or what a release build has left";
 const MADE_ONCE: &str = "makes the tests' data anew, with mlx-lm";
@@ -56,6 +57,7 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ("README.md", "import os", How::Python),
     ("README.md", "curl http://localhost:8000/v1/chat/completions", How::Asks),
     ("README.md", "semantic bench ", How::NotRun(MEASURES)),
+    ("README.md", "semantic bench --url", How::NotRun(NEEDS_ANOTHER)),
     ("README.md", "semantic bench --make-model", How::NotRun("writes a gigabyte")),
     ("docs/disk-format.md", "cache/", How::Text),
     ("docs/disk-format.md", " agent \"planner\"", How::Text),

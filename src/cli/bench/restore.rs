@@ -20,6 +20,8 @@ use crate::types::{AgentId, Namespace, TokenId};
 
 /// Of the turn that is answered.
 const NEW_TOKENS: usize = 16;
+/// Of a long one, such as what a tool found.
+const EXTEND_TOKENS: usize = 128;
 /// The promise: what is stored is brought back as fast as this, and a little more.
 const RESTORE_BYTES_PER_S: f64 = 1e9;
 const RESTORE_SLACK_MS: f64 = 5.0;
@@ -39,13 +41,22 @@ struct Conversation {
 /// What one round gave.
 struct Round {
     cold: Found,
-    warm: Found,
-    hot: Found,
+    warm: FromPlace,
+    hot: FromPlace,
     restart: Found,
     start_ms: f64,
     /// With what the page cache had of the store dropped, where that can be done.
     dropped: Option<Found>,
     peer: Option<SlotRestored>,
+}
+
+/// Turns after a conversation in the same place.
+struct FromPlace {
+    turn: Found,
+    /// Nothing is new: the same prompt once more.
+    exact: Found,
+    /// [`EXTEND_TOKENS`] are new, where context and text have room for them.
+    extend: Option<Found>,
 }
 
 /// Where a request's conversation is.
@@ -78,7 +89,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
     };
     let scratch = Scratch::new(setup)?;
     // A conversation and what goes on from it, and as much again to be had at once.
-    let pool_blocks = 2 * blocks(most + NEW_TOKENS + 1) + 2;
+    let pool_blocks = 2 * blocks(most + EXTEND_TOKENS + 1) + 2;
     let stored = |name: &str| -> Result<Live<'_>, Failure> {
         let live = start(setup, scratch.keeping(setup, name)?, pool_blocks)?;
         for &length in &lengths {
@@ -115,6 +126,9 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         }
     }
     notes.extend(load_note(setup.threads()));
+    notes.push(format!(
+        "after the conversation {NEW_TOKENS} tokens are new; exact: none; extend: {EXTEND_TOKENS}"
+    ));
     notes.push("dropped: from the page cache; under a virtual machine the host has its own".into());
     Ok(Section { rows: rows(&conversations), notes })
 }
@@ -180,11 +194,11 @@ fn stored_bytes(keeping: &Keeping, lengths: &[usize]) -> Result<Vec<u64>, Failur
 impl Bench<'_> {
     fn round(&self, length: usize, index: usize) -> Result<Round, Failure> {
         let nobodys = Namespace::new(&format!("{length} tokens, round {index}"));
-        let cold = self.answer(length, nobodys, Place::Nowhere)?;
-        let warm = self.answer(length, namespace(length), Place::Disk)?;
+        let cold = self.answer(length, NEW_TOKENS, nobodys, Place::Nowhere)?;
+        let warm = self.turns(length, Place::Disk)?;
         // Of what nothing is kept, nothing stays in the pool either.
         say(&self.live, &self.tokens[..length])?;
-        let hot = self.answer(length, namespace(length), Place::Pool)?;
+        let hot = self.turns(length, Place::Pool)?;
         self.live.evict_all()?;
         let (restart, start_ms) = self.restart(length)?;
         let dropped = match drop_from_page_cache(&self.scratch.path(RESTART))? {
@@ -195,12 +209,31 @@ impl Bench<'_> {
         Ok(Round { cold, warm, hot, restart, start_ms, dropped, peer })
     }
 
-    /// The next turn, of which nothing is kept, so that the next round finds what this one did.
-    /// Until the first token that makes no difference: so few new tokens fill no block.
-    fn answer(&self, length: usize, owner: Namespace, place: Place) -> Result<Found, Failure> {
-        let prompt = self.tokens[..length + NEW_TOKENS].to_vec();
+    fn turns(&self, length: usize, place: Place) -> Result<FromPlace, Failure> {
+        let turn = |new_tokens| self.answer(length, new_tokens, namespace(length), place);
+        let all = length + EXTEND_TOKENS;
+        let fits = all < self.setup.summary.context_tokens && all <= self.tokens.len();
+        Ok(FromPlace {
+            turn: turn(NEW_TOKENS)?,
+            exact: turn(0)?,
+            extend: if fits { Some(turn(EXTEND_TOKENS)?) } else { None },
+        })
+    }
+
+    /// A turn of so many tokens, of which nothing is kept, so that what follows finds what this one
+    /// did. Until the first token that makes no difference: a block that is filled is shared later.
+    fn answer(
+        &self,
+        length: usize,
+        new_tokens: usize,
+        owner: Namespace,
+        place: Place,
+    ) -> Result<Found, Failure> {
+        let prompt = self.tokens[..length + new_tokens].to_vec();
         let request = Request { namespace: owner, is_ephemeral: true, ..request(prompt, 1) };
-        check(Found::of(&self.live.answer(request)?), length, place)
+        // Somebody has to compute the logits of the last token.
+        let reusable = length.min(length + new_tokens - 1);
+        check(Found::of(&self.live.answer(request)?), reusable, place)
     }
 
     /// The next turn in a new process, and how long that took to be ready.
@@ -303,10 +336,14 @@ impl Conversation {
 /// A row for each place that the conversation may be in.
 fn ways(conversation: &Conversation) -> Vec<Row> {
     type Way = fn(&Round) -> Option<Found>;
-    let ways: [(&str, Way); 5] = [
+    let ways: [(&str, Way); 9] = [
         ("cold", |round| Some(round.cold)),
-        ("hot", |round| Some(round.hot)),
-        ("warm", |round| Some(round.warm)),
+        ("hot", |round| Some(round.hot.turn)),
+        ("hot exact", |round| Some(round.hot.exact)),
+        ("hot extend", |round| round.hot.extend),
+        ("warm", |round| Some(round.warm.turn)),
+        ("warm exact", |round| Some(round.warm.exact)),
+        ("warm extend", |round| round.warm.extend),
         ("restart", |round| Some(round.restart)),
         ("restart, dropped", |round| round.dropped),
     ];
@@ -315,11 +352,12 @@ fn ways(conversation: &Conversation) -> Vec<Row> {
         let ttft = conversation.figure(|round| way(round).map(|found| found.ttft_ms));
         let restore = conversation.figure(|round| way(round).map(|found| found.restore_ms));
         let (Some(ttft), Some(restore)) = (ttft, restore) else { continue };
-        let restored = way(&conversation.rounds[0]).map_or(0, |found| found.restored_tokens);
+        let Some(found) = way(&conversation.rounds[0]) else { continue };
         rows.push(
             Row::new(format!("{} tokens, {name}", conversation.tokens))
                 .with("ttft_ms", Cell::Figure(ttft))
-                .with("restored_tokens", Cell::Count(restored as u64))
+                .with("reused_tokens", Cell::Count(found.cached_tokens as u64))
+                .with("restored_tokens", Cell::Count(found.restored_tokens as u64))
                 .with("restore_ms", Cell::Figure(restore)),
         );
     }
@@ -328,7 +366,7 @@ fn ways(conversation: &Conversation) -> Vec<Row> {
 
 fn promise(conversation: &Conversation) -> Row {
     let cold = conversation.ttft(|round| round.cold);
-    let hot = conversation.ttft(|round| round.hot);
+    let hot = conversation.ttft(|round| round.hot.turn);
     let restart = conversation.ttft(|round| round.restart);
     let bytes = conversation.stored_bytes as f64;
     let bound = hot.median() + bytes / RESTORE_BYTES_PER_S * 1e3 + RESTORE_SLACK_MS;

@@ -3,7 +3,7 @@
 //! A has a long prompt, B a short one. B's time to its first token counts from its own arrival,
 //! which falls on another part of A's prefill in each round. `serial` is A alone and then B alone,
 //! as a server would take that admits nothing while it works. In the last row a stream is running
-//! when a long prompt arrives: what counts is the longest time between two of its tokens.
+//! when a long prompt arrives: what counts is the time between two of its tokens, and the longest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,8 @@ struct Round {
     long_alone: Timeline,
     short: Timeline,
     long: Timeline,
-    longest_gap: Duration,
+    /// Between tokens of a stream while a long prompt is read.
+    gaps: Vec<Duration>,
 }
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
@@ -59,13 +60,21 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         }
     }
     let figure = |value: &dyn Fn(&Round) -> Duration| {
-        Figure::new(rounds.iter().map(|round| value(round).as_secs_f64() * 1e3).collect())
+        Figure::new(rounds.iter().map(|round| millis(&value(round))).collect())
     };
     let alone = figure(&|round| round.short_alone.ttft());
     let beside = figure(&|round| round.short.ttft());
     let serial = figure(&|round| round.long_alone.total() + round.short_alone.total());
     let together = figure(&Round::together);
-    let gap = figure(&|round| round.longest_gap);
+    let longest_gap = figure(&|round| round.gaps.iter().copied().max().unwrap_or_default());
+    let gaps: Vec<f64> = rounds.iter().flat_map(|round| &round.gaps).map(millis).collect();
+    let mut stream = Row::new(format!("a stream while {long_tokens} tokens are read"));
+    if !gaps.is_empty() {
+        let gaps = Figure::new(gaps);
+        for (field, share) in [("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99)] {
+            stream = stream.with(field, Cell::Number(gaps.percentile(share), 1));
+        }
+    }
     let rows = vec![
         Row::new(format!("{SHORT_TOKENS} tokens while {long_tokens} are read"))
             .with("ttft_ms", Cell::Figure(beside.clone()))
@@ -75,8 +84,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
             .with("total_ms", Cell::Figure(together.clone()))
             .with("serial_ms", Cell::Figure(serial.clone()))
             .with("ratio", Cell::Number(together.ratio(&serial), 2)),
-        Row::new(format!("a stream while {long_tokens} tokens are read"))
-            .with("longest_gap_ms", Cell::Figure(gap)),
+        stream.with("longest_gap_ms", Cell::Figure(longest_gap)),
     ];
     Ok(Section { rows, notes: load_note(setup.threads()).into_iter().collect() })
 }
@@ -100,8 +108,8 @@ fn round(live: &Live<'_>, index: usize, runs: usize, long_tokens: usize) -> Resu
     let arrival = long_tokens * (2 * index).saturating_sub(1) / (2 * runs);
     let jitter = Duration::from_millis(index as u64 * 37 % JITTER_MS);
     let (long, short) = live.block_on(overlap(live, seed(2), long_tokens, arrival, jitter))?;
-    let longest_gap = live.block_on(gap(live, seed(4), long_tokens))?;
-    Ok(Round { short_alone, long_alone, short, long, longest_gap })
+    let gaps = live.block_on(gaps(live, seed(4), long_tokens))?;
+    Ok(Round { short_alone, long_alone, short, long, gaps })
 }
 
 /// A, and B when A has read `arrival` tokens and a little later.
@@ -133,8 +141,8 @@ async fn overlap(
     Ok((long.await.expect("reading does not panic")?, short))
 }
 
-/// The longest time between two tokens of a stream while a long prompt is read.
-async fn gap(live: &Live<'_>, seed: u64, long_tokens: usize) -> Result<Duration, Error> {
+/// The times between two tokens of a stream while a long prompt is read.
+async fn gaps(live: &Live<'_>, seed: u64, long_tokens: usize) -> Result<Vec<Duration>, Error> {
     let begun = Arc::new(Notify::new());
     let notify = Arc::clone(&begun);
     // Enough tokens for the whole time: the stream is cut when the prompt has been read.
@@ -171,5 +179,9 @@ async fn gap(live: &Live<'_>, seed: u64, long_tokens: usize) -> Result<Duration,
     let times = reader.await.expect("reading does not panic")?;
     let during = |time: &Instant| (long.submitted..=long.finished).contains(time);
     let gaps = times.windows(2).filter(|pair| during(&pair[0]) || during(&pair[1]));
-    Ok(gaps.map(|pair| pair[1] - pair[0]).max().unwrap_or_default())
+    Ok(gaps.map(|pair| pair[1] - pair[0]).collect())
+}
+
+fn millis(duration: &Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }

@@ -12,6 +12,7 @@ pub mod io;
 pub mod log;
 pub mod markdown;
 pub mod model;
+pub mod openai;
 pub mod process;
 pub mod python;
 pub mod random;

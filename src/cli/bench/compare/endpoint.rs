@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -21,10 +21,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_BYTES_MAX: u64 = 4 << 20;
 /// Of a stream, in which some send all that they know of each token.
 const STREAM_BYTES_MAX: u64 = 256 << 20;
+/// The field by which a server is asked to count.
+const COUNTS: &str = "stream_options";
 /// Of an error that is shown.
 const SAID_CHARS_MAX: usize = 200;
 
-/// Clones share the agents that are to be deleted.
+/// Clones share what is known of the server, and the agents that are to be deleted.
 #[derive(Clone)]
 pub struct Endpoint {
     pub name: String,
@@ -32,6 +34,8 @@ pub struct Endpoint {
     key: Option<String>,
     model: String,
     agent: ureq::Agent,
+    /// It takes the field by which it is asked to count; most do, older ones refuse it.
+    counts: Arc<AtomicBool>,
     kind: Kind,
 }
 
@@ -70,14 +74,15 @@ impl Endpoint {
     /// Asks it for its models: it is there, and takes the key.
     pub fn reach(named: Named) -> Result<Endpoint, Failure> {
         let Named { name, base, key, model } = named;
-        let mut endpoint =
-            Endpoint { name, base, key, model: String::new(), agent: client(), kind: Kind::Other };
+        let (agent, counts) = (client(), Arc::new(AtomicBool::new(true)));
+        let (model, named_model) = (String::new(), model);
+        let mut endpoint = Endpoint { name, base, key, model, agent, counts, kind: Kind::Other };
         let listed = endpoint
             .get("/v1/models")
             .with_context(|| format!("--url {}={}", endpoint.name, endpoint.base))?;
         // Some name none, and need none.
         let first = listed["data"][0]["id"].as_str().unwrap_or("default");
-        endpoint.model = model.unwrap_or_else(|| first.to_owned());
+        endpoint.model = named_model.unwrap_or_else(|| first.to_owned());
         // Others have no such path, or a page there.
         let about = endpoint.get("/").unwrap_or_default();
         if about["name"] == env!("CARGO_PKG_NAME") {
@@ -116,21 +121,19 @@ impl Endpoint {
             "max_tokens": reply_tokens,
             "temperature": 0,
             "stream": true,
-            "stream_options": { "include_usage": true },
         });
+        if self.counts.load(Ordering::Relaxed) {
+            body[COUNTS] = json!({ "include_usage": true });
+        }
         let asked = Instant::now();
         let mut answer = self.post(speaker, &body)?;
-        let mut asked = asked;
-        if answer.status() == 400 {
-            // Older ones refuse a field that they do not know.
-            let said = refusal(&mut answer);
-            if !said.to_string().contains("stream_options") {
-                return Err(said);
+        if body.get(COUNTS).is_some() && matches!(answer.status().as_u16(), 400 | 422) {
+            let refusal = refusal(&mut answer);
+            if !refusal.to_string().contains(COUNTS) {
+                return Err(refusal);
             }
-            body["stream_options"].take();
-            body.as_object_mut().context("it is an object")?.remove("stream_options");
-            asked = Instant::now();
-            answer = self.post(speaker, &body)?;
+            self.counts.store(false, Ordering::Relaxed);
+            return self.stream(speaker, messages, reply_tokens);
         }
         if !answer.status().is_success() {
             return Err(refusal(&mut answer));

@@ -6,6 +6,7 @@ use super::endpoint::{Endpoint, Speaker, Streamed};
 use crate::cli::bench::client::ms;
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::host::Host;
+use crate::cli::bench::plan::Plan;
 use crate::cli::bench::setup::Setup;
 use crate::cli::bench::talk::Talk;
 
@@ -61,11 +62,15 @@ pub struct Turn {
     pub cached_tokens: Option<u64>,
 }
 
-/// The works for which the context of our model has room.
+/// The works for which there is time, and the context of our model has room.
 pub fn works(setup: &Setup<'_>) -> Vec<Work> {
+    let lengths = match setup.plan {
+        Plan::Full => &LENGTHS[..],
+        Plan::Quick => &LENGTHS[..LENGTHS.len() - 1],
+    };
     let fits =
         |tokens: &usize| tokens + 2 * REPLY_TOKENS + NEXT_TOKENS <= setup.summary.context_tokens;
-    let turns = LENGTHS.into_iter().filter(fits).map(|tokens| Work::Turns { tokens });
+    let turns = lengths.iter().copied().filter(fits).map(|tokens| Work::Turns { tokens });
     turns.chain([1, STREAMS].map(|count| Work::Streams { count })).collect()
 }
 
