@@ -85,7 +85,7 @@ enum Command {
     /// List, inspect and repair what agents remember
     Cache(cache::Arguments),
     /// Measure a model on this machine, or write a model to measure with
-    Bench(bench::Arguments),
+    Bench(Box<bench::Arguments>),
     /// Check this machine, or ask a server for its health
     Health(health::Arguments),
     /// Fetch a model
