@@ -1,15 +1,16 @@
-//! Ctrl-C: the first one asks the work to stop, a second one does not wait for it.
+//! Ctrl-C, SIGTERM and SIGHUP: the first one asks the work to stop, a second one does not wait for
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::output::{EXIT_INTERRUPTED, Failure};
 
-/// Whether the user has pressed Ctrl-C.
+/// Whether the user has pressed Ctrl-C, or somebody has asked the process to end.
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From here on Ctrl-C is caught. Once per process.
+    /// From here on they are caught. Once per process.
     pub fn catch() -> Result<Interrupt, Failure> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);

@@ -11,7 +11,8 @@ use crate::model::synthetic::{Existing, Quantisation, Shape, Synthetic};
 pub struct MakeModelFlags {
     /// Write a GGUF file with random weights instead: smollm2-135m, llama-3.2-1b or llama-3.1-8b
     #[arg(long, value_name = "SHAPE", requires = "out",
-          conflicts_with_all = ["suite", "json", "text", "peer_program"])]
+          conflicts_with_all = ["suite", "quick", "json", "html", "text", "peer_program",
+                                "from", "against", "check"])]
     make_model: Option<&'static Shape>,
     /// The file that --make-model writes
     #[arg(long, value_name = "FILE", requires = "make_model")]

@@ -6,8 +6,10 @@
 
 mod setup;
 
+mod agents;
 mod baselines;
 mod batch;
+mod compare;
 mod decode;
 mod fidelity;
 mod kv_quality;
@@ -21,6 +23,7 @@ mod staggered;
 mod store;
 
 mod cell;
+mod changes;
 mod child;
 mod client;
 mod crowd;
@@ -32,6 +35,7 @@ mod html;
 mod live;
 mod machine;
 mod make_model;
+mod outcome;
 mod peer;
 mod peer_server;
 mod plan;
@@ -56,6 +60,7 @@ use super::interrupt::Interrupt;
 use super::model::ModelFlag;
 use super::output::{self, Failure};
 use destination::Destination;
+use outcome::Old;
 use plan::{Plan, When};
 use report::{Report, Section, SuiteReport};
 use setup::Setup;
@@ -125,6 +130,18 @@ const SUITES: &[Suite] = &[
         run: baselines::run,
     },
     Suite {
+        name: "agents",
+        about: "more agents than memory holds, and a kill",
+        when: When::Named,
+        run: agents::run,
+    },
+    Suite {
+        name: compare::NAME,
+        about: "ours beside other servers, those of --url",
+        when: When::Named,
+        run: compare::run,
+    },
+    Suite {
         name: "server",
         about: "how the server conducts itself",
         when: When::Always,
@@ -152,7 +169,7 @@ const SUITES: &[Suite] = &[
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to measure; may be given several times [default: all]
+    /// What to measure; may be given several times [default: all but `compare`]
     #[arg(long, value_name = "SUITE", value_parser = suite_names())]
     suite: Vec<String>,
     #[command(flatten)]
@@ -165,9 +182,13 @@ pub struct Arguments {
     #[command(flatten)]
     sizes: plan::SizeFlags,
     #[command(flatten)]
+    agents: agents::AgentsFlags,
+    #[command(flatten)]
     text: text::TextFlags,
     #[command(flatten)]
     peer: peer::PeerFlags,
+    #[command(flatten)]
+    urls: compare::UrlFlags,
     #[command(flatten)]
     make_model: make_model::MakeModelFlags,
     /// Do the part of a suite that this file describes, in a process of its own
@@ -179,6 +200,8 @@ pub struct Arguments {
     /// Write the report as one page that needs no other file; `-` prints it instead of tables
     #[arg(long, value_name = "FILE")]
     html: Option<Destination>,
+    #[command(flatten)]
+    outcome: outcome::OutcomeFlags,
     /// Say nothing on stderr unless something fails
     #[arg(long, short)]
     quiet: bool,
@@ -206,29 +229,50 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         return Ok(ExitCode::SUCCESS);
     }
     arguments.check_destinations()?;
-    let setup = Setup::new(arguments, context, interrupt)?;
-    let report = measure(&setup)?;
+    let old = arguments.outcome.old()?;
+    let mut report = match arguments.outcome.report()? {
+        Some(report) => report,
+        None => measure(&Setup::new(arguments, context, interrupt)?, old.as_ref())?,
+    };
+    if let Some(old) = &old {
+        report.against = Some(old.compare(&report));
+    }
+    if arguments.outcome.is_from_file() {
+        arguments.show(&report.tables())?;
+    }
+    if let (Some(old), Some(comparison)) = (&old, &report.against) {
+        arguments.show(&old.text(comparison))?;
+    }
     arguments.write(&report)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(arguments.outcome.judge(&report, old.as_ref()))
 }
 
 /// Runs the suites that are wanted. Each one's table is shown when it has run.
-fn measure(setup: &Setup<'_>) -> Result<Report, Failure> {
+fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
     let arguments = setup.arguments;
     arguments.show(&setup.headline())?;
+    let is_wanted = |suite: &&Suite| is_wanted(suite, arguments, setup.plan);
+    let wanted: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
     let mut suites = Vec::new();
-    for suite in SUITES.iter().filter(|suite| is_wanted(suite, &arguments.suite, setup.plan)) {
+    for (index, suite) in wanted.iter().enumerate() {
+        setup.turn.begin(index, wanted.len());
         let section = (suite.run)(setup)?;
-        arguments.show(&section.table(suite.name))?;
-        suites.push(SuiteReport { suite: suite.name.to_owned(), section });
+        let report = SuiteReport { suite: suite.name.to_owned(), section };
+        let changes = old.map_or(Vec::new(), |old| old.changes(&report));
+        arguments.show(&report.section.table(suite.name, &changes))?;
+        setup.turn.end(suite.name, setup.talk());
+        suites.push(report);
     }
     Ok(setup.report(suites))
 }
 
-fn is_wanted(suite: &Suite, names: &[String], plan: Plan) -> bool {
-    match names.is_empty() {
-        true => suite.when.is_in(plan),
-        false => names.iter().any(|name| name == suite.name),
+/// Those that are named; else those of the plan, but where servers are named, it is they who are
+/// asked about.
+fn is_wanted(suite: &Suite, arguments: &Arguments, plan: Plan) -> bool {
+    match (arguments.suite.is_empty(), arguments.urls.is_given()) {
+        (true, true) => suite.name == compare::NAME,
+        (true, false) => suite.when.is_in(plan),
+        (false, _) => arguments.suite.iter().any(|name| name == suite.name),
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 pub use super::cell::{Cell, verdict};
+use super::changes::{Change, Comparison};
 
 /// Grows when a reader of older reports would misread a new one.
 pub const SCHEMA: u32 = 1;
@@ -32,6 +33,9 @@ pub struct Report {
     /// Programs that were measured beside ours.
     pub peer: Option<Facts>,
     pub suites: Vec<SuiteReport>,
+    /// How it compares with an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Comparison>,
 }
 
 /// The findings of a suite, with its name.
@@ -58,6 +62,40 @@ pub struct Row {
     pub cells: Vec<(Cow<'static, str>, Cell)>,
 }
 
+impl Report {
+    /// All tables, with what was measured above them.
+    pub fn tables(&self) -> String {
+        let text = |facts: &Facts, name: &str| match facts.get(name) {
+            Some(Json::String(text)) => text.clone(),
+            Some(json) => json.to_string(),
+            None => "?".to_owned(),
+        };
+        let (machine, model, settings) = (&self.machine, &self.model, &self.settings);
+        let mut all = format!(
+            "semantic {}, MLX {}, measured {}\n\
+             model   {}, KV bits {}\n\
+             machine {}, {} threads, {}, device {}\n",
+            text(machine, "semantic"),
+            text(machine, "mlx"),
+            self.began,
+            text(model, "file"),
+            text(settings, "kv_bits"),
+            text(machine, "cpu"),
+            text(machine, "threads"),
+            text(machine, "instruction_set"),
+            text(settings, "device"),
+        );
+        for SuiteReport { suite, section } in &self.suites {
+            let changes: Vec<Change> = match &self.against {
+                Some(against) => against.of_suite(suite),
+                None => Vec::new(),
+            };
+            all += &section.table(suite, &changes);
+        }
+        all
+    }
+}
+
 impl Row {
     pub fn new(name: impl Into<String>) -> Row {
         Row { name: name.into(), cells: Vec::new() }
@@ -77,8 +115,13 @@ impl Row {
         std::iter::once(String::new()).chain(fields).collect()
     }
 
-    fn texts(&self) -> Vec<String> {
-        let cells = self.cells.iter().map(|(_, cell)| cell.text());
+    /// With a mark where a change is worth one.
+    fn texts(&self, changes: &[Change]) -> Vec<String> {
+        let cells = self.cells.iter().map(|(field, cell)| {
+            let is_it = |change: &&Change| change.row == self.name && change.field == *field;
+            let suffix = changes.iter().find(is_it).and_then(Change::suffix);
+            cell.text() + &suffix.unwrap_or_default()
+        });
         std::iter::once(self.name.clone()).chain(cells).collect()
     }
 }
@@ -113,12 +156,13 @@ impl TryFrom<Map<String, Json>> for Row {
 }
 
 impl Section {
-    /// The section as text, with an empty line before it.
-    pub fn table(&self, suite: &str) -> String {
+    /// The section as text, with an empty line before it, and with marks where these changes, which
+    /// are the suite's, are worth one.
+    pub fn table(&self, suite: &str, changes: &[Change]) -> String {
         let mut text = format!("\n{suite}\n");
         for rows in self.rows.chunk_by(|a, b| a.headings() == b.headings()) {
             let mut lines = vec![rows[0].headings()];
-            lines.extend(rows.iter().map(Row::texts));
+            lines.extend(rows.iter().map(|row| row.texts(changes)));
             text += &aligned(&lines);
         }
         for note in &self.notes {
@@ -183,7 +227,7 @@ mod tests {
               other      7
               (read this)
         "#]]
-        .assert_eq(&section().table("prefill"));
+        .assert_eq(&section().table("prefill", &[]));
     }
 
     #[test]
@@ -196,14 +240,14 @@ mod tests {
                     ttft_by_turn_ms
               race         2 values
         "#]]
-        .assert_eq(&section.table("agents"));
+        .assert_eq(&section.table("agents", &[]));
     }
 
     #[test]
     fn json_has_the_same_names() {
         let report = SuiteReport { suite: "prefill".to_owned(), section: section() };
         let json = serde_json::to_string(&report).expect("it is JSON");
-        expect![[r#""#]].assert_eq(&json);
+        expect![[r#"{"suite":"prefill","rows":[{"name":"128 tokens","tokens_per_s":{"median":2.0,"min":1.0,"max":3.0,"p50":2.0,"p95":3.0,"p99":3.0,"runs":[1.0,2.0,3.0]},"ratio":1.234},{"name":"4096 tokens","tokens_per_s":{"median":100.0,"min":100.0,"max":100.0,"p50":100.0,"p95":100.0,"p99":100.0,"runs":[100.0]},"ratio":1.234},{"name":"other","count":7}],"notes":["read this"]}"#]].assert_eq(&json);
     }
 
     #[test]
@@ -218,6 +262,7 @@ mod tests {
             settings: facts("runs"),
             peer: None,
             suites,
+            against: None,
         };
         let json = serde_json::to_string(&report).expect("it is JSON");
         let mut read: Report = serde_json::from_str(&json).expect("it is a report");

@@ -19,9 +19,14 @@ use crate::store::{Disk, Folder, Settings, Store};
 
 /// Folders in folders; the store's files lie five deep.
 const DEPTH_MAX: usize = 8;
+const PREFIX: &str = "bench-";
+/// In each such folder: says that it is ours. Who measures there holds its lock.
+const LOCK: &str = "semantic-bench.lock";
 
 pub struct Scratch {
     folder: TempDir,
+    /// Until the folder is gone.
+    _lock: File,
 }
 
 /// A store and the model whose KV goes there, as a process finds them.
@@ -36,11 +41,13 @@ impl Scratch {
         let data_dir = std::path::absolute(&setup.data_dir)?;
         let there = data_dir.ancestors().find(|folder| folder.is_dir());
         let there = there.context("there is no folder above the data folder")?;
+        remove_abandoned(there)?;
         let folder = tempfile::Builder::new()
-            .prefix("bench-")
+            .prefix(PREFIX)
             .tempdir_in(there)
             .with_context(|| format!("cannot make a folder in {}", there.display()))?;
-        Ok(Scratch { folder })
+        let lock = lock(folder.path())?;
+        Ok(Scratch { folder, _lock: lock })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -52,6 +59,47 @@ impl Scratch {
         let place = Place { store: &self.path(name), digests: &self.path("digests") };
         place.keeping(&setup.files, setup.kv)
     }
+}
+
+/// The file has its name once it is locked: by that name nobody finds it without an owner.
+fn lock(folder: &Path) -> io::Result<File> {
+    let nameless = folder.join("lock");
+    let file = File::create_new(&nameless)?;
+    file.lock()?;
+    fs::rename(nameless, folder.join(LOCK))?;
+    Ok(file)
+}
+
+/// Removes what runs left here that were killed.
+fn remove_abandoned(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_named = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if !is_named || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        // Without the file it is somebody else's, and with the lock taken it is in use.
+        let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
+        if lock.try_lock().is_ok() {
+            // What a process that has survived still writes there, the next run removes.
+            let _ = remove(&entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// The lock goes last, so that a folder of which something stays is still known for ours.
+fn remove(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false if entry.file_name() != LOCK => fs::remove_file(entry.path())?,
+            false => (),
+        }
+    }
+    fs::remove_file(folder.join(LOCK))?;
+    fs::remove_dir(folder)
 }
 
 impl Place<'_> {
@@ -108,4 +156,32 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_nothing_else() {
+        let data = tempfile::tempdir().expect("a folder");
+        let make = |name: &str| {
+            let folder = data.path().join(name);
+            fs::create_dir(&folder).expect("a folder");
+            fs::write(folder.join("file"), "text").expect("a file");
+            folder
+        };
+        let (abandoned, used, users) = (make("bench-1"), make("bench-2"), make("bench-mine"));
+        fs::write(data.path().join("bench-file"), "text").expect("a file");
+        drop(lock(&abandoned).expect("a lock"));
+        let held = lock(&used).expect("a lock");
+        remove_abandoned(data.path()).expect("it can be removed");
+        assert!(!abandoned.exists());
+        assert!(used.exists());
+        assert!(users.exists());
+        assert!(data.path().join("bench-file").exists());
+        drop(held);
+        remove_abandoned(data.path()).expect("it can be removed");
+        assert!(!used.exists());
+    }
 }

@@ -7,11 +7,13 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::Arguments;
+use super::agents::MlxProgram;
+use super::compare::Endpoint;
 use super::machine::cpu_name;
 use super::peer::Peer;
 use super::peer_server::PeerProgram;
 use super::plan::{Plan, Sizes};
-use super::progress::Progress;
+use super::progress::{Progress, Talk, Turn};
 use super::report::{Facts, Report, SCHEMA, SuiteReport, facts};
 use crate::cli::Context;
 use crate::cli::compute::{Compute, ComputeFlags};
@@ -30,6 +32,7 @@ pub struct Setup<'a> {
     began: String,
     pub plan: Plan,
     pub sizes: Sizes,
+    pub turn: Turn,
     pub interrupt: Interrupt,
     pub compute: Compute,
     pub kv: KvConfig,
@@ -37,6 +40,9 @@ pub struct Setup<'a> {
     pub summary: ModelSummary,
     pub peer: Option<Peer>,
     pub peer_server: Option<PeerProgram>,
+    pub peer_mlx: Option<MlxProgram>,
+    /// Of `compare`; each has answered.
+    pub servers: Vec<Endpoint>,
     /// As the user named it.
     pub model_name: String,
     pub model_path: PathBuf,
@@ -58,6 +64,8 @@ impl Setup<'_> {
         let threads = compute.threads.unwrap_or_else(machine::default_threads);
         let peer = Peer::new(&arguments.peer, threads)?;
         let peer_server = PeerProgram::new(&arguments.peer)?;
+        let peer_mlx = MlxProgram::new(&arguments.peer)?;
+        let servers = arguments.urls.endpoints(&arguments.suite)?;
         let name = arguments.model.name(context);
         let resolved = model::resolve(name, context, arguments.quiet)?;
         let files = model::open(&resolved)?;
@@ -67,6 +75,7 @@ impl Setup<'_> {
             began: utc(SystemTime::now()),
             plan,
             sizes: Sizes::new(plan, &arguments.sizes),
+            turn: Turn::default(),
             interrupt,
             compute,
             kv: compute.kv.unwrap_or(resolved.kv),
@@ -74,6 +83,8 @@ impl Setup<'_> {
             files,
             peer,
             peer_server,
+            peer_mlx,
+            servers,
             data_dir: context.data_dir.clone(),
             model_name: resolved.name,
             file_bytes: model::file_bytes(&resolved.path)?,
@@ -114,7 +125,11 @@ impl Setup<'_> {
 
     /// Shows on stderr that a suite gets on; it takes `steps` steps.
     pub fn progress(&self, suite: &str, steps: usize) -> Progress {
-        Progress::new(suite, steps, self.arguments.quiet)
+        self.turn.bar(suite, steps, self.talk())
+    }
+
+    pub fn talk(&self) -> Talk {
+        if self.arguments.quiet { Talk::Failures } else { Talk::All }
     }
 
     /// The lines above the tables.
@@ -149,6 +164,7 @@ impl Setup<'_> {
             settings: self.settings(),
             peer: self.peer.as_ref().map(Peer::facts),
             suites,
+            against: None,
         }
     }
 

@@ -97,6 +97,7 @@ pub async fn generate(
         stops,
         choices: 1,
         logprobs: None,
+        is_end_ignored: false,
     };
     let running = turn::start_after(&app, caller, turn, mark).await?;
     let model = running.serving.model.clone();

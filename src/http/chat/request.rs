@@ -53,6 +53,8 @@ pub struct ChatRequest {
     stream_options: Option<StreamOptions>,
     response_format: Option<ResponseFormat>,
     session_id: Option<String>,
+    /// Go on when the model ends its turn, up to `max_tokens`, as llama.cpp and vLLM have it.
+    ignore_eos: Option<bool>,
     #[schemars(with = "Option<Vec<tools::WireTool>>")]
     tools: Option<Vec<Value>>,
     #[schemars(with = "Option<String>")]
@@ -154,6 +156,7 @@ pub struct Chat {
     pub choices: usize,
     /// With so many alternatives.
     pub logprobs: Option<usize>,
+    pub is_end_ignored: bool,
     /// `None` if the answer is wanted whole.
     pub streamed: Option<UsageChunk>,
     /// The agent, if no header names one.
@@ -170,6 +173,7 @@ impl TryFrom<ChatRequest> for Chat {
             sampling: sampling(&request)?,
             choices: fields::choices(request.n)?,
             logprobs: logprobs(&request)?,
+            is_end_ignored: request.ignore_eos.unwrap_or(false),
             streamed: fields::streamed(request.stream, request.stream_options.as_ref())?,
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,

@@ -56,6 +56,8 @@ pub struct CompletionRequest {
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     session_id: Option<String>,
+    /// Go on when the model ends its turn, up to `max_tokens`, as llama.cpp and vLLM have it.
+    ignore_eos: Option<bool>,
     /// Labels, which change nothing.
     #[serde(rename = "user")]
     _user: Option<String>,
@@ -92,6 +94,7 @@ pub struct Completion {
     pub choices: usize,
     /// With so many alternatives.
     pub logprobs: Option<usize>,
+    pub is_end_ignored: bool,
     /// `None` if the answer is wanted whole.
     pub streamed: Option<UsageChunk>,
     /// The agent, if no header names one.
@@ -119,6 +122,7 @@ impl TryFrom<CompletionRequest> for Completion {
             choices: fields::choices(request.n)?,
             logprobs: logprobs.transpose()?.map(|top| top as usize),
             streamed: fields::streamed(request.stream, request.stream_options.as_ref())?,
+            is_end_ignored: request.ignore_eos.unwrap_or(false),
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,
             input: request.prompt.input()?,

@@ -138,7 +138,10 @@ fn limits_out_of_range_are_refused() {
         let config = machine.path("config.toml");
         std::fs::write(&config, format!("[cache]\n{text}\n")).unwrap();
         let ran = cache(&machine, &["list", "--config", &config.display().to_string()]);
-        let expected = format!("error: the configuration's [cache] is not valid: {reason}\n");
+        let expected = format!(
+            "error: the configuration's [cache] is not valid: {reason}\n\
+             hint: mend it in the configuration file, or name another with --config\n"
+        );
         assert_eq!((ran.code, ran.stderr), (Some(1), expected));
     }
 }

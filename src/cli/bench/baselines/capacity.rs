@@ -9,11 +9,12 @@ use super::{Bench, percentiles};
 use crate::cli::bench::client::{complete_once, ms};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::host::UNLIMITED;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
-/// The first that is tried, and what was found before.
+/// The first and the last that are tried, and what was found before.
 const TOGETHER_MIN: usize = 8;
+const TOGETHER_MAX: usize = 2_048;
 const BEFORE: usize = 30;
 /// The border is found to within this share of itself.
 const PRECISION: f64 = 0.06;
@@ -21,7 +22,7 @@ const PRECISION: f64 = 0.06;
 pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     let host = &bench.host;
     let server = host.serving("baseline-capacity", &UNLIMITED)?;
-    let most = host.share(bench.size.together_max).max(TOGETHER_MIN);
+    let most = host.share(TOGETHER_MAX).max(TOGETHER_MIN);
     let mut asked = 0;
     let found = border(TOGETHER_MIN, most, |together| {
         host.setup.interrupt.check()?;
@@ -39,7 +40,7 @@ pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
         .with("together_max", Cell::Count(most as u64))
         .with("before", Cell::Count(BEFORE as u64))
         .with("target_at_least", Cell::Count(BEFORE as u64))
-        .with("target", Cell::Text(verdict(holds)));
+        .with("target", Cell::Verdict(holds));
     rows.push(tried);
     Ok(rows)
 }

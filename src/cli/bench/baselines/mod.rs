@@ -11,7 +11,7 @@ mod start;
 
 use super::figure::Figure;
 use super::host::Host;
-use super::report::{Cell, Row, Section, verdict};
+use super::report::{Cell, Row, Section};
 use super::rounds::load_note;
 use super::setup::Setup;
 use super::talk::Talk;
@@ -20,28 +20,10 @@ use crate::cli::output::Failure;
 /// Aimed at is that so many of all requests are answered.
 const OK_PERCENT_MIN: f64 = 95.0;
 
-/// How much is measured.
-struct Size {
-    /// Processes, each after the other; one more is not counted.
-    starts: usize,
-    /// Conversations of each length; one more is not counted.
-    conversations: usize,
-    /// Of each probe, one after another.
-    checks: usize,
-    /// Of so many checks at once as there are at once.
-    check_rounds: usize,
-    /// More requests at once are not tried.
-    together_max: usize,
-}
-
-const FULL: Size =
-    Size { starts: 10, conversations: 6, checks: 1_000, check_rounds: 20, together_max: 2_048 };
-
 /// What all parts need.
 struct Bench<'a> {
     host: Host<'a>,
     talk: Talk,
-    size: &'a Size,
 }
 
 /// A few rows.
@@ -51,7 +33,7 @@ type Part = fn(&Bench<'_>) -> Result<Vec<Row>, Failure>;
 const PARTS: &[Part] = &[start::rows, sequence::rows, health::rows, capacity::rows];
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let bench = Bench { host: Host::new(setup)?, talk: Talk::new(setup)?, size: &FULL };
+    let bench = Bench { host: Host::new(setup)?, talk: Talk::new(setup)? };
     let progress = setup.progress("baselines", PARTS.len());
     let mut rows = Vec::new();
     for part in PARTS {
@@ -108,7 +90,7 @@ impl Times {
         let holds = ok_percent >= OK_PERCENT_MIN && p95 <= aim.target_ms;
         row.with("before_ms", Cell::Number(aim.before_ms, 2))
             .with("target_ms", Cell::Number(aim.target_ms, 0))
-            .with("target", Cell::Text(verdict(holds)))
+            .with("target", Cell::Verdict(holds))
     }
 }
 

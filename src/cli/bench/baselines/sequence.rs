@@ -9,7 +9,7 @@ use super::{Aim, Bench, Times};
 use crate::cli::bench::client::{Client, ms};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::host::UNLIMITED;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::bench::server_process::Server;
 use crate::cli::output::Failure;
 
@@ -19,7 +19,7 @@ const LENGTHS: [usize; 4] = [32, 64, 128, 256];
 /// Requests of an agent whose whole answers are timed, and how long those are.
 const TURNS: usize = 3;
 const TURNS_PROMPT_TOKENS: usize = 64;
-const TURNS_REPLY_TOKENS: usize = 32;
+const TURNS_REPLY_TOKENS: usize = 16;
 /// Where only the first token counts.
 const REPLY_TOKENS: usize = 8;
 const NEXT: &str = "Go on.";
@@ -33,7 +33,7 @@ pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     let server = host.serving("baseline-sequence", &UNLIMITED)?;
     let mut whole = Times::default();
     let mut pairs: Vec<Pairs> = LENGTHS.into_iter().map(Pairs::new).collect();
-    for round in 0..=bench.size.conversations {
+    for round in 0..=host.setup.sizes.runs {
         let mut conversation =
             Conversation::new(bench, &server, &format!("Steps {round}."), TURNS_PROMPT_TOKENS)?;
         for _ in 0..TURNS {
@@ -127,7 +127,7 @@ impl Pairs {
     fn row(&self) -> Row {
         let row = Row::new(format!("{NAME}, {} tokens", self.tokens));
         if self.turns.is_empty() {
-            return row.with("target", Cell::Text(verdict(false)));
+            return row.with("target", Cell::Verdict(false));
         }
         let figure = |value: &dyn Fn(&(Turn, Turn)) -> f64| {
             Figure::new(self.turns.iter().map(value).collect())
@@ -147,6 +147,6 @@ impl Pairs {
             .with("second_ttft_ms", Cell::Figure(second))
             .with("ratio", Cell::Number(ratio, 2))
             .with("target_below", Cell::Number(RATIO_MAX, 2))
-            .with("target", Cell::Text(verdict(holds)))
+            .with("target", Cell::Verdict(holds))
     }
 }
