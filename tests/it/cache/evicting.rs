@@ -21,7 +21,7 @@ fn evict_needs_a_yes() {
             ! error: the following required arguments were not provided:
             !   <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
-            ! Usage: semantic cache evict --data-dir <FOLDER> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
+            ! Usage: semantic cache evict --data-dir <FOLDER> --log-format <FORMAT> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
             ! For more information, try '--help'.
             exit code Some(64)

@@ -324,7 +324,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         {"presence_penalty":-2.01,"messages":[{"role":"user","conten
             "presence_penalty" presence_penalty is -2.01; it goes from -2.0 to 2.0
         {"tools":[7],"messages":[{"role":"user","content":"Hello"}]}
-            "tools[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0]…" tools[0] is 7; it is an object
+            "tools[0]" tools[0] is 7; it is an object
         {"logit_bias":{},"messages":[{"role":"user","content":"Hello
             "logit_bias" logit_bias is not supported by this server
         {"session_id":"","messages":[{"role":"user","content":"Hello
