@@ -267,9 +267,11 @@ impl Progress for Downloads {
     }
 }
 
-/// A bar over `length` units on a terminal, a spinner if the length is unknown; nothing off it.
+/// A bar over `length` units on a terminal, a spinner if the length is unknown; nothing elsewhere.
 pub fn bar(length: Option<u64>, numbers: &str) -> Option<ProgressBar> {
-    if !io::stderr().is_terminal() {
+    // A dumb terminal cannot move its cursor, which a bar does all the time.
+    let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
+    if !io::stderr().is_terminal() || is_dumb {
         return None;
     }
     let bar = match length {

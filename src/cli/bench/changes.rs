@@ -17,7 +17,8 @@ const LESS: &[&str] =
 /// Also good in the other direction, but not by their unit.
 const MORE_BY_NAME: &[&str] = &["top1_agreement_percent", "agents_per_gib"];
 /// Bounds, and what is so because the model or another program is.
-const SAID: &[&str] = &["peer_", "reference_", "at_most", "at_least", "file_bytes"];
+const SAID: &[&str] =
+    &["peer_", "reference_", "at_most", "at_least", "before_", "target_", "file_bytes"];
 const SAID_EXACTLY: &[&str] = &["kv_bytes", "kv_bytes_per_token", "bytes_per_token", "serial_ms"];
 /// Facts that every run measures anew, or that say which two versions are compared.
 const MEASURED_FACTS: &[&str] = &["memory_read_gb_per_s", "semantic", "mlx", "commit"];
@@ -113,7 +114,6 @@ impl Comparison {
     }
 
     /// Of one field, as the page shows it.
-    #[allow(dead_code, reason = "the page marks what changed")]
     pub fn change(&self, suite: &str, row: &str, field: &str) -> Option<&Change> {
         let is_it = |change: &&Change| {
             (change.suite.as_str(), change.row.as_str(), change.field.as_str())
@@ -258,7 +258,16 @@ mod tests {
         for field in ["ttft_ms", "slowest_s", "rss_growth_bytes", "written_mb", "perplexity"] {
             assert_eq!((up(field), down(field)), (Mark::Regression, Mark::Improvement), "{field}");
         }
-        let neither = ["peer_tokens_per_s", "at_most_ms", "file_bytes", "ratio", "ok", "requests"];
+        let neither = [
+            "peer_tokens_per_s",
+            "at_most_ms",
+            "target_ms",
+            "before_ms",
+            "file_bytes",
+            "ratio",
+            "ok",
+            "requests",
+        ];
         for field in neither {
             assert_eq!((up(field), down(field)), (Mark::Same, Mark::Same), "{field}");
         }

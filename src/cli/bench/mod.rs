@@ -259,7 +259,7 @@ fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
         let section = (suite.run)(setup)?;
         let report = SuiteReport { suite: suite.name.to_owned(), section };
         let changes = old.map_or(Vec::new(), |old| old.changes(&report));
-        arguments.show(&report.section.marked_table(suite.name, &changes))?;
+        arguments.show(&report.section.table(suite.name, &changes))?;
         setup.turn.end(suite.name, setup.talk());
         suites.push(report);
     }

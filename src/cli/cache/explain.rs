@@ -20,6 +20,7 @@ const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Whose memory
     #[arg(value_parser = agent_id)]
     agent: AgentId,
     /// The prompt to compare with, as `generate` would send it; `-` reads stdin [default: compare

@@ -52,10 +52,10 @@ pub struct Arguments {
     flags: settings::Flags,
     #[command(flatten)]
     compute: ComputeFlags,
-    /// Make an API key, print it once, keep its hash in the keys file, and do not serve
+    /// Make an API key, print it once, keep its hash, and do not serve
     #[arg(long, value_name = "NAME")]
     new_key: Option<String>,
-    /// Print the settings that would be used, as a configuration file, and do not serve
+    /// Print the settings as a configuration file, and do not serve
     #[arg(long)]
     print_config: bool,
     /// Say nothing on stderr unless something fails

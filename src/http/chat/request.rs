@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::engine::{Sampling, TOP_LOGPROBS_MAX};
+use crate::engine::{CHOICES_MAX, Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
 use crate::http::fields::{
-    self, Drawing, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, goes_with, in_range,
-    refuse_set, wrong,
+    self, Drawing, OneOrMany, PENALTY_MAX, StreamOptions, TEMPERATURE_MAX, TOKENS_MAX, UsageChunk,
+    goes_with, in_range, refuse_set, wrong,
 };
 use crate::http::tooling::ToolChoice;
 use crate::text::{Message, Tool};
@@ -26,18 +26,28 @@ pub struct ChatRequest {
     /// Any name: one model is served.
     #[serde(rename = "model")]
     _model: Option<String>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     max_tokens: Option<u64>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     max_completion_tokens: Option<u64>,
+    #[schemars(range(min = 0.0, max = TEMPERATURE_MAX))]
     temperature: Option<f64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f64>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     top_k: Option<u64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     frequency_penalty: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     presence_penalty: Option<f64>,
+    #[schemars(range(min = 1, max = CHOICES_MAX))]
     n: Option<u64>,
     stop: Option<OneOrMany<String>>,
     seed: Option<i64>,
     logprobs: Option<bool>,
+    #[schemars(range(min = 0, max = TOP_LOGPROBS_MAX))]
     top_logprobs: Option<u64>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,

@@ -3,6 +3,7 @@
 //! Pure: a report in, a page out. First what became of the promises, then drawings whose titles
 //! say what they show, then every table.
 
+mod against;
 mod header;
 mod plots;
 mod tables;
@@ -45,6 +46,9 @@ pub fn render(report: &Report) -> String {
             header::draw(report, body);
             body.element("main", &[], |main| {
                 verdicts::draw(report, main);
+                if let Some(comparison) = &report.against {
+                    against::draw(comparison, main);
+                }
                 draw_plots(&plots::plots(report), main);
                 tables::draw(report, main);
             });

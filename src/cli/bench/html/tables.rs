@@ -1,6 +1,8 @@
 //! Every row of every suite, and the notes.
 
+use super::super::changes::Comparison;
 use super::super::report::{Cell, Report, Row, SuiteReport};
+use super::against::draw_mark;
 use super::markup::Markup;
 use super::number::{Heading, SPACE, exact, heading, number};
 
@@ -19,17 +21,17 @@ pub fn draw(report: &Report, main: &mut Markup) {
             "Medians, with the lowest and the highest run in small figures.",
         );
         for suite in &report.suites {
-            draw_suite(suite, section);
+            draw_suite(suite, report.against.as_ref(), section);
         }
     });
 }
 
-fn draw_suite(suite: &SuiteReport, section: &mut Markup) {
+fn draw_suite(suite: &SuiteReport, against: Option<&Comparison>, section: &mut Markup) {
     section.element("section", &[("class", &"suite")], |part| {
         part.words("h3", &[], &suite.suite);
         let rows = &suite.section.rows;
         for rows in rows.chunk_by(|a, b| fields(a).eq(fields(b))) {
-            draw_table(&suite.suite, rows, part);
+            draw_table(&suite.suite, rows, against, part);
         }
         if !suite.section.notes.is_empty() {
             part.element("ul", &[("class", &"notes")], |list| {
@@ -54,7 +56,7 @@ fn boxed(label: &str, page: &mut Markup, content: impl FnOnce(&mut Markup)) {
     );
 }
 
-fn draw_table(suite: &str, rows: &[Row], part: &mut Markup) {
+fn draw_table(suite: &str, rows: &[Row], against: Option<&Comparison>, part: &mut Markup) {
     let label = format!("{suite}: {}", rows[0].name);
     boxed(&label, part, |table| {
         table.element("thead", &[], |head| {
@@ -69,8 +71,15 @@ fn draw_table(suite: &str, rows: &[Row], part: &mut Markup) {
             for row in rows {
                 body.element("tr", &[], |line| {
                     line.element("th", &[("scope", &"row")], |cell| cell.name(&row.name));
-                    for (_, cell) in &row.cells {
-                        line.element("td", &[], |inside| draw_cell(cell, inside));
+                    for (field, cell) in &row.cells {
+                        let change = against.and_then(|it| it.change(suite, &row.name, field));
+                        line.element("td", &[], |inside| {
+                            draw_cell(cell, inside);
+                            if let Some(change) = change {
+                                inside.text(" ");
+                                draw_mark(change, inside);
+                            }
+                        });
                     }
                 });
             }

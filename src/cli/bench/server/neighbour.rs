@@ -10,7 +10,7 @@ use super::client::ms;
 use super::process::Server;
 use super::{Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 use crate::text::Tokenizer;
 
@@ -140,5 +140,5 @@ fn row(alone: &[Turn], beside: &[Turn], flooded: usize) -> Row {
         .with("ratio", Cell::Number(ratio, 2))
         .with("cached_alone", Cell::Count(least(alone)))
         .with("cached_beside", Cell::Count(least(beside)))
-        .with("promise", Cell::Text(verdict(ratio <= RATIO_MAX && is_kept)))
+        .with("promise", Cell::Verdict(ratio <= RATIO_MAX && is_kept))
 }

@@ -11,7 +11,7 @@ use super::client::ms;
 use super::sustained::capacity;
 use super::{Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;
-use crate::cli::bench::report::{Cell, Row, verdict};
+use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
 /// Of what it does at most.
@@ -144,11 +144,11 @@ impl Load {
         if let Some(ms) = refusal_ms {
             row = row.with("refusal_p99_ms", Cell::Number(ms, 1));
         }
-        row = row.with("promise", Cell::Text(verdict(holds)));
+        row = row.with("promise", Cell::Verdict(holds));
         if let Some(ratio) = ratio {
             row = row
                 .with("ttft_p99_ratio", Cell::Number(ratio, 2))
-                .with("target", Cell::Text(verdict(ratio <= TTFT_RATIO_MAX)));
+                .with("target", Cell::Verdict(ratio <= TTFT_RATIO_MAX));
         }
         row
     }

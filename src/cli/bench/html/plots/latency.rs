@@ -1,5 +1,5 @@
-//! How long the server takes for what takes no thought: probes of its health, one after another
-//! and at once. Half, 95 and 99 of 100 answers are there by the three marks.
+//! How long a server takes to start, to answer and to say that it is well. Half, 95 and 99 of 100
+//! answers are there by the three marks.
 
 use super::super::lines::{Axis, Colour};
 use super::super::number::{duration, number};
@@ -22,8 +22,7 @@ pub fn plot(report: &Report) -> Option<Plot> {
     let key = |sign, colour, text: &str| (sign, colour, text.to_owned());
     Some(Plot {
         finding: finding(&rows),
-        about: "A request for each, over a connection of its own. The percentiles are of all \
-                requests of a row; the bar is what must not be exceeded.",
+        about: "The percentiles are of all requests of a row; the bar is what must not be exceeded.",
         chart: Chart::Strips(Strips {
             axis: Axis { name: "ms, log".into(), scale, write: plain },
             key: vec![

@@ -1,6 +1,7 @@
 //! The drawings of a report. Each is made if the rows that it shows are there.
 
 mod batch;
+mod compare;
 mod kv;
 mod latency;
 mod race;
@@ -36,6 +37,7 @@ const PLOTS: &[fn(&Report) -> Option<Plot>] = &[
     turns::plot,
     batch::plot,
     second::plot,
+    compare::plot,
     speed::plot,
     staggered::plot,
     latency::plot,

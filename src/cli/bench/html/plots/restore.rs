@@ -11,6 +11,7 @@ const PLACES: &[(&str, Colour, Style)] = &[
     ("restart", Colour::Ours, Style::Marked),
     ("warm", Colour::Fourth, Style::Marked),
     ("hot", Colour::Third, Style::Marked),
+    ("warm extend", Colour::Sixth, Style::Dashed),
     ("llama-server", Colour::Fifth, Style::Dashed),
 ];
 
@@ -42,7 +43,7 @@ pub fn plot(report: &Report) -> Option<Plot> {
         finding,
         about: "A turn of 16 tokens after a conversation that has to be computed (cold), is in the \
                 pool of the running server (hot), on disk (warm), or on disk with the process new \
-                (restart). Median of the runs, and their range.",
+                (restart); extend is a turn of 128 tokens. Median of the runs, and their range.",
         chart: Chart::Lines(Lines {
             x: Axis { name: "tokens of the conversation, log".into(), scale: x, write: plain },
             y: Axis { name: "ms to the first token, log".into(), scale: y, write: plain },

@@ -30,15 +30,20 @@ pub fn plot(report: &Report) -> Option<Plot> {
         finding,
         about: "The time to the first token over HTTP, by the tokens of the first prompt. Median \
                 of the conversations, and their range.",
-        chart: Chart::Strips(Strips {
-            axis: Axis { name: "ms to the first token".into(), scale, write: plain },
-            key: vec![
-                (Sign::Square, Colour::Second, "first turn".to_owned()),
-                (Sign::Dot, Colour::Ours, "second turn".to_owned()),
-            ],
-            rows: pairs.iter().map(|(row, first, second)| strip(row, first, second)).collect(),
-        }),
+        chart: Chart::Strips(strips("ms to the first token", scale, &pairs)),
     })
+}
+
+/// The first and the second turn of each row, over one axis.
+pub fn strips(name: &str, scale: Scale, pairs: &[(&Row, &Figure, &Figure)]) -> Strips {
+    Strips {
+        axis: Axis { name: name.to_owned(), scale, write: plain },
+        key: vec![
+            (Sign::Square, Colour::Second, "first turn".to_owned()),
+            (Sign::Dot, Colour::Ours, "second turn".to_owned()),
+        ],
+        rows: pairs.iter().map(|(row, first, second)| strip(row, first, second)).collect(),
+    }
 }
 
 fn strip(row: &Row, first: &Figure, second: &Figure) -> Strip {

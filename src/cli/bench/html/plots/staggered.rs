@@ -4,7 +4,7 @@ use super::super::lines::{Axis, Colour};
 use super::super::number::{duration, number};
 use super::super::scale::Scale;
 use super::super::strips::{Placed, Sign, Strip, Strips};
-use super::{Chart, Figure, Plot, Report, Row, extremes, figure, plain, rows, spread};
+use super::{Chart, Figure, Plot, Report, Row, extremes, figure, number_in, plain, rows, spread};
 
 /// What a row measured, and what it is measured against.
 const PAIRS: &[(&str, Option<&str>, &str)] = &[
@@ -49,6 +49,9 @@ fn strip(row: &Row) -> Option<Strip> {
     };
     let mut values = vec![format!("{} ms {what}", spread(together))];
     let mut signs = Vec::new();
+    if let (Some(half), Some(most)) = (number_in(row, "p50_ms"), number_in(row, "p99_ms")) {
+        values.push(format!("p50 {}, p99 {}", number(half), number(most)));
+    }
     if let Some(other) = other {
         values.push(format!("otherwise {}", spread(other)));
         signs.push(placed(other, Sign::Ring, Colour::Second));
