@@ -68,7 +68,8 @@ pub fn rows(
     if persona + turns * TURN_REPLIES * reply > setup.summary.context_tokens {
         return Ok(Vec::new());
     }
-    let pool_mb = Ours::pool_mb(setup, sizes, Room::Everybody)?;
+    let room = Sizes { agents: AGENTS.len(), ..*sizes };
+    let pool_mb = Ours::pool_mb(setup, &room, Room::Everybody)?;
     let side = |name| Side::start(Ours::new(setup, scratch, name, pool_mb), pieces, persona);
     let (mut cold, mut kept) = (side("phases-cold")?, side("phases-kept")?);
     let progress = setup.progress("agents, five phases", PHASES.len());
