@@ -126,7 +126,7 @@ fn the_program_runs_at_any_date() {
         .map(|place| format!("{place}/faketime/libfaketimeMT.so.1"))
         .find(|path| std::path::Path::new(path).is_file());
     let Some(library) = library else {
-        println!("not run: libfaketime is not installed");
+        eprintln!("not run: libfaketime is not installed");
         return;
     };
     let machine = Machine::new();

@@ -152,7 +152,7 @@ fn how_long_a_prompt_takes_tells_nothing_of_what_other_keys_have_sent() {
     if is_full() {
         let [sent, unsent, own] = times;
         let (across, within) = (ks_p(sent, unsent.clone()), ks_p(own, unsent));
-        println!("across keys p = {across:.3}, within one p = {within:e}");
+        eprintln!("across keys p = {across:.3}, within one p = {within:e}");
         assert!(within < DIFFERENT_P, "{within}");
         assert!(across > SAME_P, "{across}");
     }
