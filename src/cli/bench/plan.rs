@@ -95,7 +95,11 @@ pub struct Sizes {
     pub restore_tokens: Vec<usize>,
     pub agents: usize,
     pub server_percent: usize,
+    /// Of `baselines`, whose targets a quick run is to check, too.
+    pub baselines_percent: usize,
     pub load_seconds: usize,
+    /// Conversations of `store` are in proportion to this, up to the longest it has.
+    pub store_tokens: usize,
     /// Of the text of `kv-quality`, if there are and the user says nothing else.
     pub quality_tokens: usize,
     /// The same of `fidelity`.
@@ -114,7 +118,9 @@ impl Sizes {
             restore_tokens: vec![64, 512, 1024, 2048, 4096, 8000],
             agents: 10_000,
             server_percent: PERCENT_ALL as usize,
+            baselines_percent: PERCENT_ALL as usize,
             load_seconds: 300,
+            store_tokens: 16_384,
             // Text that all models we know have the context for.
             quality_tokens: 2048,
             // About half a minute of plain MLX on a CPU, with a model of 135M weights. Too few for
@@ -129,10 +135,11 @@ impl Sizes {
                 contexts: vec![128],
                 decode_tokens: 32,
                 sequences: vec![1, 4, 8],
-                restore_tokens: vec![64, 1024],
+                restore_tokens: vec![512],
                 agents: 500,
                 server_percent: 5,
                 load_seconds: 3,
+                store_tokens: 1024,
                 quality_tokens: 256,
                 fidelity_tokens: 32,
                 ..full
@@ -156,6 +163,7 @@ impl Sizes {
             restore_tokens: list(&flags.restore_tokens, of_plan.restore_tokens),
             agents: flags.agents.unwrap_or(of_plan.agents),
             server_percent: flags.server_percent.unwrap_or(of_plan.server_percent),
+            baselines_percent: flags.server_percent.unwrap_or(of_plan.baselines_percent),
             load_seconds: flags.load_seconds.unwrap_or(of_plan.load_seconds),
             ..of_plan
         }

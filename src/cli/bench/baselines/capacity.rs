@@ -21,7 +21,7 @@ const PRECISION: f64 = 0.06;
 pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     let host = &bench.host;
     let server = host.serving("baseline-capacity", &UNLIMITED)?;
-    let most = host.share(bench.size.together_max).max(TOGETHER_MIN);
+    let most = bench.share(bench.size.together_max).max(TOGETHER_MIN);
     let mut asked = 0;
     let found = border(TOGETHER_MIN, most, |together| {
         host.setup.interrupt.check()?;

@@ -24,14 +24,14 @@ pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     for (probe, before_ms) in PROBES {
         host.setup.interrupt.check()?;
         let mut times = Times::default();
-        for _ in 0..host.share(bench.size.checks) {
+        for _ in 0..bench.share(bench.size.checks) {
             times.add(host.block_on(check(address, probe)));
         }
         let name = format!("health_endpoint_performance, {probe}");
         rows.push(times.row(&name, &Aim { before_ms, target_ms: TARGET_MS }));
     }
-    let (mut times, together) = (Times::default(), host.share(TOGETHER));
-    for _ in 0..host.share(bench.size.check_rounds) {
+    let (mut times, together) = (Times::default(), bench.share(TOGETHER));
+    for _ in 0..bench.share(bench.size.check_rounds) {
         host.setup.interrupt.check()?;
         let checks = (0..together).map(|_| check(address, "live"));
         for took in host.block_on(futures_util::future::join_all(checks)) {

@@ -10,7 +10,7 @@ mod sequence;
 mod start;
 
 use super::figure::Figure;
-use super::host::Host;
+use super::host::{Host, share};
 use super::plan::Plan;
 use super::report::{Cell, Row, Section};
 use super::rounds::load_note;
@@ -54,6 +54,12 @@ struct Bench<'a> {
     host: Host<'a>,
     talk: Talk,
     size: &'a Size,
+}
+
+impl Bench<'_> {
+    fn share(&self, count: usize) -> usize {
+        share(count, self.host.setup.sizes.baselines_percent)
+    }
 }
 
 /// A few rows.
