@@ -22,11 +22,6 @@ pub struct Host<'a> {
     runtime: Runtime,
 }
 
-/// So many percent of so many, at least one.
-pub fn share(count: usize, percent: usize) -> usize {
-    (count * percent / PERCENT_ALL as usize).max(1)
-}
-
 impl Host<'_> {
     pub fn new<'a>(setup: &'a Setup<'a>) -> Result<Host<'a>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -35,7 +30,7 @@ impl Host<'_> {
 
     /// So many of so many as the user wants to see, at least one.
     pub fn share(&self, count: usize) -> usize {
-        share(count, self.setup.sizes.server_percent)
+        (count * self.setup.sizes.server_percent / PERCENT_ALL as usize).max(1)
     }
 
     /// A server with these flags and a data folder of this name that takes requests.

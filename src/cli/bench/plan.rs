@@ -95,8 +95,6 @@ pub struct Sizes {
     pub restore_tokens: Vec<usize>,
     pub agents: usize,
     pub server_percent: usize,
-    /// Of `baselines`, whose targets a quick run is to check, too.
-    pub baselines_percent: usize,
     pub load_seconds: usize,
     /// Conversations of `store` are in proportion to this, up to the longest it has.
     pub store_tokens: usize,
@@ -118,7 +116,6 @@ impl Sizes {
             restore_tokens: vec![64, 512, 1024, 2048, 4096, 8000],
             agents: 10_000,
             server_percent: PERCENT_ALL as usize,
-            baselines_percent: PERCENT_ALL as usize,
             load_seconds: 300,
             store_tokens: 16_384,
             // Text that all models we know have the context for.
@@ -163,7 +160,6 @@ impl Sizes {
             restore_tokens: list(&flags.restore_tokens, of_plan.restore_tokens),
             agents: flags.agents.unwrap_or(of_plan.agents),
             server_percent: flags.server_percent.unwrap_or(of_plan.server_percent),
-            baselines_percent: flags.server_percent.unwrap_or(of_plan.baselines_percent),
             load_seconds: flags.load_seconds.unwrap_or(of_plan.load_seconds),
             ..of_plan
         }
