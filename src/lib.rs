@@ -46,7 +46,9 @@
 //! in `model/arch` and one line in its table. To add a model to the catalogue: one entry in
 //! `model/source/catalogue.rs`. To add a command: one file in `cli` and one variant in its enum. To
 //! add a part of `semantic cache`: the same in `cli/cache`. To add a suite to `semantic bench`: one
-//! file in `cli/bench` and one line in its table.
+//! file in `cli/bench` and one line in its table. What a command's help shows besides its flags is in
+//! `cli/help/pages.rs`; `UPDATE_EXPECT=1 cargo test --lib cli::help` then writes `man` and
+//! `completions` anew.
 
 pub mod types;
 

@@ -6,10 +6,14 @@ use crate::model::{Device, KvConfig};
 
 #[derive(Debug, clap::Args)]
 pub struct ComputeFlags {
-    /// Bits of the KV cache, as 8 or as 8/4 for K and V; an `r` rotates a part [default: the model's]
+    /// Bits of the KV cache, as 8 or 8/4r [default: the model's]
+    ///
+    /// One number, or one each for K and V; an `r` rotates a part.
     #[arg(long, value_name = "BITS", env = "SEMANTIC_KV_BITS")]
     kv_bits: Option<KvConfig>,
-    /// What computes: cpu (this program's kernels), portable (plain MLX) or auto [default: auto]
+    /// What computes: cpu, portable or auto [default: auto]
+    ///
+    /// cpu is this program's kernels, portable plain MLX.
     #[arg(long, env = "SEMANTIC_DEVICE")]
     device: Option<Device>,
     /// Threads of the CPU kernels [default: all physical cores]

@@ -23,7 +23,9 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 #[derive(Debug, clap::Args)]
 pub struct LogFlags {
     /// What to log on stderr: error, warn, info, debug or trace, also per module
-    /// (`info,semantic::engine=debug`) [default: info for `serve` without --quiet, else warn]
+    /// [default: info for `serve` without --quiet, else warn]
+    ///
+    /// Per module: `info,semantic::engine=debug`.
     #[arg(
         long,
         alias = "log",
@@ -33,8 +35,10 @@ pub struct LogFlags {
         value_parser = checked
     )]
     log_level: Option<String>,
-    /// How: JSON for programs, text for people; auto is text, but JSON for a server whose stderr is
-    /// no terminal
+    /// How to log it
+    ///
+    /// JSON for programs, text for people; auto is text, but JSON for a server whose stderr is no
+    /// terminal.
     #[arg(
         long,
         global = true,

@@ -9,6 +9,8 @@ mod cache;
 mod compute;
 mod generate;
 mod health;
+mod help;
+mod hints;
 mod interrupt;
 mod log;
 mod memory;
@@ -19,12 +21,15 @@ mod pull;
 mod serve;
 mod store;
 mod table;
+mod version;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::Config;
 use log::{Log, LogFlags, Logger, Reader};
@@ -32,10 +37,22 @@ use output::{EXIT_USAGE, Failure};
 
 /// A local LLM server and command line whose agents keep their memory.
 #[derive(Debug, Parser)]
-#[command(name = "semantic", version = version_text(), disable_help_subcommand = true)]
+#[command(
+    name = "semantic",
+    version = version::text(),
+    disable_help_subcommand = true,
+    disable_help_flag = true,
+    disable_version_flag = true
+)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
+    /// Print the version
+    #[arg(long, short = 'V', action = ArgAction::Version)]
+    version: Option<bool>,
+    /// With --version: also the commit, MLX, the target, the processor and the compiler
+    #[arg(long, short, requires = "version")]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,6 +68,12 @@ struct Global {
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     log: LogFlags,
+    /// Print help on one screen
+    #[arg(long, short, global = true, action = ArgAction::HelpShort, display_order = 1000)]
+    help: Option<bool>,
+    /// Print help with every flag and its variable
+    #[arg(long, global = true, action = ArgAction::HelpLong, display_order = 1001)]
+    help_all: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,7 +93,10 @@ enum Command {
     /// List the models on this machine
     Models(models::Arguments),
     /// Print the completion script of a shell
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// Whose script
+        shell: clap_complete::Shell,
+    },
 }
 
 impl Command {
@@ -86,8 +112,15 @@ impl Command {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
+        Err(error)
+            if error.kind() == ErrorKind::DisplayVersion
+                && version::is_verbose(lossy_arguments()) =>
+        {
+            let printed = output::data(version::verbose_text().as_bytes());
+            return printed.map_or_else(Failure::report, |()| ExitCode::SUCCESS);
+        }
         Err(error) => {
             // Help and version are errors to clap, with exit code 0.
             let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
@@ -110,6 +143,31 @@ pub fn main() -> ExitCode {
     code
 }
 
+/// The commands with their help.
+fn command() -> clap::Command {
+    help::for_terminal(Arguments::command())
+}
+
+fn parse() -> Result<Arguments, clap::Error> {
+    let mut command = without_empty_variables(command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// An empty variable is none: compose files and unit files set what they have no value for.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| match argument.get_env().is_some_and(is_empty) {
+        true => argument.env(Resettable::Reset),
+        false => argument,
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
+fn lossy_arguments() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned())
+}
+
 fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
     let global = arguments.global;
     let context = || Context::new(&global);
@@ -124,7 +182,7 @@ fn run(arguments: Arguments, log: Log) -> Result<ExitCode, Failure> {
         Command::Models(arguments) => models::run(&arguments, &context()?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "semantic", &mut script);
+            clap_complete::generate(shell, &mut command(), "semantic", &mut script);
             output::data(&script)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -145,16 +203,9 @@ impl Context {
         let data_dir = config.data_dir(global.data_dir.clone())?;
         if data_dir.exists() && !data_dir.is_dir() {
             let message = format!("the data folder {} is not a folder", data_dir.display());
-            return Err(Failure::from(anyhow::anyhow!(message)));
+            let hint = "move it away, or give another --data-dir".to_owned();
+            return Err(Failure::with_hint(anyhow::anyhow!(message), Some(hint)));
         }
         Ok(Context { config, data_dir })
     }
-}
-
-/// Ours, and that of the MLX we run on.
-fn version_text() -> &'static str {
-    static TEXT: OnceLock<String> = OnceLock::new();
-    TEXT.get_or_init(|| {
-        format!("{} (MLX {})", env!("CARGO_PKG_VERSION"), crate::model::mlx_version())
-    })
 }

@@ -12,7 +12,9 @@ use crate::types::TextSource;
 /// The flag as commands share it.
 #[derive(Debug, clap::Args)]
 pub struct ModelFlag {
-    /// A short name (see `semantic models`), org/name[@revision][:FILE] on the hub, or a path
+    /// A short name, org/name[@revision][:FILE] on the hub, or a path
+    ///
+    /// `semantic models` lists the short names.
     #[arg(long, short, value_name = "MODEL", env = "SEMANTIC_MODEL")]
     model: Option<String>,
 }

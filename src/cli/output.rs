@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::hints::{self, MEND_SETTINGS};
 use crate::model::source::Progress;
 
 /// A command that did not do what was asked.
@@ -38,11 +39,15 @@ const EXIT_CANNOT_WRITE: u8 = 73;
 const EXIT_BUSY: u8 = 75;
 const EXIT_CONFIG: u8 = 78;
 
-const MEND_SETTINGS: &str = "mend it in the configuration file, or name another with --config";
-
 impl Failure {
     pub fn with_hint(error: impl Into<anyhow::Error>, hint: Option<String>) -> Failure {
         Failure::Failed { error: error.into(), hint }
+    }
+
+    /// A section of the configuration says what makes no sense.
+    pub fn in_configuration(section: &str, reason: impl std::fmt::Display) -> Failure {
+        let error = anyhow::anyhow!("the configuration's [{section}] is not valid: {reason}");
+        Failure::with_hint(error, Some(MEND_SETTINGS.to_owned()))
     }
 
     /// Puts what it happened to before the reason.
@@ -136,7 +141,9 @@ impl Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure::with_hint(error, None)
+        let error = error.into();
+        let hint = hints::hint(&error).map(str::to_owned);
+        Failure::Failed { error, hint }
     }
 }
 
@@ -260,9 +267,11 @@ impl Progress for Downloads {
     }
 }
 
-/// A bar over `length` units on a terminal, a spinner if the length is unknown; nothing off it.
+/// A bar over `length` units on a terminal, a spinner if the length is unknown; nothing elsewhere.
 pub fn bar(length: Option<u64>, numbers: &str) -> Option<ProgressBar> {
-    if !io::stderr().is_terminal() {
+    // A dumb terminal cannot move its cursor, which a bar does all the time.
+    let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
+    if !io::stderr().is_terminal() || is_dumb {
         return None;
     }
     let bar = match length {

@@ -50,9 +50,7 @@ pub fn open(context: &Context, access: Access) -> Result<Arc<Store>, Failure> {
 
 /// The configuration's limits, in range.
 fn settings(cache: &config::Cache) -> Result<Settings, Failure> {
-    let invalid = |what: String| {
-        Failure::from(anyhow::anyhow!("the configuration's [cache] is not valid: {what}"))
-    };
+    let invalid = |what: String| Failure::in_configuration("cache", what);
     let bytes = |name: &str, gb: f64| match gb > 0.0 && gb <= GB_MAX {
         true => Ok((gb * 1e9) as u64),
         false => Err(invalid(format!("{name} is {gb}; it is above 0 and at most {GB_MAX}"))),

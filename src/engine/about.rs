@@ -39,6 +39,25 @@ impl AgentState {
     }
 }
 
+/// Which of the agents, by name, are told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many.
+    pub limit: usize,
+    /// Those whose names come after this one.
+    pub after: Option<String>,
+}
+
+/// A part of the agents of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentPage {
+    /// By name.
+    pub agents: Vec<AgentState>,
+    /// On all pages together.
+    pub total: usize,
+    pub has_more: bool,
+}
+
 /// One conversation of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadState {
@@ -130,6 +149,8 @@ pub enum AgentError {
     NotSaved(AgentId),
     #[error("a copy of agent {:?} is more than its owner may keep on disk", .0.as_str())]
     Quota(AgentId),
+    #[error("the disk takes long over agent {:?}, and goes on with it", .0.as_str())]
+    Late(AgentId),
     #[error("the disk failed")]
     Disk,
     #[error(transparent)]

@@ -189,6 +189,11 @@ impl Agents {
         self.hot_agents.len()
     }
 
+    /// Whether an agent has blocks in the pool.
+    pub fn is_hot(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        self.hot_agents.contains_key(&(namespace.clone(), agent.clone()))
+    }
+
     /// The heads of one agent.
     pub fn of(&self, namespace: &Namespace, agent: &AgentId) -> impl Iterator<Item = &Head> {
         let space = self.spaces.get(namespace);
@@ -483,6 +488,30 @@ impl Agents {
     /// The least recently used hot head that nothing is to be saved of.
     pub fn saved_victim(&self) -> Option<HeadId> {
         self.hot_saved.first().map(|(_, head)| *head)
+    }
+
+    /// The same of these namespaces.
+    pub fn saved_victim_of(&self, spaces: &BTreeSet<Namespace>) -> Option<HeadId> {
+        self.first_of(&self.hot_saved, spaces)
+    }
+
+    /// The least recently used hot head of these namespaces that the store does not have all of.
+    pub fn unsaved_victim_of(&self, spaces: &BTreeSet<Namespace>) -> Option<HeadId> {
+        self.first_of(&self.hot_unsaved, spaces)
+    }
+
+    fn first_of(
+        &self,
+        set: &BTreeSet<(u64, HeadId)>,
+        spaces: &BTreeSet<Namespace>,
+    ) -> Option<HeadId> {
+        let mut heads = set.iter().map(|(_, head)| *head);
+        heads.find(|head| spaces.contains(&self.heads[head].namespace))
+    }
+
+    /// Whether one namespace alone has heads, or none has.
+    pub fn has_one_space(&self) -> bool {
+        self.spaces.len() <= 1
     }
 
     /// Hot heads that the store does not have all of, least recently used first.

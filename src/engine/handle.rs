@@ -134,6 +134,8 @@ pub struct Stats {
     pub agents: usize,
     /// Of these, who has blocks in the pool.
     pub agents_hot: usize,
+    /// Those, and who is at work and has nothing in the pool but that.
+    pub agents_active: usize,
 }
 
 /// The answer to one request, as it comes. Dropping it cancels the request.
@@ -244,6 +246,11 @@ impl Engine {
 
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// The bytes in the store, and how many there may be; none if nothing is kept.
+    pub fn store_occupancy(&self) -> Option<(u64, u64)> {
+        Some(self.kept.as_ref()?.store.upgrade()?.occupancy())
     }
 
     /// The shape of the model, once it is loaded.

@@ -30,7 +30,8 @@ pub use crate::model::Spec;
 pub use crate::model::sample::{Sampling, TokenLogprob};
 pub use crate::store::Usage as StoreUsage;
 pub use about::{
-    AgentError, AgentState, HeadState, Mark, Past, Recalled, StoredState, Tier, Tiers,
+    AgentError, AgentPage, AgentState, HeadState, Mark, Page, Past, Recalled, StoredState, Tier,
+    Tiers,
 };
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};

@@ -23,6 +23,7 @@ const DRAIN_TIMEOUT_MAX: f64 = 86_400.0;
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct DrainRequest {
+    #[schemars(range(min = 0.0, max = DRAIN_TIMEOUT_MAX))]
     timeout_s: Option<f64>,
 }
 
@@ -38,6 +39,13 @@ pub struct Evicted {
     saved: usize,
     failed: usize,
     forgotten: usize,
+}
+
+impl From<engine::Evicted> for Evicted {
+    fn from(evicted: engine::Evicted) -> Evicted {
+        let engine::Evicted { saved, failed, forgotten } = evicted;
+        Evicted { saved, failed, forgotten }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -101,8 +109,8 @@ struct Store {
 
 /// `POST /admin/evict`: every idle agent to the disk.
 pub async fn evict(State(app): State<Arc<App>>) -> Result<Response, Error> {
-    let engine::Evicted { saved, failed, forgotten } = engine(&app)?.evict_all_to_disk().await?;
-    Ok(Json(Evicted { saved, failed, forgotten }).into_response())
+    let evicted = engine(&app)?.evict_all_to_disk().await?;
+    Ok(Json(Evicted::from(evicted)).into_response())
 }
 
 /// `POST /admin/drain`: no new requests from here on, for there is no way back; answers when

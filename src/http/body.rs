@@ -11,12 +11,17 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::error::Error;
+use super::fields::{FIELD_BYTES_MAX, unknown};
 use super::guard::Caller;
 use super::workers::Line;
 use super::{App, Bounds};
 
 /// For the rest of a body that nobody wants: it keeps a connection's place.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Of why a body cannot be read. The longest of serde's that repeats nothing lists the fields of a
+/// type.
+const REASON_BYTES_MAX: usize = 600;
 
 /// A body that is parsed by the async thread itself: about half a millisecond's work.
 const INLINE_BYTES_MAX: usize = 32 << 10;
@@ -143,15 +148,16 @@ fn known(path: &str) -> &str {
 
 /// The refusal of a body with this error at this path; the path of the whole body is a point.
 fn blame(path: &str, error: &serde_json::Error) -> Error {
-    let reason = plain(error.to_string());
-    if let Some(field) = quoted(&reason, "unknown field `") {
-        let field = inside(path, field);
-        return Error::field(field.as_str(), format!("{field} is not known to this server"));
+    let whole = error.to_string();
+    if let Some(field) = quoted(&whole, "unknown field `") {
+        return unknown(&inside(path, field));
     }
-    if let Some(field) = quoted(&reason, "missing field `") {
+    if let Some(field) = quoted(&whole, "missing field `") {
         let field = inside(path, field);
         return Error::field(field.as_str(), format!("{field} is missing"));
     }
+    let path = &beginning(path.to_owned(), FIELD_BYTES_MAX)[..];
+    let reason = plain(beginning(whole, REASON_BYTES_MAX));
     match error.classify() {
         Category::Data | Category::Syntax if path != "." => {
             Error::field(path, format!("{path}: {reason}"))
@@ -165,6 +171,16 @@ fn blame(path: &str, error: &serde_json::Error) -> Error {
 
 fn invalid(message: String) -> Error {
     Error::Invalid { message, param: None }
+}
+
+/// A reason repeats the value that it is about, which may be all of the body, and a path is as long as
+/// the body is deep.
+fn beginning(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+    text
 }
 
 /// serde's words for types, in words that are not Rust's.
@@ -191,5 +207,39 @@ fn inside(path: &str, field: &str) -> String {
         "." => field.to_owned(),
         _ if path == field || path.ends_with(&format!(".{field}")) => path.to_owned(),
         _ => format!("{path}.{field}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wire {
+        #[serde(rename = "count")]
+        _count: u64,
+    }
+
+    fn check(body: &str, expected: Expect) {
+        let error = parse::<Wire>(body.as_bytes()).expect_err("it is wrong");
+        expected.assert_eq(&error.to_string());
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_what_is_long() {
+        let long = "é".repeat(100_000);
+        check(
+            &format!(r#"{{"{long}": 1}}"#),
+            expect!["a field with a long name is not known to this server"],
+        );
+        check(r#"{"cuont": 1}"#, expect!["cuont is not known to this server"]);
+        let error = parse::<Wire>(format!(r#"{{"count": "{long}"}}"#).as_bytes());
+        let message = error.expect_err("it is wrong").to_string();
+        assert!(message.starts_with("count: invalid type: string \"éé"), "{message}");
+        assert!(message.len() < 2 * REASON_BYTES_MAX, "{}", message.len());
     }
 }

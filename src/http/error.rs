@@ -258,6 +258,10 @@ fn describe_agent(error: &AgentError) -> Described {
             let failed = Described::new(S::SERVICE_UNAVAILABLE, Kind::Server);
             failed.code("not_saved").retry(RETRY_LATER)
         }
+        AgentError::Late(_) => {
+            let late = Described::new(S::SERVICE_UNAVAILABLE, Kind::Server);
+            late.code("disk_slow").retry(RETRY_LATER)
+        }
         AgentError::Disk => Described::internal(),
         AgentError::Engine(error) => describe_engine(error),
     }

@@ -24,10 +24,10 @@ const STOP_BYTES_MAX: usize = 1024;
 /// Of a value that cannot be, what is worth repeating.
 pub const SHOWN_BYTES_MAX: usize = 100;
 /// The names that we know are shorter, with the path before them.
-const FIELD_BYTES_MAX: usize = 200;
+pub const FIELD_BYTES_MAX: usize = 200;
 /// As OpenAI has it; above 2 nothing sensible comes out.
-const TEMPERATURE_MAX: f64 = 2.0;
-const PENALTY_MAX: f64 = 2.0;
+pub const TEMPERATURE_MAX: f64 = 2.0;
+pub const PENALTY_MAX: f64 = 2.0;
 /// OpenAI's default: the model's own distribution.
 const TEMPERATURE_DEFAULT: f64 = 1.0;
 
@@ -206,11 +206,21 @@ pub fn shown(text: &str) -> String {
 }
 
 pub fn unsupported(field: &str) -> Error {
-    let field = match field.len() {
+    let field = named(field);
+    Error::field(field, format!("{field} is not supported by this server"))
+}
+
+pub fn unknown(field: &str) -> Error {
+    let field = named(field);
+    Error::field(field, format!("{field} is not known to this server"))
+}
+
+/// A field as an answer names it, whose name the client has chosen.
+fn named(field: &str) -> &str {
+    match field.len() {
         bytes if bytes > FIELD_BYTES_MAX => "a field with a long name",
         _ => field,
-    };
-    Error::field(field, format!("{field} is not supported by this server"))
+    }
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMany<T> {

@@ -42,6 +42,8 @@ enum Gives {
     #[default]
     Nothing,
     Json(MakeSchema),
+    /// That it is done, or what came of it, as the request asks.
+    NothingOrJson(MakeSchema),
     /// Something that was not there before.
     Created(MakeSchema),
     /// JSON, or server-sent events if the request asks for a stream.
@@ -76,6 +78,11 @@ impl Route {
 
     pub fn gives<T: JsonSchema>(mut self) -> Route {
         self.doc.gives = Gives::Json(schema_of::<T>);
+        self
+    }
+
+    pub fn may_give<T: JsonSchema>(mut self) -> Route {
+        self.doc.gives = Gives::NothingOrJson(schema_of::<T>);
         self
     }
 
@@ -265,7 +272,9 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let json = |schema: &Value| json!({ JSON: { "schema": schema } });
     let (status, description, content) = match route.doc.gives {
         Gives::Nothing => ("204", "Done.", None),
-        Gives::Json(schema) => ("200", "The answer.", Some(json(&schema(schemas).into()))),
+        Gives::Json(schema) | Gives::NothingOrJson(schema) => {
+            ("200", "The answer.", Some(json(&schema(schemas).into())))
+        }
         Gives::Created(schema) => ("201", "What is new.", Some(json(&schema(schemas).into()))),
         Gives::Probe(schema) => ("200", "All is well.", Some(json(&schema(schemas).into()))),
         Gives::JsonOrEvents(schema) => {
@@ -286,6 +295,9 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     let mut all = json!({ status: { "description": description, "headers": headers } });
     if let Some(content) = content {
         all[status]["content"] = content;
+    }
+    if let Gives::NothingOrJson(_) = route.doc.gives {
+        all["204"] = json!({ "description": "Done.", "headers": all[status]["headers"] });
     }
     if let Gives::Probe(_) = route.doc.gives {
         all["503"] = all[status].clone();
@@ -352,7 +364,7 @@ mod tests {
             // Who posts or puts sends something, but for an order that is complete without.
             let has_body = matches!(route.method, "POST" | "PUT") && route.path != "/admin/evict";
             assert_eq!(operation.get("requestBody").is_some(), has_body, "{name}");
-            let says_nothing = matches!(route.doc.gives, Gives::Nothing);
+            let says_nothing = matches!(route.doc.gives, Gives::Nothing | Gives::NothingOrJson(_));
             let is_order = route.method == "DELETE" || route.path == "/admin/log-level";
             assert_eq!(says_nothing, is_order, "{name} answers something");
         }

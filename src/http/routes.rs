@@ -94,8 +94,11 @@ pub fn all() -> Vec<Route> {
             .gives::<agents::Agent>(),
         DELETE
             .at("/v1/agents/{id}", Key, agents::remove)
-            .says("Forgets an agent, or only takes it out of memory")
-            .queries::<agents::RemoveQuery>(),
+            .says(
+                "Forgets an agent, or only takes it out of memory and says how many conversations",
+            )
+            .queries::<agents::RemoveQuery>()
+            .may_give::<admin::Evicted>(),
         POST.at("/v1/agents/{id}/generate", Counted, agents::generate)
             .says("An agent's next message, from its own memory")
             .takes::<agents::GenerateRequest>()

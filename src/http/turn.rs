@@ -29,6 +29,8 @@ pub struct Turn {
     pub choices: usize,
     /// With so many alternatives.
     pub logprobs: Option<usize>,
+    /// Go on when the model ends its turn.
+    pub is_end_ignored: bool,
 }
 
 /// Where a request names its agent. A path comes before the headers, and they before the body.
@@ -82,7 +84,7 @@ pub async fn start_after(
         reply,
         choices: turn.choices,
         logprobs: turn.logprobs,
-        is_end_ignored: false,
+        is_end_ignored: turn.is_end_ignored,
         is_ephemeral: false,
     };
     let stream = match mark {

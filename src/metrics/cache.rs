@@ -59,7 +59,8 @@ impl Cache {
                 .counter("semantic_save_bytes_total", "Bytes of blocks that were written."),
             evictions: families.counter_by(
                 "semantic_evictions_total",
-                "Conversations that went to make room: from the pool (hot) or the store (warm).",
+                "Conversations that left the pool (hot), to make room or as somebody asked, or that the \
+                 store gave up (warm).",
             ),
             eviction: time(
                 "semantic_eviction_duration_seconds",
@@ -119,6 +120,7 @@ impl Cache {
         observe(&self.eviction, took);
     }
 
+    /// Said before each look.
     pub fn store_has(&self, bytes: u64, budget: u64) {
         self.store_bytes.set(level(bytes));
         self.store_budget.set(level(budget));

@@ -35,6 +35,8 @@ pub struct Levels {
     pub blocks_used: usize,
     pub blocks_evictable: usize,
     pub agents_hot: usize,
+    /// With those at work that have nothing in the pool but that.
+    pub agents_active: usize,
     pub agents_warm: usize,
 }
 
@@ -111,7 +113,7 @@ impl Steps {
         set(self.blocks.of(Block::Evictable), levels.blocks_evictable);
         set(self.agents.of(Tier::Hot), levels.agents_hot);
         set(self.agents.of(Tier::Warm), levels.agents_warm);
-        set(&self.agents_active, levels.agents_hot);
+        set(&self.agents_active, levels.agents_active);
         let busy = levels.blocks_used.saturating_sub(levels.blocks_evictable);
         let total = levels.blocks_total.max(1) as f64;
         self.usage.set(levels.blocks_used as f64 / total);

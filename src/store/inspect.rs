@@ -42,18 +42,15 @@ impl Store {
     }
 
     /// The agents of a namespace, in no order.
-    pub fn briefs(&self, namespace: &Namespace) -> Vec<AgentBrief> {
+    pub fn names(&self, namespace: &Namespace) -> Vec<AgentId> {
         let folder = self.secrets.namespace_folder(namespace);
-        // What is counted is counted without the index, which others wait for.
-        let saves: Vec<Saves> = {
-            let index = self.index();
-            let agents = index.shelves.get(&folder).map(|shelf| shelf.agents.values());
-            agents.into_iter().flatten().map(Saves::of).collect()
-        };
-        saves.iter().filter_map(Saves::brief).collect()
+        let index = self.index();
+        let agents = index.shelves.get(&folder).into_iter().flat_map(|shelf| shelf.agents.values());
+        let newest = agents.filter_map(|agent| agent.saves.values().next_back());
+        newest.map(|save| save.head.agent.clone()).collect()
     }
 
-    /// One agent of it.
+    /// One of them. What is counted is counted without the index, which others wait for.
     pub fn brief(&self, namespace: &Namespace, agent: &AgentId) -> Option<AgentBrief> {
         let agent = self.secrets.agent_folder(namespace, agent);
         let namespace = self.secrets.namespace_folder(namespace);
@@ -68,11 +65,15 @@ impl Store {
     }
 
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let index = self.index();
+        // As above: the index is held for a list of what there is, one namespace after the other.
+        let folders: Vec<FolderName> = self.index().shelves.keys().copied().collect();
+        let live = |folder: &FolderName| self.index().shelves.get(folder).map(LiveSaves::of);
+        let live: Vec<LiveSaves> = folders.iter().filter_map(live).collect();
         let mut namespaces: Vec<NamespaceUsage> =
-            index.shelves.values().filter_map(namespace_usage).collect();
+            live.iter().filter_map(LiveSaves::usage).collect();
         namespaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
         let sum = |of: fn(&NamespaceUsage) -> u64| namespaces.iter().map(of).sum();
+        let index = self.index();
         Ok(Usage {
             budget_bytes: self.settings.budget_bytes,
             logical_bytes: sum(|usage| usage.logical_bytes),
@@ -170,18 +171,35 @@ fn agent_info(shelf: &Shelf, agent: &index::Agent, sharers: &Sharers) -> Option<
     })
 }
 
-/// `None` for a namespace without agents, whose name nobody knows.
-fn namespace_usage(shelf: &Shelf) -> Option<NamespaceUsage> {
-    let live: Vec<&Save> = shelf.agents.values().flat_map(|agent| agent.live()).collect();
-    let manifests: u64 = live.iter().map(|save| save.bytes).sum();
-    let all_blocks = live.iter().flat_map(|save| &save.head.blocks);
-    Some(NamespaceUsage {
-        namespace: live.first()?.head.namespace.clone(),
-        agents: shelf.agent_count(),
-        logical_bytes: manifests + all_blocks.map(|block| block.file_bytes).sum::<u64>(),
-        unique_bytes: manifests + blocks_of(live.into_iter()).values().sum::<u64>(),
-        disk_bytes: shelf.bytes,
-    })
+/// The newest saves of a namespace's lines as they were at one moment.
+struct LiveSaves {
+    saves: Vec<Save>,
+    agents: usize,
+    disk_bytes: u64,
+}
+
+impl LiveSaves {
+    fn of(shelf: &Shelf) -> LiveSaves {
+        let live = shelf.agents.values().flat_map(|agent| agent.live());
+        LiveSaves {
+            saves: live.cloned().collect(),
+            agents: shelf.agent_count(),
+            disk_bytes: shelf.bytes,
+        }
+    }
+
+    /// `None` for a namespace without agents, whose name nobody knows.
+    fn usage(&self) -> Option<NamespaceUsage> {
+        let manifests: u64 = self.saves.iter().map(|save| save.bytes).sum();
+        let all_blocks = self.saves.iter().flat_map(|save| &save.head.blocks);
+        Some(NamespaceUsage {
+            namespace: self.saves.first()?.head.namespace.clone(),
+            agents: self.agents,
+            logical_bytes: manifests + all_blocks.map(|block| block.file_bytes).sum::<u64>(),
+            unique_bytes: manifests + blocks_of(self.saves.iter()).values().sum::<u64>(),
+            disk_bytes: self.disk_bytes,
+        })
+    }
 }
 
 /// A time that the system cannot say is the beginning of its count.

@@ -154,11 +154,13 @@ fn what_is_worse_than_it_was_is_marked_and_ends_in_1() {
           1 worse, 0 better, 2 the same
           worse   decode: context 128: tokens_per_s 100.00, now 79.50 (-20.5 %)
           (not the same: settings runs: 3, now 2)
-    "#]].assert_eq(&ran.stdout);
+    "#]]
+    .assert_eq(&ran.stdout);
     expect![[r#"
         error: 1 worse than in old.json:
           decode: context 128: tokens_per_s 100.00, now 79.50 (-20.5 %)
-    "#]].assert_eq(&ran.stderr);
+    "#]]
+    .assert_eq(&ran.stderr);
     assert_eq!(ran.code, Some(1));
     let against = &read(&machine.path("out.json"))["against"];
     assert_eq!(against["changes"][0]["mark"], "regression", "{against}");
@@ -309,8 +311,7 @@ fn no_run_touches_what_the_user_has() {
     let machine = Machine::new();
     let model = data("tiny/llama-f16").display().to_string();
     let model = model.as_str();
-    let said =
-        machine.run(&["generate", "--model", model, "--raw", "-n4", "--agent=mine", "hello"]);
+    let said = machine.run(&["generate", "--model", model, "-n4", "--agent=mine", "hello"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     let before = photograph(&machine.path("data"));
     assert!(before.len() > 3, "{before:?}");

@@ -2,6 +2,7 @@
 //! none depends on how long anything takes.
 
 mod failures;
+mod late;
 mod lifecycle;
 mod named;
 mod reuse;

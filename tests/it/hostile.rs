@@ -8,31 +8,13 @@ use semantic::http::{Bounds, LogControl};
 use serde_json::{Value as Json, json};
 
 use crate::support::http::{Answer, CHAT, ModelState, Request, Server, Setup, hello};
-use crate::support::random::Random;
 use crate::support::scale::scaled;
 
-/// Bytes that matter to JSON, and some that no text has.
-const NOISE: &[u8] = b"{}[]\",:0123456789-+.eE\\utfnl \n\x00\x7f\xff\xc3";
-/// Values that are valid JSON, or nearly, and that no field takes.
-const ODD: &[&str] = &[
-    "null",
-    "-1",
-    "1e309",
-    "-0.0",
-    "18446744073709551616",
-    "\"\"",
-    "[]",
-    "{}",
-    "true",
-    "[[[[]]]]",
-    "\"\\ud800\"",
-    "NaN",
-    "1.5",
-    "[null]",
-    "{\"a\":{}}",
-    "\"\\u0000\"",
-    "[7,8]",
-];
+/// What `semantic bench` sends, too.
+#[path = "../../src/cli/bench/server/mutant.rs"]
+mod mutant;
+
+use mutant::{Dice, mutant};
 
 /// Checks that it is the client's mistake, said in our shape.
 fn refused(answer: &Answer, status: u16) -> Json {
@@ -121,6 +103,7 @@ fn whole_bodies() -> Vec<(&'static str, Json)> {
                 "n": 1,
                 "stop": ["a", "b"],
                 "seed": 7,
+                "ignore_eos": false,
                 "logprobs": true,
                 "top_logprobs": 2,
                 "stream_options": { "include_usage": true },
@@ -140,6 +123,7 @@ fn whole_bodies() -> Vec<(&'static str, Json)> {
                 "best_of": 1,
                 "stop": "a",
                 "seed": 7,
+                "ignore_eos": false,
                 "logprobs": 2,
                 "echo": false,
                 "stream_options": { "include_usage": true },
@@ -173,53 +157,6 @@ fn whole_bodies() -> Vec<(&'static str, Json)> {
     ]
 }
 
-/// A request with a mistake or several, as a grammar and as bytes.
-fn mutant(random: &mut Random, whole: &Json) -> Vec<u8> {
-    let mut body = whole.clone();
-    for _ in 0..random.range(0..4) {
-        mutate(random, &mut body);
-    }
-    let odd = random.pick(ODD);
-    let mut bytes = body.to_string().replace("\"MARK\"", odd).into_bytes();
-    for _ in 0..random.range(0..3) {
-        let at = random.range(0..bytes.len());
-        match random.range(0..4) {
-            0 => bytes[at] = random.pick(NOISE),
-            1 => bytes.insert(at, random.pick(NOISE)),
-            2 if bytes.len() > 1 => drop(bytes.remove(at)),
-            _ => bytes.truncate(at + 1),
-        }
-    }
-    bytes
-}
-
-/// Changes something at any depth.
-fn mutate(random: &mut Random, value: &mut Json) {
-    let is_deeper = random.range(0..3) > 0;
-    match value {
-        Json::Object(fields) if !fields.is_empty() => {
-            let place = random.range(0..fields.len());
-            let name = fields.keys().nth(place).expect("there are as many").clone();
-            match random.range(0..3) {
-                _ if is_deeper => mutate(random, &mut fields[&name]),
-                0 => drop(fields.remove(&name)),
-                1 => drop(fields.insert(format!("{name}x"), json!(1))),
-                _ => fields[&name] = json!("MARK"),
-            }
-        }
-        Json::Array(items) if !items.is_empty() => {
-            let place = random.range(0..items.len());
-            match random.range(0..3) {
-                _ if is_deeper => mutate(random, &mut items[place]),
-                0 => drop(items.remove(place)),
-                1 => items.push(items[place].clone()),
-                _ => items[place] = json!("MARK"),
-            }
-        }
-        value => *value = json!("MARK"),
-    }
-}
-
 const ADMIN_KEY: &str = "the-key-of-the-administrator";
 
 #[test]
@@ -239,12 +176,12 @@ fn malformed_bodies_are_their_senders_mistake_and_the_server_lives_on() {
 }
 
 fn malformed(server: &Server, path: &str, whole: &Json, seed: u64) {
-    let mut random = Random::new(seed);
+    let mut dice = Dice::new(seed);
     let mut client = server.connect();
     let cases = scaled(2_000);
     let (mut refusals, mut others) = (0, 0);
     for case in 0..cases {
-        let body = mutant(&mut random, whole);
+        let body = mutant(&mut dice, whole);
         let method = if path == "/admin/log-level" { "PUT" } else { "POST" };
         let request = Request { method, ..Request::post(path, body.clone()) };
         let answer = client.send(&request.header("X-Admin-Key", ADMIN_KEY));

@@ -306,8 +306,12 @@ fn the_settings_that_are_printed_are_those_that_are_used() {
     let again = print(&["--config=again.toml"], None);
     // Empty variables are none.
     let mut empty = machine.command(&["serve", "--print-config", "--config=again.toml"]);
-    empty.env("SEMANTIC_ALLOWED_HOSTS", "").env("SEMANTIC_CORS_ORIGINS", "");
-    let empty = machine.finish(empty, b"").stdout;
+    for name in ["ALLOWED_HOSTS", "CORS_ORIGINS", "PORT", "HOST", "KEYS_FILE", "NO_AUTH", "MODEL"] {
+        empty.env(format!("SEMANTIC_{name}"), "");
+    }
+    let empty = machine.finish(empty, b"");
+    assert_eq!((empty.code, empty.stderr.as_str()), (Some(0), ""));
+    let empty = empty.stdout;
     for line in ["allowed_hosts = [\"a\", \"b\"]", "cors_origins = [\"https://app.example\"]"] {
         assert!(empty.contains(line), "{empty}");
     }

@@ -295,3 +295,43 @@ fn the_headers_and_queries_that_a_route_reads_are_described() {
     assert!(required("/v1/messages").contains(&json!("max_tokens")));
     assert!(!required("/v1/messages/count_tokens").contains(&json!("max_tokens")));
 }
+
+/// Just beyond its range a number is refused by the name of its field.
+#[test]
+fn every_number_of_a_request_has_the_range_that_is_described() {
+    let server = Server::start(setup());
+    let described = Described::by(&server);
+    let mut bounds = Vec::new();
+    for (method, path, target, whole) in requests() {
+        let operation = described.operation(method, path);
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let schema = described.follow(schema);
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let kinds = field["type"].to_string();
+            let is_whole = kinds.contains("integer");
+            // Any will do.
+            if name == "seed" || !(is_whole || kinds.contains("number")) {
+                continue;
+            }
+            for (bound, step) in [("minimum", -1.0), ("maximum", 1.0)] {
+                let Some(value) = field[bound].as_f64() else {
+                    panic!("{path} does not tell the {bound} of {name}: {field}");
+                };
+                let beyond = match is_whole {
+                    true => json!((value + step) as i64),
+                    false => json!(value + step),
+                };
+                let mut body = if whole.is_null() { json!({}) } else { whole.clone() };
+                body[name] = beyond;
+                let answer = server.send(&with_keys(request(method, target, &body)));
+                let message = answer.json()["error"]["message"].to_string();
+                assert_eq!(answer.status, 400, "{path}: {body}: {answer:?}");
+                assert!(message.contains(name.as_str()), "{path}: {body}: {message}");
+                bounds.push((path, name.clone(), bound));
+            }
+        }
+    }
+    bounds.sort();
+    bounds.dedup();
+    assert!(bounds.len() >= 50, "{}: {bounds:?}", bounds.len());
+}

@@ -5,6 +5,8 @@
 //! compared with what the same request gives alone. The oldest admitted request never waits: from
 //! then on every step brings it a token nearer to its end.
 
+mod totals;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +32,7 @@ use crate::support::random::Random;
 use crate::support::scale::scaled;
 use crate::support::store::{Failing, ShakyDisk, lines};
 use crate::support::text::byte_level_tokenizer;
+use totals::Totals;
 
 /// Steps in all when everything is run.
 const STEPS: usize = 1_000_000;
@@ -82,49 +85,6 @@ fn simulated_engines_mix_nothing_up_and_starve_nobody() {
     assert!(totals.forgotten > 0);
     assert!(totals.forked > 0);
     assert!(totals.evicted > 0);
-}
-
-/// What came to pass.
-#[derive(Debug, Default)]
-struct Totals {
-    steps: usize,
-    finished: usize,
-    cancelled: usize,
-    cut: usize,
-    failed: usize,
-    refused: usize,
-    late: usize,
-    hits: usize,
-    restored: usize,
-    parkings: usize,
-    tokens: usize,
-    failed_saves: usize,
-    restarts: usize,
-    forgotten: usize,
-    forked: usize,
-    evicted: usize,
-}
-
-impl Totals {
-    fn add(&mut self, other: &Totals) {
-        let Totals { steps, finished, cancelled, cut, refused, late, .. } = other;
-        self.steps += steps;
-        self.finished += finished;
-        self.cancelled += cancelled;
-        self.cut += cut;
-        self.failed += other.failed;
-        self.refused += refused;
-        self.late += late;
-        self.hits += other.hits;
-        self.restored += other.restored;
-        self.parkings += other.parkings;
-        self.tokens += other.tokens;
-        self.failed_saves += other.failed_saves;
-        self.restarts += other.restarts;
-        self.forgotten += other.forgotten;
-        self.forked += other.forked;
-        self.evicted += other.evicted;
-    }
 }
 
 /// Time that goes on when a step is made and at no other moment.

@@ -212,7 +212,7 @@ mod tests {
               (mean KL divergence below 2e-4 nats: does not hold)
               (perplexity within 0.1 % of the reference's: holds)
         "#]]
-        .assert_eq(&section.table("fidelity"));
+        .assert_eq(&section.table("fidelity", &[]));
     }
 
     #[test]

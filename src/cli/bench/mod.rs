@@ -6,8 +6,10 @@
 
 mod setup;
 
+mod agents;
 mod baselines;
 mod batch;
+mod compare;
 mod decode;
 mod fidelity;
 mod kv_quality;
@@ -21,9 +23,9 @@ mod staggered;
 mod store;
 
 mod cell;
+mod changes;
 mod child;
 mod client;
-mod compare;
 mod crowd;
 mod destination;
 mod driver;
@@ -128,6 +130,18 @@ const SUITES: &[Suite] = &[
         run: baselines::run,
     },
     Suite {
+        name: "agents",
+        about: "more agents than memory holds, and a kill",
+        when: When::Named,
+        run: agents::run,
+    },
+    Suite {
+        name: compare::NAME,
+        about: "ours beside other servers, those of --url",
+        when: When::Named,
+        run: compare::run,
+    },
+    Suite {
         name: "server",
         about: "how the server conducts itself",
         when: When::InFull,
@@ -155,7 +169,7 @@ const SUITES: &[Suite] = &[
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to measure; may be given several times [default: all]
+    /// What to measure; may be given several times [default: all but `compare`]
     #[arg(long, value_name = "SUITE", value_parser = suite_names())]
     suite: Vec<String>,
     #[command(flatten)]
@@ -168,9 +182,13 @@ pub struct Arguments {
     #[command(flatten)]
     sizes: plan::SizeFlags,
     #[command(flatten)]
+    agents: agents::AgentsFlags,
+    #[command(flatten)]
     text: text::TextFlags,
     #[command(flatten)]
     peer: peer::PeerFlags,
+    #[command(flatten)]
+    urls: compare::UrlFlags,
     #[command(flatten)]
     make_model: make_model::MakeModelFlags,
     /// Do the part of a suite that this file describes, in a process of its own
@@ -233,7 +251,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
 fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
     let arguments = setup.arguments;
     arguments.show(&setup.headline())?;
-    let is_wanted = |suite: &&Suite| is_wanted(suite, &arguments.suite, setup.plan);
+    let is_wanted = |suite: &&Suite| is_wanted(suite, arguments, setup.plan);
     let wanted: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
     let mut suites = Vec::new();
     for (index, suite) in wanted.iter().enumerate() {
@@ -241,17 +259,20 @@ fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
         let section = (suite.run)(setup)?;
         let report = SuiteReport { suite: suite.name.to_owned(), section };
         let changes = old.map_or(Vec::new(), |old| old.changes(&report));
-        arguments.show(&report.section.marked_table(suite.name, &changes))?;
+        arguments.show(&report.section.table(suite.name, &changes))?;
         setup.turn.end(suite.name, setup.talk());
         suites.push(report);
     }
     Ok(setup.report(suites))
 }
 
-fn is_wanted(suite: &Suite, names: &[String], plan: Plan) -> bool {
-    match names.is_empty() {
-        true => suite.when.is_in(plan),
-        false => names.iter().any(|name| name == suite.name),
+/// Those that are named; else those of the plan, but where servers are named, it is they who are
+/// asked about.
+fn is_wanted(suite: &Suite, arguments: &Arguments, plan: Plan) -> bool {
+    match (arguments.suite.is_empty(), arguments.urls.is_given()) {
+        (true, true) => suite.name == compare::NAME,
+        (true, false) => suite.when.is_in(plan),
+        (false, _) => arguments.suite.iter().any(|name| name == suite.name),
     }
 }
 

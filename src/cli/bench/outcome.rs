@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 
-use super::compare::{Change, Comparison, Mark, changes};
+use super::changes::{Change, Comparison, Mark, changes};
 use super::report::{Report, SCHEMA, SuiteReport};
 use crate::cli::output::{self, Failure};
 

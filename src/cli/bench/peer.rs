@@ -26,12 +26,19 @@ pub struct PeerFlags {
     /// Also run this llama-bench of llama.cpp in every round, and a llama-batched-bench beside it
     #[arg(long, value_name = "PATH", requires = "peer_model", group = "peer_program")]
     peer_llama_bench: Option<PathBuf>,
-    /// Let this llama-server of llama.cpp restore its slot in every round of `restore`
+    /// Let this llama-server of llama.cpp restore its slot in every round of `restore`, and race in
+    /// `agents`
     #[arg(long, value_name = "PATH", requires = "peer_model", group = "peer_program")]
     pub peer_server: Option<PathBuf>,
     /// The GGUF file that the peer runs
     #[arg(long, value_name = "FILE", requires = "peer_program")]
     pub peer_model: Option<PathBuf>,
+    /// Let mlx-lm's server, run by this Python, have a short race in `agents`
+    #[arg(long, value_name = "PYTHON", requires = "peer_mlx_model")]
+    pub peer_mlx: Option<PathBuf>,
+    /// The folder of the model that mlx-lm runs
+    #[arg(long, value_name = "FOLDER", requires = "peer_mlx")]
+    pub peer_mlx_model: Option<PathBuf>,
 }
 
 pub struct Peer {

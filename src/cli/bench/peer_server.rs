@@ -52,6 +52,13 @@ impl PeerProgram {
         Ok(Some(PeerProgram { program: runnable(program), model: model.clone() }))
     }
 
+    /// It on its model, with nothing else said.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("-m").arg(&self.model);
+        command
+    }
+
     /// Starts it with one slot for so many tokens, which it saves in this folder, and waits until
     /// it is ready.
     pub fn start(
@@ -68,9 +75,8 @@ impl PeerProgram {
         // Without the cache in memory that it would copy each slot to when another prompt comes.
         let flags = format!("-c {context} -np 1 -t {threads} -fa on --cache-ram 0");
         let stderr = tempfile::tempfile()?;
-        let child = Command::new(&self.program)
-            .arg("-m")
-            .arg(&self.model)
+        let child = self
+            .command()
             .args(flags.split(' '))
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .arg("--slot-save-path")

@@ -33,7 +33,6 @@ pub enum When {
     /// It says nothing in a few seconds.
     InFull,
     /// It takes what not everybody has: time, or other programs.
-    #[allow(dead_code, reason = "the suites that race others have it")]
     Named,
 }
 
@@ -73,7 +72,7 @@ pub struct SizeFlags {
     /// Agents that `store` opens and lists [default: 10000]
     #[arg(long, value_name = "COUNT", value_parser = up_to(AGENTS_MAX))]
     agents: Option<usize>,
-    /// How much of its requests `server` sends; what it promises is about all of them
+    /// How much of their requests `server` and `baselines` send; what `server` promises is about all
     #[arg(long, value_name = "PERCENT", value_parser = up_to(PERCENT_ALL))]
     server_percent: Option<usize>,
     /// How long `server` holds the load of 80 %; the growth of memory is promised for 300

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 pub use super::cell::{Cell, verdict};
-use super::compare::{Change, Comparison};
+use super::changes::{Change, Comparison};
 
 /// Grows when a reader of older reports would misread a new one.
 pub const SCHEMA: u32 = 1;
@@ -90,7 +90,7 @@ impl Report {
                 Some(against) => against.of_suite(suite),
                 None => Vec::new(),
             };
-            all += &section.marked_table(suite, &changes);
+            all += &section.table(suite, &changes);
         }
         all
     }
@@ -156,13 +156,9 @@ impl TryFrom<Map<String, Json>> for Row {
 }
 
 impl Section {
-    /// The section as text, with an empty line before it.
-    pub fn table(&self, suite: &str) -> String {
-        self.marked_table(suite, &[])
-    }
-
-    /// The same with marks where these changes, which are the suite's, are worth one.
-    pub fn marked_table(&self, suite: &str, changes: &[Change]) -> String {
+    /// The section as text, with an empty line before it, and with marks where these changes, which
+    /// are the suite's, are worth one.
+    pub fn table(&self, suite: &str, changes: &[Change]) -> String {
         let mut text = format!("\n{suite}\n");
         for rows in self.rows.chunk_by(|a, b| a.headings() == b.headings()) {
             let mut lines = vec![rows[0].headings()];
@@ -231,7 +227,7 @@ mod tests {
               other      7
               (read this)
         "#]]
-        .assert_eq(&section().table("prefill"));
+        .assert_eq(&section().table("prefill", &[]));
     }
 
     #[test]
@@ -244,7 +240,7 @@ mod tests {
                     ttft_by_turn_ms
               race         2 values
         "#]]
-        .assert_eq(&section.table("agents"));
+        .assert_eq(&section.table("agents", &[]));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::Arguments;
+use super::agents::MlxProgram;
+use super::compare::Endpoint;
 use super::machine::cpu_name;
 use super::peer::Peer;
 use super::peer_server::PeerProgram;
@@ -38,6 +40,9 @@ pub struct Setup<'a> {
     pub summary: ModelSummary,
     pub peer: Option<Peer>,
     pub peer_server: Option<PeerProgram>,
+    pub peer_mlx: Option<MlxProgram>,
+    /// Of `compare`; each has answered.
+    pub servers: Vec<Endpoint>,
     /// As the user named it.
     pub model_name: String,
     pub model_path: PathBuf,
@@ -59,6 +64,8 @@ impl Setup<'_> {
         let threads = compute.threads.unwrap_or_else(machine::default_threads);
         let peer = Peer::new(&arguments.peer, threads)?;
         let peer_server = PeerProgram::new(&arguments.peer)?;
+        let peer_mlx = MlxProgram::new(&arguments.peer)?;
+        let servers = arguments.urls.endpoints(&arguments.suite)?;
         let name = arguments.model.name(context);
         let resolved = model::resolve(name, context, arguments.quiet)?;
         let files = model::open(&resolved)?;
@@ -76,6 +83,8 @@ impl Setup<'_> {
             files,
             peer,
             peer_server,
+            peer_mlx,
+            servers,
             data_dir: context.data_dir.clone(),
             model_name: resolved.name,
             file_bytes: model::file_bytes(&resolved.path)?,

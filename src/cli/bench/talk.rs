@@ -37,7 +37,7 @@ impl Talk {
     /// A conversation that begins like no other with another `mark`, of so many tokens or a little
     /// less; more only if the mark and the template alone have more. With a system message, which
     /// keeps templates from adding a longer one.
-    pub fn opening(&self, mark: &str, tokens: usize) -> Result<Vec<Json>, Failure> {
+    pub fn opening(&self, mark: &str, tokens: usize) -> anyhow::Result<Vec<Json>> {
         let messages = |text: &str| match self.system {
             Some(role) => vec![Message::new(role, mark), Message::new("user", text)],
             None => vec![Message::new("user", format!("{mark} {text}"))],
@@ -47,7 +47,7 @@ impl Talk {
     }
 
     /// The same as the message of a user, which every server takes.
-    pub fn question(&self, mark: &str, tokens: usize) -> Result<Vec<Json>, Failure> {
+    pub fn question(&self, mark: &str, tokens: usize) -> anyhow::Result<Vec<Json>> {
         let messages = |text: &str| vec![Message::new("user", format!("{mark} {text}"))];
         let text = self.longest(tokens, &messages)?;
         Ok(messages(text).iter().map(json_of).collect())
@@ -58,7 +58,7 @@ impl Talk {
         &self,
         tokens: usize,
         messages: &dyn Fn(&str) -> Vec<Message>,
-    ) -> Result<&str, Failure> {
+    ) -> anyhow::Result<&str> {
         let ends: Vec<usize> = self.text.char_indices().map(|(index, _)| index).collect();
         let (mut fits, mut exceeds) = (0, ends.len());
         while exceeds - fits > 1 {
@@ -71,10 +71,10 @@ impl Talk {
         Ok(&self.text[..ends.get(fits).copied().unwrap_or_default()])
     }
 
-    fn tokens(&self, messages: &[Message]) -> Result<usize, Failure> {
+    fn tokens(&self, messages: &[Message]) -> anyhow::Result<usize> {
         let rendered = self.template.render(messages, &RenderOptions::new(SystemTime::now()));
         let encoded = rendered.and_then(|it| self.tokenizer.encode(&it, Special::Parse));
-        Ok(encoded.map_err(anyhow::Error::new)?.len())
+        Ok(encoded?.len())
     }
 }
 

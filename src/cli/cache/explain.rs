@@ -20,6 +20,7 @@ const PROMPT_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Whose memory
     #[arg(value_parser = agent_id)]
     agent: AgentId,
     /// The prompt to compare with, as `generate` would send it; `-` reads stdin [default: compare
@@ -108,7 +109,7 @@ fn with_prompt(
     let kv = match (arguments.kv_bits, context.config.generate.kv_bits.as_deref()) {
         (Some(kv), _) => kv,
         (None, Some(text)) => text.parse().map_err(|reason| {
-            anyhow::anyhow!("the configuration's [generate] is not valid: kv_bits: {reason}")
+            Failure::in_configuration("generate", format_args!("kv_bits: {reason}"))
         })?,
         (None, None) => reader.model.kv,
     };

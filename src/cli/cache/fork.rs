@@ -26,6 +26,7 @@ pub struct ForkArguments {
 
 #[derive(Debug, clap::Args)]
 pub struct RollbackArguments {
+    /// Whose memory
     #[arg(value_parser = agent_id)]
     agent: AgentId,
     /// The save to go back to, as `semantic cache show` numbers them [default: the one before]

@@ -73,8 +73,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
 /// Whose agents a command means.
 #[derive(Debug, clap::Args)]
 struct Scope {
-    /// Whose agents these are; a server without keys has `local`
-    #[arg(long, env = "SEMANTIC_NAMESPACE", default_value = "local", value_parser = namespace)]
+    /// Whose agents these are
+    ///
+    /// A server without keys has `local`.
+    #[arg(long, value_name = "NAME", env = "SEMANTIC_NAMESPACE", default_value = "local", value_parser = namespace)]
     namespace: Namespace,
 }
 

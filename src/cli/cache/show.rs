@@ -14,6 +14,7 @@ use crate::types::{AgentId, TokenId};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Whose memory
     #[arg(value_parser = agent_id)]
     agent: AgentId,
     /// The save to look into [default: the newest]

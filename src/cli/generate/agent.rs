@@ -18,8 +18,10 @@ pub struct AgentFlags {
     /// Go on with this agent's conversation, and remember this turn
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
-    /// Whose agents these are; a server without keys has `local` [default: local]
-    #[arg(long, env = NAMESPACE_VARIABLE)]
+    /// Whose agents these are [default: local]
+    ///
+    /// A server without keys has `local`.
+    #[arg(long, value_name = "NAME", env = NAMESPACE_VARIABLE)]
     namespace: Option<String>,
     /// Begin with a copy of this agent's conversation
     #[arg(long, value_name = "NAME")]
@@ -27,7 +29,7 @@ pub struct AgentFlags {
     /// Go on from the conversation and remember nothing of this turn
     #[arg(long)]
     ephemeral: bool,
-    /// Change nothing on disk, so that a server may run meanwhile; implies --ephemeral
+    /// Change nothing on disk, so that a server may run; implies --ephemeral
     #[arg(long)]
     read_only: bool,
 }

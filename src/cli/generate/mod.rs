@@ -46,25 +46,42 @@ pub struct Arguments {
     #[arg(long, short, env = "SEMANTIC_SYSTEM")]
     system: Option<String>,
     /// The longest reply, in tokens [default: 512]
-    #[arg(long, short = 'n', env = "SEMANTIC_MAX_TOKENS", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "TOKENS",
+        env = "SEMANTIC_MAX_TOKENS",
+        allow_negative_numbers = true
+    )]
     max_tokens: Option<usize>,
     /// 0 always takes the likeliest token [default: 0]
-    #[arg(long, short, env = "SEMANTIC_TEMPERATURE", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        short,
+        value_name = "T",
+        env = "SEMANTIC_TEMPERATURE",
+        allow_negative_numbers = true
+    )]
     temperature: Option<f32>,
-    /// Keep the likeliest tokens that together have this probability [default: 1]
-    #[arg(long, env = "SEMANTIC_TOP_P", allow_negative_numbers = true)]
+    /// Keep the likeliest tokens that have this probability together [default: 1]
+    #[arg(long, value_name = "P", env = "SEMANTIC_TOP_P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Keep this many of the likeliest tokens
-    #[arg(long, env = "SEMANTIC_TOP_K", allow_negative_numbers = true)]
+    #[arg(long, value_name = "COUNT", env = "SEMANTIC_TOP_K", allow_negative_numbers = true)]
     top_k: Option<usize>,
-    /// Keep tokens at least this likely relative to the likeliest [default: 0]
-    #[arg(long, env = "SEMANTIC_MIN_P", allow_negative_numbers = true)]
+    /// Keep tokens this likely relative to the likeliest [default: 0]
+    #[arg(long, value_name = "P", env = "SEMANTIC_MIN_P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Above 1, recent tokens become less likely [default: 1]
-    #[arg(long, env = "SEMANTIC_REPEAT_PENALTY", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "FACTOR",
+        env = "SEMANTIC_REPEAT_PENALTY",
+        allow_negative_numbers = true
+    )]
     repeat_penalty: Option<f32>,
     /// The same seed gives the same reply
-    #[arg(long, env = "SEMANTIC_SEED", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", env = "SEMANTIC_SEED", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// A text that ends the reply; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -451,9 +468,7 @@ struct Settings {
 /// out of range is blamed on whoever set it.
 fn settings(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings, Failure> {
     merge(arguments, &config::Generate::default()).map_err(Failure::Usage)?;
-    merge(arguments, defaults).map_err(|reason| {
-        Failure::from(anyhow::anyhow!("the configuration's [generate] is not valid: {reason}"))
-    })
+    merge(arguments, defaults).map_err(|reason| Failure::in_configuration("generate", reason))
 }
 
 fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings, String> {
@@ -515,7 +530,9 @@ fn read_stdin() -> Result<String, Failure> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let position = error.utf8_error().valid_up_to();
-        anyhow::anyhow!("stdin is not UTF-8: byte {position} begins no character").into()
+        let error = anyhow::anyhow!("stdin is not UTF-8: byte {position} begins no character");
+        let hint = "`iconv -f latin1 -t utf-8` makes UTF-8 of Latin-1, for instance".to_owned();
+        Failure::with_hint(error, Some(hint))
     })
 }
 

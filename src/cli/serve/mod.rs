@@ -52,10 +52,10 @@ pub struct Arguments {
     flags: settings::Flags,
     #[command(flatten)]
     compute: ComputeFlags,
-    /// Make an API key, print it once, keep its hash in the keys file, and do not serve
+    /// Make an API key, print it once, keep its hash, and do not serve
     #[arg(long, value_name = "NAME")]
     new_key: Option<String>,
-    /// Print the settings that would be used, as a configuration file, and do not serve
+    /// Print the settings as a configuration file, and do not serve
     #[arg(long)]
     print_config: bool,
     /// Say nothing on stderr unless something fails
@@ -230,14 +230,18 @@ fn announce_keys(settings: &Settings, stages: Stages) -> Result<KeyToShow, Failu
 
 fn cannot_listen(settings: &Settings, error: io::Error) -> Failure {
     let address = settings.address;
-    let (error, hint) = match error.kind() {
-        io::ErrorKind::AddrInUse => (
-            anyhow::anyhow!("{address} is in use"),
-            Some("another server runs there; stop it, or give another --port".to_owned()),
-        ),
-        _ => (anyhow::Error::new(error).context(format!("cannot listen on {address}")), None),
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another server runs there; stop it, or give another --port",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; give a higher --port"
+        }
+        _ => "give an address of this machine, such as --host 127.0.0.1",
     };
-    Failure::Unavailable { error, hint }
+    let error = match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!("{address} is in use"),
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    };
+    Failure::Unavailable { error, hint: Some(hint.to_owned()) }
 }
 
 /// What to load, and how it is to run.

@@ -41,46 +41,56 @@ pub struct Flags {
     /// The port to listen on; 0 takes a free one [default: 8000]
     #[arg(long, short, env = "SEMANTIC_PORT")]
     port: Option<u16>,
-    /// A further host name that requests may be addressed to; may be given several times
+    /// A further host name that requests may be addressed to
+    ///
+    /// May be given several times.
     #[arg(long, value_name = "HOST", env = "SEMANTIC_ALLOWED_HOSTS", value_delimiter = ',')]
     allowed_host: Vec<String>,
-    /// The origin of web pages that may use this server; may be given several times
+    /// The origin of web pages that may use this server
+    ///
+    /// May be given several times.
     #[arg(long, value_name = "ORIGIN", env = "SEMANTIC_CORS_ORIGINS", value_delimiter = ',')]
     cors_origin: Vec<String>,
-    /// The file with names and hashes of API keys [default: keys.toml in the data folder]
+    /// The file with hashes of API keys [default: keys.toml in the data folder]
     #[arg(long, value_name = "FILE", env = "SEMANTIC_KEYS_FILE")]
     keys_file: Option<PathBuf>,
     /// Ask nobody for a key; only on a loopback address
-    #[arg(long, env = "SEMANTIC_NO_AUTH", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    ///
+    /// `--no-auth=false` asks for one where the configuration does not.
+    #[arg(long, value_name = "BOOL", env = "SEMANTIC_NO_AUTH", num_args = 0..=1, default_missing_value = "true", require_equals = true, hide_possible_values = true)]
     no_auth: Option<bool>,
-    /// Requests per minute of one agent; 0 is no limit [default: 60]
+    /// Requests per minute of an agent; 0: no limit [default: 60]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_RATE_LIMIT_AGENT")]
     rate_limit_agent: Option<u32>,
-    /// Requests per minute in all; 0 is no limit [default: 1000]
+    /// Requests per minute in all; 0: no limit [default: 1000]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_RATE_LIMIT_GLOBAL")]
     rate_limit_global: Option<u32>,
-    /// Wrong keys per minute from one address; 0 is no limit [default: 20]
+    /// Wrong keys per minute of an address; 0: no limit [default: 20]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_RATE_LIMIT_FAILED_KEYS")]
     rate_limit_failed_keys: Option<u32>,
-    /// Memory for the KV of all agents, in MB [default: a quarter of the machine's]
+    /// Memory for the KV of all agents, in MB [default: a quarter of all]
     #[arg(long, value_name = "MB", env = "SEMANTIC_KV_POOL_MB")]
     kv_pool_mb: Option<u64>,
     /// Requests that are answered at the same time [default: 64]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_MAX_RUNNING")]
     max_running: Option<usize>,
-    /// Requests that may wait; more are refused, of one key alone half as many [default: 2048]
+    /// Requests that may wait [default: 2048]
+    ///
+    /// More are refused, of one key alone half as many.
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_QUEUE_REQUESTS")]
     queue_requests: Option<usize>,
-    /// How long a request may wait, in seconds [default: 120]
+    /// How long one may wait, in seconds [default: 120]
     #[arg(long, value_name = "SECONDS", env = "SEMANTIC_QUEUE_TIMEOUT")]
     queue_timeout: Option<f64>,
-    /// The longest that running answers wait for a new prompt to be read, in ms [default: 100]
+    /// A new prompt may hold up answers, in ms [default: 100]
+    ///
+    /// The longest that running answers wait for a part of a new prompt to be read.
     #[arg(long, value_name = "MS", env = "SEMANTIC_STEP_MS")]
     step_ms: Option<u64>,
-    /// How long to go on accepting after SIGTERM, in seconds [default: 0]
+    /// Go on accepting after SIGTERM, in seconds [default: 0]
     #[arg(long, value_name = "SECONDS", env = "SEMANTIC_LAME_DUCK")]
     lame_duck: Option<f64>,
-    /// How long running answers may go on at the end, in seconds [default: 30]
+    /// Then finish running answers, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS", env = "SEMANTIC_DRAIN_TIMEOUT")]
     drain_timeout: Option<f64>,
 }
@@ -132,10 +142,8 @@ pub struct EngineSettings {
 pub fn settings(arguments: &Arguments, context: &Context) -> Result<Settings, Failure> {
     checked(arguments, &config::Serve::default()).map_err(Failure::Usage)?;
     let Checked { effective, cors_origins, engine, compute, times } =
-        checked(arguments, &context.config.serve).map_err(|reason| {
-            Failure::from(anyhow::anyhow!("the configuration's [serve] is not valid: {reason}"))
-                .of_settings()
-        })?;
+        checked(arguments, &context.config.serve)
+            .map_err(|reason| Failure::in_configuration("serve", reason).of_settings())?;
     let host = effective.host.as_deref().unwrap_or(HOST);
     let address = resolve(host, effective.port.unwrap_or(PORT))?;
     let no_auth = effective.no_auth.unwrap_or(false);
@@ -273,7 +281,10 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
         Ok(mut found) => found.next().ok_or_else(nowhere),
         Err(error) => Err(anyhow::Error::new(error).context(nowhere())),
     };
-    found.map_err(|error| Failure::Unavailable { error, hint: None })
+    found.map_err(|error| {
+        let hint = "give an address of this machine, such as --host 127.0.0.1".to_owned();
+        Failure::Unavailable { error, hint: Some(hint) }
+    })
 }
 
 /// The names that a server at this address has, and those that the user adds.

@@ -1,34 +1,58 @@
 //! What can be asked of the engine about agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::TrySendError;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::{COMMANDS_MAX, Engine, Evicted, Kept};
 use crate::engine::about::{Mark, Marked};
 use crate::engine::scheduler::Scheduler;
-use crate::engine::worker::operations::{Operation, What};
+use crate::engine::worker::operations::{OPERATION_WAIT_MAX, Operation, What};
 use crate::engine::worker::thread::Command;
 use crate::engine::{
-    AgentError, AgentState, Error, Past, Recalled, Status, StoreUsage, StoredState, Tiers,
+    AgentError, AgentPage, AgentState, Error, Page, Past, Recalled, Status, StoreUsage,
+    StoredState, Tiers,
 };
 use crate::store::{AgentBrief, Store, StoredLine};
 use crate::types::{AgentId, Fingerprint, Namespace};
 
+/// What an operation waits for, and some more for the disk, which may hang.
+const ANSWER_WAIT_MAX: Duration = OPERATION_WAIT_MAX.saturating_add(Duration::from_secs(10));
+
 impl Engine {
-    /// Every agent of the namespace, by name. Loads nothing. Who asks while another does waits, so that
-    /// however many ask, a step waits for one of them. To be awaited on a tokio runtime, as
+    /// Some agents of the namespace, by name. Loads nothing. A step waits for the names, of which
+    /// there are few thousand, and for what is told of a page of them; who asks while another does
+    /// waits, so that however many ask, it waits for one of them. To be awaited on a tokio runtime, as
     /// what a store has is counted on a thread of its own.
-    pub async fn agents(&self, namespace: &Namespace) -> Result<Vec<AgentState>, AgentError> {
+    pub async fn agents(
+        &self,
+        namespace: &Namespace,
+        page: &Page,
+    ) -> Result<AgentPage, AgentError> {
         let _turn = self.listing.acquire().await.map_err(|_| Error::Stopped)?;
         let space = namespace.clone();
-        let mut agents = self.look(move |scheduler| scheduler.agents(&space)).await?;
+        let known = self.look(move |scheduler| scheduler.names(&space)).await?;
         let space = namespace.clone();
-        let stored = self.inspect(move |store| store.briefs(&space)).await?;
-        self.add_stored(&mut agents, stored.unwrap_or_default());
-        Ok(agents.into_values().collect())
+        let stored = self.inspect(move |store| store.names(&space)).await?;
+        let names: BTreeSet<AgentId> =
+            known.into_iter().chain(stored.unwrap_or_default()).collect();
+        let total = names.len();
+        let mut rest = names
+            .into_iter()
+            .skip_while(|name| page.after.as_deref().is_some_and(|after| name.as_str() <= after));
+        let wanted: Arc<[AgentId]> = rest.by_ref().take(page.limit).collect();
+        let has_more = rest.next().is_some();
+        let (space, names) = (namespace.clone(), Arc::clone(&wanted));
+        let mut agents = self.look(move |scheduler| scheduler.agents(&space, &names)).await?;
+        let space = namespace.clone();
+        let briefs = move |store: &Store| {
+            wanted.iter().filter_map(|agent| store.brief(&space, agent)).collect::<Vec<_>>()
+        };
+        self.add_stored(&mut agents, self.inspect(briefs).await?.unwrap_or_default());
+        Ok(AgentPage { agents: agents.into_values().collect(), total, has_more })
     }
 
     /// One agent; none if it is not there.
@@ -143,8 +167,12 @@ impl Engine {
     ) -> Result<T, AgentError> {
         let (reply, answer) = oneshot::channel();
         let (namespace, agent) = (namespace.clone(), agent.clone());
+        let late = AgentError::Late(agent.clone());
         self.ask(Command::Operate(Operation { namespace, agent, what: what(reply) }))?;
-        answer.await.map_err(|_| Error::Stopped)?
+        match tokio::time::timeout(ANSWER_WAIT_MAX, answer).await {
+            Ok(answer) => answer.map_err(|_| Error::Stopped)?,
+            Err(_) => Err(late),
+        }
     }
 
     fn ask(&self, command: Command) -> Result<(), Error> {

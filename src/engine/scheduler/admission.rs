@@ -1,5 +1,6 @@
 //! Who gets blocks, and whose are taken: admission, renewal, eviction, parking.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::super::agents::{Head, HeadId};
@@ -311,7 +312,7 @@ impl Scheduler {
     /// Evicts idle heads until so many blocks are free.
     fn make_room(&mut self, count: usize) -> bool {
         while self.pool.free() < count {
-            let Some(victim) = self.agents.victim() else { return false };
+            let Some(victim) = self.needed_victim() else { return false };
             self.evict(victim);
         }
         true
@@ -342,9 +343,49 @@ impl Scheduler {
     /// the store keeps nothing anyway.
     pub(super) fn idle_victim(&self) -> Option<HeadId> {
         match self.store_keeps {
-            true => self.agents.saved_victim(),
-            false => self.agents.victim(),
+            true => {
+                let of_crowders = self.agents.saved_victim_of(&self.crowders());
+                of_crowders.or_else(|| self.agents.saved_victim())
+            }
+            false => self.needed_victim(),
         }
+    }
+
+    /// The hot head to evict next for somebody in need.
+    fn needed_victim(&self) -> Option<HeadId> {
+        let crowders = self.crowders();
+        let saved = self.agents.saved_victim_of(&crowders);
+        // What the store could still save of anybody is the last to go.
+        let unsaved = || match self.store_keeps {
+            true => None,
+            false => self.agents.unsaved_victim_of(&crowders),
+        };
+        saved.or_else(unsaved).or_else(|| self.agents.victim())
+    }
+
+    /// The namespaces that have more of the pool than their equal share. They make room first, so
+    /// that whoever floods the pool does not take the memory of those who share it.
+    fn crowders(&self) -> BTreeSet<Namespace> {
+        if self.agents.has_one_space() {
+            return BTreeSet::new();
+        }
+        let heads = self.agents.hot().filter_map(|id| self.agents.head(id));
+        let heads = heads.map(|head| (&head.namespace, head.blocks()));
+        let active = self.running.iter().filter_map(|(order, active)| {
+            Some((&self.tickets.get(&order.request)?.namespace, &active.table[..]))
+        });
+        let mut is_counted = vec![false; self.pool.total()];
+        let mut held: BTreeMap<&Namespace, usize> = BTreeMap::new();
+        for (namespace, blocks) in heads.chain(active) {
+            let held = held.entry(namespace).or_default();
+            for lease in blocks {
+                let is_known = &mut is_counted[lease.id().0 as usize];
+                *held += usize::from(!std::mem::replace(is_known, true));
+            }
+        }
+        let share = self.pool.total() / held.len().max(1);
+        let crowders = held.into_iter().filter(|(_, blocks)| *blocks > share);
+        crowders.map(|(namespace, _)| namespace.clone()).collect()
     }
 
     /// Blocks that nobody but idle heads holds.

@@ -16,7 +16,7 @@ mod progress;
 mod share;
 mod ticket;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -521,6 +521,17 @@ impl Scheduler {
         evicted
     }
 
+    /// Agents at work that have no blocks in the pool but those of their turn.
+    fn newcomers(&self) -> usize {
+        let at_work = self.running.keys().chain(self.parked.keys());
+        let tickets = at_work.filter_map(|order| self.tickets.get(&order.request));
+        let agents: BTreeSet<(&Namespace, &AgentId)> = tickets
+            .map(|ticket| (&ticket.namespace, &ticket.agent))
+            .filter(|(namespace, agent)| !self.agents.is_hot(namespace, agent))
+            .collect();
+        agents.len()
+    }
+
     pub fn stats(&self) -> Stats {
         Stats {
             blocks_total: self.pool.total(),
@@ -533,6 +544,7 @@ impl Scheduler {
             parkings: self.parkings,
             agents: self.agents.count(),
             agents_hot: self.agents.count_hot(),
+            agents_active: self.agents.count_hot() + self.newcomers(),
         }
     }
 

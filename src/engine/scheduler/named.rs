@@ -5,18 +5,28 @@ use std::collections::BTreeMap;
 use super::super::about::{AgentState, HeadState, Mark, Marked, Past, Recalled, Tier, Tiers};
 use super::super::agents::{Head, HeadId};
 use super::Scheduler;
-use crate::types::{AgentId, Namespace};
+use crate::types::{AgentId, Namespace, TokenId};
 
 impl Scheduler {
-    /// Every agent of a namespace that has heads or requests.
-    pub fn agents(&self, namespace: &Namespace) -> BTreeMap<AgentId, AgentState> {
-        let heads = self.agents.names(namespace);
+    /// The agents of a namespace that have heads or requests, in no order; some more than once.
+    pub fn names(&self, namespace: &Namespace) -> Vec<AgentId> {
+        self.agents.names(namespace).chain(self.requesting(namespace)).cloned().collect()
+    }
+
+    /// Of these agents those that have heads or requests.
+    pub fn agents(
+        &self,
+        namespace: &Namespace,
+        names: &[AgentId],
+    ) -> BTreeMap<AgentId, AgentState> {
         let mut states: BTreeMap<AgentId, AgentState> =
-            heads.map(|agent| (agent.clone(), self.heads_state(namespace, agent))).collect();
+            names.iter().map(|name| (name.clone(), self.heads_state(namespace, name))).collect();
         for agent in self.requesting(namespace) {
-            let state = states.entry(agent.clone());
-            state.or_insert_with(|| AgentState::new(agent.clone())).requests += 1;
+            if let Some(state) = states.get_mut(agent) {
+                state.requests += 1;
+            }
         }
+        states.retain(|_, state| state.requests > 0 || !state.heads.is_empty());
         states
     }
 
@@ -89,6 +99,13 @@ impl Scheduler {
         let heads = self.agents.heads_of(namespace, agent);
         let unsaved = heads.into_iter().filter(|(_, head)| head.is_hot() && !head.is_saved());
         unsaved.map(|(id, _)| id).collect()
+    }
+
+    /// Whether the store has all of a conversation of an agent. One that left the pool unsaved is only
+    /// as much of it as was saved before.
+    pub fn is_saved(&self, namespace: &Namespace, agent: &AgentId, tokens: &[TokenId]) -> bool {
+        let heads = self.agents.heads_of(namespace, agent);
+        heads.iter().any(|(_, head)| head.is_saved() && head.tokens.starts_with(tokens))
     }
 
     /// What could not be saved of an agent is worth another try.

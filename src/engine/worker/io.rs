@@ -59,6 +59,8 @@ pub enum Write {
         job: JobId,
         namespace: Namespace,
         agent: AgentId,
+        /// Of the lines that the engine can go on from.
+        fingerprint: Fingerprint,
     },
     Fork {
         job: JobId,
@@ -98,6 +100,8 @@ pub enum Done {
     Removed {
         job: JobId,
         result: Result<(), Failed>,
+        /// Lines that are still there if it failed.
+        left: Vec<StoredLine>,
     },
     Forked {
         job: JobId,
@@ -218,7 +222,9 @@ impl Io for Threads {
         let Some(Err(mpsc::SendError(job))) = sent else { return };
         let done = match job {
             Write::Commit { save, .. } => Done::Committed { save, result: Err(Failed::Stopped) },
-            Write::RemoveAgent { job, .. } => Done::Removed { job, result: Err(Failed::Stopped) },
+            Write::RemoveAgent { job, .. } => {
+                Done::Removed { job, result: Err(Failed::Stopped), left: Vec::new() }
+            }
             Write::Fork { job, .. } => Done::Forked { job, result: Err(Failed::Stopped) },
             Write::Block { .. } | Write::Remove { .. } => return,
         };
@@ -320,9 +326,13 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
             }
             None
         }
-        Write::RemoveAgent { job, namespace, agent } => {
+        Write::RemoveAgent { job, namespace, agent, fingerprint } => {
             let result = guarded(|| store.remove_agent(&namespace, &agent)).map(|_| ());
-            Some(Done::Removed { job, result })
+            let left = match result {
+                Ok(()) => Ok(Vec::new()),
+                Err(_) => guarded(|| Ok(store.lines_of(&namespace, &agent, &fingerprint))),
+            };
+            Some(Done::Removed { job, result, left: left.unwrap_or_default() })
         }
         Write::Fork { job, namespace, from, to, fingerprint } => {
             let result = guarded(|| {

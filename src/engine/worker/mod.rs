@@ -182,7 +182,7 @@ impl Worker {
                         saver.not_written(block);
                     }
                 }
-                Done::Removed { job, result } => self.removed(job, result),
+                Done::Removed { job, result, left } => self.removed(job, result, left),
                 Done::Forked { job, result } => self.forked(job, result),
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };

@@ -2,6 +2,7 @@
 //! for what has to be safe first, and for the disk.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Sender;
@@ -14,8 +15,8 @@ use crate::engine::agents::{Head, HeadId};
 use crate::engine::scheduler::RequestId;
 use crate::engine::{AgentError, Error, Evicted, Request};
 use crate::metrics::labels::Tier;
-use crate::store::StoreError;
-use crate::types::{AgentId, Namespace};
+use crate::store::{StoreError, StoredLine};
+use crate::types::{AgentId, Namespace, TokenId};
 
 /// What is to be safe first is waited for so long at most: the disk may be slow, and an agent that
 /// is asked on and on always has something that is not safe yet.
@@ -38,12 +39,19 @@ pub enum What {
 #[derive(Default)]
 pub struct Operations {
     /// For what the agents have to be saved.
-    waiting: Vec<(Operation, Instant)>,
+    waiting: Vec<Waiting>,
     /// For the disk.
     writing: BTreeMap<JobId, Operation>,
     /// To be told.
     answers: Vec<Answer>,
     last_job: u64,
+}
+
+struct Waiting {
+    operation: Operation,
+    until: Instant,
+    /// What its agent had that was not safe when it was asked for.
+    unsaved: Vec<Arc<[TokenId]>>,
 }
 
 impl Operation {
@@ -92,7 +100,7 @@ impl Operations {
     }
 
     fn all(&self) -> impl Iterator<Item = &Operation> {
-        self.waiting.iter().map(|(operation, _)| operation).chain(self.writing.values())
+        self.waiting.iter().map(|waiting| &waiting.operation).chain(self.writing.values())
     }
 
     /// Whom of the two, or one, that an operation is about another one is changing.
@@ -231,9 +239,15 @@ impl Worker {
         };
         match what {
             What::Evict(_) | What::Fork { .. } => {
-                self.scheduler.try_again(namespace, agent);
-                saver.try_again(&self.scheduler.unsaved_of(namespace, agent));
-                self.operations.waiting.push((operation, now + OPERATION_WAIT_MAX));
+                let heads = self.scheduler.unsaved_of(namespace, agent);
+                // Each try copies out all that it has: who asks again and again has no more of them.
+                if saver.try_again(&heads, now) {
+                    self.scheduler.try_again(namespace, agent);
+                }
+                let tokens = |head: &HeadId| Some(Arc::clone(&self.scheduler.head(*head)?.tokens));
+                let unsaved = heads.iter().filter_map(tokens).collect();
+                let until = now + OPERATION_WAIT_MAX;
+                self.operations.waiting.push(Waiting { operation, until, unsaved });
             }
             What::Forget(_) => {
                 self.scheduler.forget_agent(namespace, agent);
@@ -241,7 +255,8 @@ impl Worker {
                 // Behind everything of it that is on its way to the disk.
                 let job = self.operations.next_job();
                 let (namespace, agent) = (namespace.clone(), agent.clone());
-                io.write(Write::RemoveAgent { job, namespace, agent });
+                let fingerprint = saver.fingerprint();
+                io.write(Write::RemoveAgent { job, namespace, agent, fingerprint });
                 self.operations.writing.insert(job, operation);
             }
         }
@@ -249,22 +264,24 @@ impl Worker {
 
     /// Goes on with those whose agents are safe now, or cannot be.
     pub(super) fn settle_operations(&mut self, now: Instant) {
-        for (operation, until) in std::mem::take(&mut self.operations.waiting) {
+        for waiting in std::mem::take(&mut self.operations.waiting) {
+            let Waiting { operation, until, .. } = &waiting;
             if operation.is_unwanted() {
                 continue;
             }
             let unsaved = self.scheduler.unsaved_of(&operation.namespace, &operation.agent);
             let scheduler = &self.scheduler;
             let is_awaited = |head: &HeadId| scheduler.head(*head).is_some_and(Head::will_be_saved);
-            if now < until && unsaved.iter().any(is_awaited) {
-                self.operations.waiting.push((operation, until));
+            if now < *until && unsaved.iter().any(is_awaited) {
+                self.operations.waiting.push(waiting);
             } else {
-                self.go_on(operation, unsaved.len());
+                self.go_on(waiting, unsaved.len());
             }
         }
     }
 
-    fn go_on(&mut self, operation: Operation, unsaved: usize) {
+    fn go_on(&mut self, waiting: Waiting, unsaved: usize) {
+        let Waiting { operation, unsaved: began_unsaved, .. } = waiting;
         let Operation { namespace, agent, what } = &operation;
         match what {
             What::Evict(_) => {
@@ -272,7 +289,12 @@ impl Worker {
                 self.operations
                     .end(operation, Ok(Evicted { saved, failed: unsaved, forgotten: 0 }));
             }
-            What::Fork { .. } if unsaved > 0 => {
+            What::Fork { .. }
+                if unsaved > 0
+                    || !began_unsaved
+                        .iter()
+                        .all(|it| self.scheduler.is_saved(namespace, agent, it)) =>
+            {
                 let error = AgentError::NotSaved(agent.clone());
                 self.operations.end(operation, Err(error));
             }
@@ -292,21 +314,18 @@ impl Worker {
         }
     }
 
-    fn count_store(&self) {
-        if let Some(Keeper { store, .. }) = &self.keeper {
-            let (bytes, budget) = store.occupancy();
-            self.metrics.cache.store_has(bytes, budget);
-        }
-    }
-
     /// The disk has removed an agent, or not.
-    pub(super) fn removed(&mut self, job: JobId, result: Result<(), Failed>) {
+    pub(super) fn removed(
+        &mut self,
+        job: JobId,
+        result: Result<(), Failed>,
+        left: Vec<StoredLine>,
+    ) {
+        // What the disk still has can be gone on from.
+        left.into_iter().for_each(|line| self.scheduler.found(line));
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
-            Ok(()) => {
-                self.count_store();
-                self.operations.end(operation, Ok(Evicted::default()));
-            }
+            Ok(()) => self.operations.end(operation, Ok(Evicted::default())),
             Err(error) => {
                 tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not removed");
                 self.operations.end(operation, Err(AgentError::Disk));
@@ -319,7 +338,6 @@ impl Worker {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
             Ok(Forked { lines, removed }) => {
-                self.count_store();
                 self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
                 removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
                 lines.into_iter().for_each(|line| self.scheduler.found(line));

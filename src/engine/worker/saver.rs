@@ -20,6 +20,8 @@ use crate::types::{AgentId, BLOCK_TOKENS, Fingerprint, Generation, Line, Namespa
 
 /// A head that could not be saved is tried again after this.
 const SAVE_RETRY: Duration = Duration::from_secs(10);
+/// The same where somebody asks for it.
+const ASKED_RETRY: Duration = Duration::from_secs(1);
 /// Blocks that went missing are written again at once so many times.
 const RESENDS_MAX: usize = 3;
 /// Bytes that are copied out between two steps, and at least one block: 3 ms of the steps' time.
@@ -190,14 +192,21 @@ impl Saver {
         self.forgotten.extend(lines);
     }
 
-    /// Somebody waits for these: what has failed is tried again at once.
-    pub fn try_again(&mut self, heads: &[HeadId]) {
+    /// Somebody waits for these: what has failed is tried again at once, unless it has just failed.
+    pub fn try_again(&mut self, heads: &[HeadId], now: Instant) -> bool {
+        let failed =
+            |head| self.retries.get(head).and_then(|retry| retry.at.checked_sub(SAVE_RETRY));
+        let has_just = |at: Instant| now.saturating_duration_since(at) < ASKED_RETRY;
+        if heads.iter().filter_map(failed).any(has_just) {
+            return false;
+        }
         for head in heads {
             self.retries.remove(head);
             if let Some(hurry) = &mut self.hurry {
                 hurry.failed.remove(head);
             }
         }
+        true
     }
 
     /// Whose KV it saves.
@@ -369,8 +378,6 @@ impl Saver {
             Ok(Committed { generation, removed }) => {
                 self.metrics.cache.saved(now.saturating_duration_since(since));
                 self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
-                let (bytes, budget) = self.store.occupancy();
-                self.metrics.cache.store_has(bytes, budget);
                 self.retries.remove(&head);
                 self.unwritten.clear();
                 stored.generation = generation;

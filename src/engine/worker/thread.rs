@@ -181,8 +181,6 @@ fn serve(
                 scheduler.found(line);
             }
             model.prepare(longest_blocks.min(PREPARED_BYTES / spec.block_bytes(BLOCK_TOKENS)));
-            let (bytes, budget) = keeping.store.occupancy();
-            metrics.cache.store_has(bytes, budget);
             let kv_model = keeping.model(&*model);
             // If the channel is full, its reader is awake.
             let wake = move || drop(sender.try_send(Command::Wake));
@@ -210,6 +208,7 @@ fn serve(
         outboxes: BTreeMap::new(),
         metrics,
         drains: Vec::new(),
+        drained_before: 0,
         evictions: Vec::new(),
     };
     let result = catch_unwind(AssertUnwindSafe(|| thread.serve()));
@@ -252,6 +251,8 @@ struct Thread {
     outboxes: BTreeMap<RequestId, Outbox>,
     metrics: Arc<Metrics>,
     drains: Vec<Drain>,
+    /// Requests that had ended when a drain counted them last.
+    drained_before: u64,
     evictions: Vec<Eviction>,
 }
 
@@ -490,11 +491,16 @@ impl Thread {
             let timeout = drain.timeout;
             let took = now.saturating_duration_since(drain.since);
             // Who asked may have gone away.
+            // Of two at once, one has counted what both waited for.
+            let finished = scheduler.finished_requests();
+            let counted = finished - drain.finished_before.max(self.drained_before);
             if running == 0 {
-                drain.count(|metrics| metrics.drained(drained, took), &self.metrics);
+                drain.count(|metrics| metrics.drained(counted as usize, took), &self.metrics);
+                self.drained_before = finished;
                 let _ = drain.reply.send(Ok(drained));
             } else if drain.deadline.is_some_and(|deadline| deadline <= now) {
-                drain.count(|metrics| metrics.not_drained(drained), &self.metrics);
+                drain.count(|metrics| metrics.not_drained(counted as usize), &self.metrics);
+                self.drained_before = finished;
                 let _ = drain.reply.send(Err(DrainError::Timeout { running, drained, timeout }));
             } else {
                 self.drains.push(drain);

@@ -13,7 +13,9 @@ use super::{PathId, path_agent};
 use crate::engine::{Outcome, Past, Recalled};
 use crate::http::chat::{Reply, WireMessage, messages};
 use crate::http::error::Error;
-use crate::http::fields::{Drawing, OneOrMany, TOKENS_MAX, in_range, stops, streamed};
+use crate::http::fields::{
+    Drawing, OneOrMany, PENALTY_MAX, TEMPERATURE_MAX, TOKENS_MAX, in_range, stops, streamed,
+};
 use crate::http::guard::Caller;
 use crate::http::prompt::{Input, beside};
 use crate::http::report::{self, Semantic, Usage};
@@ -30,12 +32,19 @@ pub struct GenerateRequest {
     messages: Option<Vec<WireMessage>>,
     /// For an agent that begins; another one's memory begins with its own.
     system: Option<String>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     max_tokens: Option<u64>,
+    #[schemars(range(min = 0.0, max = TEMPERATURE_MAX))]
     temperature: Option<f64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f64>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     top_k: Option<u64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     frequency_penalty: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     presence_penalty: Option<f64>,
     stop: Option<OneOrMany<String>>,
     seed: Option<i64>,
@@ -88,6 +97,7 @@ pub async fn generate(
         stops,
         choices: 1,
         logprobs: None,
+        is_end_ignored: false,
     };
     let running = turn::start_after(&app, caller, turn, mark).await?;
     let model = running.serving.model.clone();

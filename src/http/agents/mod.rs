@@ -10,6 +10,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
+use super::admin::Evicted;
 use super::error::{Created, Done, Error};
 use super::guard::Caller;
 use super::{App, body, random};
@@ -18,8 +19,6 @@ use crate::types::AgentId;
 
 pub use generate::{GenerateRequest, Generation, generate};
 pub use wire::{Agent, AgentList, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery};
-
-use wire::AgentPage;
 
 /// The agent that a path names, percent-encoded UTF-8.
 type PathId = Result<Path<String>, PathRejection>;
@@ -30,9 +29,9 @@ pub async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Error> {
-    let page = AgentPage::try_from(read(query)?)?;
-    let agents = app.serving()?.engine.agents(&caller.namespace).await?;
-    Ok(Json(AgentList::new(agents, &page)).into_response())
+    let page = read(query)?.page()?;
+    let agents = app.serving()?.engine.agents(&caller.namespace, &page).await?;
+    Ok(Json(AgentList::from(agents)).into_response())
 }
 
 /// `POST /v1/agents`: a name that is free. Nothing is stored before its first turn.
@@ -71,20 +70,23 @@ pub async fn remove(
     Extension(caller): Extension<Caller>,
     path: PathId,
     query: Result<Query<RemoveQuery>, QueryRejection>,
-) -> Result<Done, Error> {
+) -> Result<Response, Error> {
     let agent = path_agent(path)?;
     let RemoveQuery { evict_only } = read(query)?;
     let engine = &app.serving()?.engine;
     match evict_only {
         Some(true) => {
             let evicted = engine.evict(&caller.namespace, &agent).await?;
-            if evicted.failed > 0 {
-                return Err(AgentError::NotSaved(agent).into());
+            match evicted.failed {
+                0 => Ok(Json(Evicted::from(evicted)).into_response()),
+                _ => Err(AgentError::NotSaved(agent).into()),
             }
         }
-        Some(false) | None => engine.forget(&caller.namespace, &agent).await?,
+        Some(false) | None => {
+            engine.forget(&caller.namespace, &agent).await?;
+            Ok(Done::AsAsked.into_response())
+        }
     }
-    Ok(Done::AsAsked)
 }
 
 /// `POST /v1/agents/{id}/fork`: a new agent that begins with all this one has.

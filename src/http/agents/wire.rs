@@ -5,8 +5,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{AgentState, HeadState, StoredState, Tier};
+use crate::engine::{AgentPage, AgentState, HeadState, Page, StoredState, Tier};
 use crate::http::error::Error;
+use crate::http::fields::in_range;
 use crate::types::AgentId;
 
 /// Agents on a page.
@@ -43,24 +44,11 @@ pub struct ForkRequest {
     pub agent_id: String,
 }
 
-/// Which part of a list is wanted.
-pub struct AgentPage {
-    limit: usize,
-    after: Option<String>,
-}
-
-impl TryFrom<ListQuery> for AgentPage {
-    type Error = Error;
-
-    fn try_from(query: ListQuery) -> Result<AgentPage, Error> {
-        let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-        match (1..=LIMIT_MAX).contains(&limit) {
-            true => Ok(AgentPage { limit, after: query.after }),
-            false => {
-                let message = format!("limit is {limit}; it goes from 1 to {LIMIT_MAX}");
-                Err(Error::field("limit", message))
-            }
-        }
+impl ListQuery {
+    /// Which part of the list is wanted.
+    pub fn page(self) -> Result<Page, Error> {
+        let limit = in_range("limit", self.limit.unwrap_or(LIMIT_DEFAULT), 1, LIMIT_MAX)?;
+        Ok(Page { limit, after: self.after })
     }
 }
 
@@ -74,17 +62,9 @@ pub struct AgentList {
     has_more: bool,
 }
 
-impl AgentList {
-    /// The agents come by name.
-    pub fn new(agents: Vec<AgentState>, page: &AgentPage) -> AgentList {
-        let total = agents.len();
-        let is_before = |state: &AgentState| {
-            page.after.as_deref().is_some_and(|after| state.agent.as_str() <= after)
-        };
-        let first = agents.partition_point(is_before);
-        let data: Vec<Agent> =
-            agents.into_iter().skip(first).take(page.limit).map(Agent::from).collect();
-        let has_more = first + data.len() < total;
+impl From<AgentPage> for AgentList {
+    fn from(AgentPage { agents, total, has_more }: AgentPage) -> AgentList {
+        let data = agents.into_iter().map(Agent::from).collect();
         AgentList { object: "list", data, total, has_more }
     }
 }

@@ -39,6 +39,7 @@ pub async fn completions(
         stops: chat.stops,
         choices: chat.choices,
         logprobs: chat.logprobs,
+        is_end_ignored: chat.is_end_ignored,
     };
     let running = turn::start(&app, caller, turn).await?;
     let tokenizer = chat.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));

@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::engine::{Sampling, TOP_LOGPROBS_MAX};
+use crate::engine::{CHOICES_MAX, Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
 use crate::http::fields::{
-    self, Drawing, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, goes_with, in_range,
-    refuse_set, wrong,
+    self, Drawing, OneOrMany, PENALTY_MAX, StreamOptions, TEMPERATURE_MAX, TOKENS_MAX, UsageChunk,
+    goes_with, in_range, refuse_set, wrong,
 };
 use crate::http::tooling::ToolChoice;
 use crate::text::{Message, Tool};
@@ -26,23 +26,35 @@ pub struct ChatRequest {
     /// Any name: one model is served.
     #[serde(rename = "model")]
     _model: Option<String>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     max_tokens: Option<u64>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     max_completion_tokens: Option<u64>,
+    #[schemars(range(min = 0.0, max = TEMPERATURE_MAX))]
     temperature: Option<f64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f64>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     top_k: Option<u64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     frequency_penalty: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     presence_penalty: Option<f64>,
+    #[schemars(range(min = 1, max = CHOICES_MAX))]
     n: Option<u64>,
     stop: Option<OneOrMany<String>>,
     seed: Option<i64>,
     logprobs: Option<bool>,
+    #[schemars(range(min = 0, max = TOP_LOGPROBS_MAX))]
     top_logprobs: Option<u64>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     response_format: Option<ResponseFormat>,
     session_id: Option<String>,
+    /// Go on when the model ends its turn, up to `max_tokens`, as llama.cpp and vLLM have it.
+    ignore_eos: Option<bool>,
     #[schemars(with = "Option<Vec<tools::WireTool>>")]
     tools: Option<Vec<Value>>,
     #[schemars(with = "Option<String>")]
@@ -144,6 +156,7 @@ pub struct Chat {
     pub choices: usize,
     /// With so many alternatives.
     pub logprobs: Option<usize>,
+    pub is_end_ignored: bool,
     /// `None` if the answer is wanted whole.
     pub streamed: Option<UsageChunk>,
     /// The agent, if no header names one.
@@ -160,6 +173,7 @@ impl TryFrom<ChatRequest> for Chat {
             sampling: sampling(&request)?,
             choices: fields::choices(request.n)?,
             logprobs: logprobs(&request)?,
+            is_end_ignored: request.ignore_eos.unwrap_or(false),
             streamed: fields::streamed(request.stream, request.stream_options.as_ref())?,
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,

@@ -35,6 +35,7 @@ pub async fn completions(
         stops: wanted.stops,
         choices: wanted.choices,
         logprobs: wanted.logprobs,
+        is_end_ignored: wanted.is_end_ignored,
     };
     let running = turn::start(&app, caller, turn).await?;
     let tokenizer = wanted.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));

@@ -6,10 +6,11 @@ use schemars::JsonSchema;
 use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::engine::Sampling;
+use crate::engine::{CHOICES_MAX, Sampling};
 use crate::http::error::Error;
 use crate::http::fields::{
-    self, Drawing, OneOrMany, StreamOptions, TOKENS_MAX, UsageChunk, in_range, refuse_set,
+    self, Drawing, OneOrMany, PENALTY_MAX, StreamOptions, TEMPERATURE_MAX, TOKENS_MAX, UsageChunk,
+    in_range, refuse_set,
 };
 use crate::http::prompt::Input;
 use crate::types::{AgentId, TokenId};
@@ -29,22 +30,34 @@ pub struct CompletionRequest {
     /// Any name: one model is served.
     #[serde(rename = "model")]
     _model: Option<String>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     max_tokens: Option<u64>,
+    #[schemars(range(min = 0.0, max = TEMPERATURE_MAX))]
     temperature: Option<f64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f64>,
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     top_k: Option<u64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     frequency_penalty: Option<f64>,
+    #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     presence_penalty: Option<f64>,
+    #[schemars(range(min = 1, max = CHOICES_MAX))]
     n: Option<u64>,
+    #[schemars(range(min = 1, max = CHOICES_MAX))]
     best_of: Option<u64>,
     stop: Option<OneOrMany<String>>,
     seed: Option<i64>,
+    #[schemars(range(min = 0, max = LOGPROBS_MAX))]
     logprobs: Option<u64>,
     echo: Option<bool>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     session_id: Option<String>,
+    /// Go on when the model ends its turn, up to `max_tokens`, as llama.cpp and vLLM have it.
+    ignore_eos: Option<bool>,
     /// Labels, which change nothing.
     #[serde(rename = "user")]
     _user: Option<String>,
@@ -81,6 +94,7 @@ pub struct Completion {
     pub choices: usize,
     /// With so many alternatives.
     pub logprobs: Option<usize>,
+    pub is_end_ignored: bool,
     /// `None` if the answer is wanted whole.
     pub streamed: Option<UsageChunk>,
     /// The agent, if no header names one.
@@ -108,6 +122,7 @@ impl TryFrom<CompletionRequest> for Completion {
             choices: fields::choices(request.n)?,
             logprobs: logprobs.transpose()?.map(|top| top as usize),
             streamed: fields::streamed(request.stream, request.stream_options.as_ref())?,
+            is_end_ignored: request.ignore_eos.unwrap_or(false),
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,
             input: request.prompt.input()?,

@@ -47,6 +47,7 @@ pub async fn create(
         stops: asked.stops,
         choices: 1,
         logprobs: None,
+        is_end_ignored: false,
     };
     let running = turn::start(&app, caller, turn).await?;
     let reply = Reply::new(running.serving.model.clone(), parser);

@@ -30,9 +30,13 @@ pub struct MessagesRequest {
     messages: Vec<WireMessage>,
     system: Option<OneOrMany<Block>>,
     #[schemars(required)]
+    #[schemars(range(min = 1, max = TOKENS_MAX))]
     max_tokens: Option<u64>,
+    #[schemars(range(min = 0.0, max = TEMPERATURE_MAX))]
     temperature: Option<f64>,
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f64>,
+    #[schemars(range(min = 0, max = TOKENS_MAX))]
     top_k: Option<u64>,
     stop_sequences: Option<Vec<String>>,
     stream: Option<bool>,

@@ -473,5 +473,5 @@ pub fn alone(prompt: &[TokenId], sampling: &Sampling, count: usize) -> Vec<Token
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }

@@ -1,7 +1,7 @@
 //! The server in this process, over a real socket, with a fake model; and a client that reads what
 //! is really sent.
 
-use semantic::engine::{self, Engine};
+use semantic::engine::{self, Engine, Keeping};
 use semantic::http::{
     Access, AdminKey, App, Bounds, Config, Keys, KvShape, LogControl, Origin, Rates, Serving, bind,
     serve,
@@ -52,6 +52,10 @@ pub struct Setup {
     pub replies: Vec<&'static str>,
     /// What agents are kept on; nothing is if there is none.
     pub disk: Option<ShakyDisk>,
+    /// The same as a store that is open.
+    pub keeping: Option<Keeping>,
+    /// What each token of a step takes at least, beside the step.
+    pub token: Duration,
     pub log: LogControl,
 }
 
@@ -97,6 +101,8 @@ impl Default for Setup {
             template: include_str!("../../data/text/templates/chatml.jinja"),
             replies: Vec::new(),
             disk: None,
+            keeping: None,
+            token: Duration::ZERO,
             log: LogControl::default(),
         }
     }
@@ -143,6 +149,7 @@ impl Server {
         let model = Paced {
             fake: Fake::new(setup.fake),
             step: setup.step,
+            token: setup.token,
             is_endless: setup.is_endless,
             steps_left: setup.fails_at,
             script: Script::new(&setup.replies),
@@ -154,7 +161,7 @@ impl Server {
             let _ = gate.recv();
             Ok::<Box<dyn Model>, String>(Box::new(model))
         };
-        let keeping = setup.disk.map(|disk| keeping(disk.open()));
+        let keeping = setup.keeping.or(setup.disk.map(|disk| keeping(disk.open())));
         let engine = (setup.model != ModelState::Missing).then(|| {
             let text = text(setup.template);
             let tokenizer = Arc::new(Tokenizer::new(&text).expect("a tokenizer"));
@@ -255,6 +262,7 @@ impl Drop for Server {
 struct Paced {
     fake: Fake,
     step: Duration,
+    token: Duration,
     is_endless: bool,
     steps_left: Option<usize>,
     script: Script,
@@ -272,7 +280,8 @@ impl Model for Paced {
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Vec<Logits>, Error> {
-        std::thread::sleep(self.step);
+        let tokens: usize = batch.rows.iter().map(|row| row.tokens.len()).sum();
+        std::thread::sleep(self.step + self.token * tokens as u32);
         match &mut self.steps_left {
             Some(0) => match self.fault {
                 Fault::Error => {

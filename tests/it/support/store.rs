@@ -1,7 +1,7 @@
 //! Stores on a disk in memory that fails as a test wants.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use semantic::engine::Keeping;
 use semantic::store::disk::{Entry, Lock, LockError, NewFile, Space, StoredFile};
@@ -19,6 +19,12 @@ pub enum Failing {
     Writes,
     /// Whatever opens a block.
     Reads,
+    /// Whatever opens a block does not come back until something else is set.
+    ReadsHang,
+    /// Whatever makes a file does not come back until something else is set.
+    Hangs,
+    /// Whatever removes a file.
+    Removals,
     /// Each block that is read has one wrong bit near its end.
     Flips,
 }
@@ -28,6 +34,7 @@ pub enum Failing {
 pub struct ShakyDisk {
     memory: MemoryDisk,
     state: Arc<Mutex<State>>,
+    changed: Arc<Condvar>,
 }
 
 #[derive(Default)]
@@ -39,6 +46,12 @@ struct State {
 impl ShakyDisk {
     pub fn set_failing(&self, failing: Failing) {
         self.state().failing = failing;
+        self.changed.notify_all();
+    }
+
+    /// Another disk with what a process that is killed now leaves on this one.
+    pub fn as_left(&self) -> ShakyDisk {
+        ShakyDisk { memory: MemoryDisk::of(&self.memory.volume()), ..ShakyDisk::default() }
     }
 
     /// Blocks that were opened since the last call.
@@ -89,15 +102,24 @@ impl Disk for ShakyDisk {
         }
         let mut state = self.state();
         state.reads += 1;
+        let hangs = |state: &mut State| state.failing == Failing::ReadsHang;
+        let state = self.changed.wait_while(state, hangs).unwrap_or_else(PoisonError::into_inner);
         match state.failing {
             Failing::Reads => Err(io::Error::other("the test wants it")),
             Failing::Flips => Ok(Box::new(Flipped(opened))),
-            Failing::Nothing | Failing::Writes => Ok(opened),
+            Failing::Nothing
+            | Failing::Writes
+            | Failing::Hangs
+            | Failing::ReadsHang
+            | Failing::Removals => Ok(opened),
         }
     }
 
     fn create(&self, file: &str) -> io::Result<Box<dyn NewFile>> {
-        if self.state().failing == Failing::Writes {
+        let hangs = |state: &mut State| state.failing == Failing::Hangs;
+        let state = self.changed.wait_while(self.state(), hangs);
+        let failing = state.unwrap_or_else(PoisonError::into_inner).failing;
+        if failing == Failing::Writes {
             return Err(io::Error::other("the test wants it"));
         }
         self.memory.create(file)
@@ -108,6 +130,9 @@ impl Disk for ShakyDisk {
     }
 
     fn remove_file(&self, file: &str) -> io::Result<()> {
+        if self.state().failing == Failing::Removals {
+            return Err(io::Error::other("the test wants it"));
+        }
         self.memory.remove_file(file)
     }
 

@@ -12,8 +12,9 @@ use crate::cli::bench::host::UNLIMITED;
 use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
-/// The first that is tried, and what was found before.
+/// The first and the last that are tried, and what was found before.
 const TOGETHER_MIN: usize = 8;
+const TOGETHER_MAX: usize = 2_048;
 const BEFORE: usize = 30;
 /// The border is found to within this share of itself.
 const PRECISION: f64 = 0.06;
@@ -21,7 +22,7 @@ const PRECISION: f64 = 0.06;
 pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     let host = &bench.host;
     let server = host.serving("baseline-capacity", &UNLIMITED)?;
-    let most = bench.share(bench.size.together_max).max(TOGETHER_MIN);
+    let most = host.share(TOGETHER_MAX).max(TOGETHER_MIN);
     let mut asked = 0;
     let found = border(TOGETHER_MIN, most, |together| {
         host.setup.interrupt.check()?;

@@ -8,8 +8,11 @@ use crate::cli::bench::client::{Client, ms};
 use crate::cli::bench::report::{Cell, Row};
 use crate::cli::output::Failure;
 
-/// Checks at once.
+/// Of each probe, one after another.
+const CHECKS: usize = 1_000;
+/// Checks at once, and how often.
 const TOGETHER: usize = 100;
+const ROUNDS: usize = 20;
 const TARGET_MS: f64 = 100.0;
 /// The probes, and what they took before.
 const PROBES: [(&str, f64); 3] = [("live", 0.94), ("ready", 1.81), ("startup", 0.55)];
@@ -24,16 +27,16 @@ pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     for (probe, before_ms) in PROBES {
         host.setup.interrupt.check()?;
         let mut times = Times::default();
-        for _ in 0..bench.share(bench.size.checks) {
+        for _ in 0..host.share(CHECKS) {
             times.add(host.block_on(check(address, probe)));
         }
         let name = format!("health_endpoint_performance, {probe}");
         rows.push(times.row(&name, &Aim { before_ms, target_ms: TARGET_MS }));
     }
-    let (mut times, together) = (Times::default(), bench.share(TOGETHER));
-    for _ in 0..bench.share(bench.size.check_rounds) {
+    let mut times = Times::default();
+    for _ in 0..host.share(ROUNDS) {
         host.setup.interrupt.check()?;
-        let checks = (0..together).map(|_| check(address, "live"));
+        let checks = (0..TOGETHER).map(|_| check(address, "live"));
         for took in host.block_on(futures_util::future::join_all(checks)) {
             times.add(took);
         }
@@ -41,7 +44,7 @@ pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     let aim = Aim { before_ms: TOGETHER_BEFORE_MS, target_ms: TARGET_MS };
     let row = times.row("concurrent_health_checks", &aim);
     rows.push(
-        row.with("together", Cell::Count(together as u64))
+        row.with("together", Cell::Count(TOGETHER as u64))
             .with("before_p95_ms", Cell::Number(TOGETHER_BEFORE_P95_MS, 2)),
     );
     Ok(rows)

@@ -10,8 +10,7 @@ mod sequence;
 mod start;
 
 use super::figure::Figure;
-use super::host::{Host, share};
-use super::plan::Plan;
+use super::host::Host;
 use super::report::{Cell, Row, Section};
 use super::rounds::load_note;
 use super::setup::Setup;
@@ -21,45 +20,10 @@ use crate::cli::output::Failure;
 /// Aimed at is that so many of all requests are answered.
 const OK_PERCENT_MIN: f64 = 95.0;
 
-/// How much is measured.
-struct Size {
-    /// Processes, each after the other; one more is not counted.
-    starts: usize,
-    /// Conversations of each length; one more is not counted.
-    conversations: usize,
-    /// Of each probe, one after another.
-    checks: usize,
-    /// Of so many checks at once as there are at once.
-    check_rounds: usize,
-    /// More requests at once are not tried.
-    together_max: usize,
-}
-
-const FULL: Size =
-    Size { starts: 10, conversations: 6, checks: 1_000, check_rounds: 20, together_max: 2_048 };
-const QUICK: Size =
-    Size { starts: 2, conversations: 1, checks: 200, check_rounds: 20, together_max: 64 };
-
-impl Size {
-    fn of(plan: Plan) -> &'static Size {
-        match plan {
-            Plan::Quick => &QUICK,
-            Plan::Full => &FULL,
-        }
-    }
-}
-
 /// What all parts need.
 struct Bench<'a> {
     host: Host<'a>,
     talk: Talk,
-    size: &'a Size,
-}
-
-impl Bench<'_> {
-    fn share(&self, count: usize) -> usize {
-        share(count, self.host.setup.sizes.baselines_percent)
-    }
 }
 
 /// A few rows.
@@ -69,8 +33,7 @@ type Part = fn(&Bench<'_>) -> Result<Vec<Row>, Failure>;
 const PARTS: &[Part] = &[start::rows, sequence::rows, health::rows, capacity::rows];
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
-    let size = Size::of(setup.plan);
-    let bench = Bench { host: Host::new(setup)?, talk: Talk::new(setup)?, size };
+    let bench = Bench { host: Host::new(setup)?, talk: Talk::new(setup)? };
     let progress = setup.progress("baselines", PARTS.len());
     let mut rows = Vec::new();
     for part in PARTS {

@@ -19,7 +19,7 @@ const LENGTHS: [usize; 4] = [32, 64, 128, 256];
 /// Requests of an agent whose whole answers are timed, and how long those are.
 const TURNS: usize = 3;
 const TURNS_PROMPT_TOKENS: usize = 64;
-const TURNS_REPLY_TOKENS: usize = 32;
+const TURNS_REPLY_TOKENS: usize = 16;
 /// Where only the first token counts.
 const REPLY_TOKENS: usize = 8;
 const NEXT: &str = "Go on.";
@@ -33,7 +33,7 @@ pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     let server = host.serving("baseline-sequence", &UNLIMITED)?;
     let mut whole = Times::default();
     let mut pairs: Vec<Pairs> = LENGTHS.into_iter().map(Pairs::new).collect();
-    for round in 0..=bench.size.conversations {
+    for round in 0..=host.setup.sizes.runs {
         let mut conversation =
             Conversation::new(bench, &server, &format!("Steps {round}."), TURNS_PROMPT_TOKENS)?;
         for _ in 0..TURNS {

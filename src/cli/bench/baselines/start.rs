@@ -21,7 +21,7 @@ const COLD: Aim = Aim { before_ms: 1_939.0, target_ms: 5_000.0 };
 pub fn rows(bench: &Bench<'_>) -> Result<Vec<Row>, Failure> {
     let (mut ready, mut cold) = (Times::default(), Times::default());
     let host = &bench.host;
-    for round in 0..=bench.size.starts {
+    for round in 0..=host.setup.sizes.runs {
         let body = json!({
             "messages": bench.talk.opening(&format!("Start {round}."), PROMPT_TOKENS)?,
             "max_tokens": REPLY_TOKENS,

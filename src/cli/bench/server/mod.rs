@@ -7,6 +7,7 @@
 mod agents;
 mod burst;
 mod malformed;
+mod mutant;
 mod neighbour;
 mod overhead;
 mod overload;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::burst::Said;
 use super::client::ms;
 use super::client::{Client, chat_once};
 use super::{Host, UNLIMITED, chat};
@@ -36,7 +37,7 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
     let blocks = (pool_mb * 1_000_000 / block_bytes) as usize;
     if blocks > BLOCKS_MAX {
         // A block is so small that nothing fills a megabyte.
-        return Ok(Vec::new());
+        return Ok(vec![Row::new("a full pool").with("measured", Cell::Text("no".into()))]);
     }
     let [pool, running] =
         [format!("--kv-pool-mb={pool_mb}"), format!("--max-running={}", blocks + 8)];
@@ -62,9 +63,11 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
         _ => None,
     };
     let refused = state.refused.load(Ordering::Relaxed);
-    let holds = refused > 0 && room_ms.is_some_and(|ms| ms <= ROOM_MS_MAX);
+    let wrong = state.wrong.load(Ordering::Relaxed);
+    let holds = refused > 0 && wrong == 0 && room_ms.is_some_and(|ms| ms <= ROOM_MS_MAX);
     let mut row = Row::new(format!("a pool of {blocks} blocks is full"))
-        .with("http_503", Cell::Count(refused));
+        .with("http_503", Cell::Count(refused))
+        .with("other", Cell::Count(wrong));
     if let Some(room_ms) = room_ms {
         row = row.with("first_200_after_ms", Cell::Number(room_ms, 1));
     }
@@ -80,6 +83,8 @@ struct State {
     /// When the first of them had ended.
     first_end: OnceLock<Instant>,
     refused: AtomicU64,
+    /// Other answers, also a 503 without the time to wait.
+    wrong: AtomicU64,
 }
 
 /// Starts a reply and waits until it has begun. Leaves the line again if there is no room.
@@ -121,10 +126,11 @@ async fn ask(address: SocketAddr, state: &Arc<State>) -> Option<Instant> {
             while started.elapsed() < super::ANSWER_TIMEOUT {
                 let body = chat("Is there room?", 1);
                 let answer = chat_once(address, &format!("asker-{number}"), &body).await.ok()?;
-                if answer.status == 200 {
-                    return Some(Instant::now());
-                }
-                state.refused.fetch_add(1, Ordering::Relaxed);
+                match Said::of(&Ok(answer)) {
+                    Said::Ok => return Some(Instant::now()),
+                    Said::Unavailable => state.refused.fetch_add(1, Ordering::Relaxed),
+                    Said::TooMany | Said::Wrong => state.wrong.fetch_add(1, Ordering::Relaxed),
+                };
                 tokio::time::sleep(PAUSE).await;
             }
             None

@@ -1,7 +1,7 @@
 //! A disk in memory that tells what programs see from what a power cut would leave: a file's bytes
 //! are safe after its `sync`, a name after the `sync_folder` of the folder that it was put in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +27,8 @@ pub(super) struct State {
     is_locked: bool,
     /// The next sync of this folder fails.
     failing: Option<String>,
+    /// Every path that anything was asked of.
+    asked: Arc<Mutex<BTreeSet<String>>>,
 }
 
 pub(super) type Names = BTreeMap<String, Place>;
@@ -85,6 +87,11 @@ impl MemoryDisk {
     pub fn volume(&self) -> Volume {
         let state = self.state();
         state.volume(&state.seen, |content| Arc::clone(&content.seen))
+    }
+
+    /// Every path that was looked for, read, made, written or removed, whatever came of it.
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.state().asked().clone()
     }
 
     /// The next sync of this folder fails and what is new in it never becomes safe, although the
@@ -359,8 +366,13 @@ impl State {
         }
     }
 
+    fn asked(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// That every folder on the way is one; and that the path cannot lead out of the root.
     fn check_parent(&self, path: &str) -> io::Result<()> {
+        self.asked().insert(path.to_owned());
         for part in path.split('/') {
             assert!(!["", ".", ".."].contains(&part), "{path:?} is not plain");
             assert!(!part.contains('\0'), "{path:?} has a NUL");

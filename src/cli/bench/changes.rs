@@ -114,7 +114,6 @@ impl Comparison {
     }
 
     /// Of one field, as the page shows it.
-    #[allow(dead_code, reason = "the page marks what changed")]
     pub fn change(&self, suite: &str, row: &str, field: &str) -> Option<&Change> {
         let is_it = |change: &&Change| {
             (change.suite.as_str(), change.row.as_str(), change.field.as_str())

@@ -1,0 +1,97 @@
+//! What people and scripts see of the program itself: its version, and what it sends to a terminal.
+
+use crate::support::cli::{Machine, Ran};
+use crate::support::golden::data;
+
+/// Begins every code that moves a cursor or turns a colour on.
+const ESCAPE: char = '\u{1b}';
+/// Python's own pseudo-terminal, so that the tests need nothing that the build does not.
+const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)";
+
+/// Runs the program on a terminal of its own, which stdout and stderr then both are.
+fn on_a_terminal(machine: &Machine, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let program = machine.command(arguments);
+    let mut terminal = machine.command(&[]);
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", TERMINAL]).arg(program.get_program()).args(program.get_args());
+    python.current_dir(machine.path(""));
+    for (name, value) in terminal.env("TERM", "xterm-256color").get_envs() {
+        match value {
+            Some(value) => python.env(name, value),
+            None => python.env_remove(name),
+        };
+    }
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        python.env_remove(name);
+    }
+    python.envs(environment.iter().copied());
+    let piped = std::process::Stdio::piped;
+    python.stdin(piped()).stdout(piped()).stderr(piped());
+    machine.finish(python, b"")
+}
+
+#[test]
+fn no_escape_codes_where_nobody_wants_them() {
+    let machine = Machine::new();
+    let shown = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let ran = on_a_terminal(&machine, arguments, environment);
+        assert!(ran.stdout.len() > 40, "{arguments:?}: {ran:?}");
+        ran.stdout
+    };
+    let model = data("tiny/llama-f16").display().to_string();
+    let logged = ["generate", "-m", &model, "hi", "-n1", "--log-level", "debug"];
+    for arguments in [&["--help"][..], &["serve", "--help-all"], &["frobnicate"]] {
+        // Else nothing is shown by what follows.
+        assert!(shown(arguments, &[]).contains(ESCAPE), "{arguments:?}");
+        for environment in [("NO_COLOR", "1"), ("CLICOLOR", "0"), ("TERM", "dumb")] {
+            let shown = shown(arguments, &[environment]);
+            assert!(!shown.contains(ESCAPE), "{environment:?} {arguments:?}: {shown:?}");
+        }
+        let ran = machine.run(arguments);
+        assert!(!ran.stdout.contains(ESCAPE) && !ran.stderr.contains(ESCAPE), "{ran:?}");
+    }
+    for arguments in [&["cache", "show", "nobody", "--json"][..], &logged] {
+        let shown = shown(arguments, &[]);
+        assert!(!shown.contains(ESCAPE), "{arguments:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_bar_is_shown_on_a_terminal_that_can_move_its_cursor() {
+    let machine = Machine::new();
+    let model = data("tiny/llama-f16").display().to_string();
+    let arguments = ["bench", "--suite", "load", "--runs=1", "--threads=1", "-m", &model];
+    let shown = on_a_terminal(&machine, &arguments, &[]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(shown.stdout.contains(ESCAPE), "{shown:?}");
+    for ran in [on_a_terminal(&machine, &arguments, &[("TERM", "dumb")]), machine.run(&arguments)] {
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(!ran.stdout.contains(ESCAPE) && !ran.stderr.contains(ESCAPE), "{ran:?}");
+    }
+}
+
+#[test]
+fn the_version_is_one_line_and_more_when_asked() {
+    let machine = Machine::new();
+    let version = env!("CARGO_PKG_VERSION");
+    let short = machine.run(&["--version"]);
+    assert_eq!((short.code, short.stderr.as_str()), (Some(0), ""));
+    assert_eq!(short.stdout, format!("semantic {version} (MLX 0.32.2)\n"));
+    assert_eq!(machine.run(&["-V"]).stdout, short.stdout);
+    let long = machine.run(&["--version", "--verbose"]);
+    assert_eq!((long.code, long.stderr.as_str()), (Some(0), ""));
+    let names: Vec<&str> =
+        long.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let expected = ["semantic", "version", "commit", "MLX", "target", "kernels", "CPU", "rustc"];
+    assert_eq!(names, expected);
+    for line in long.stdout.lines().skip(1) {
+        assert!(line.split_whitespace().count() > 1, "{line}");
+    }
+    for arguments in [["-V", "-v"], ["--verbose", "--version"]] {
+        assert_eq!(machine.run(&arguments).stdout, long.stdout);
+    }
+    // By itself it asks for nothing.
+    let alone = machine.run(&["--verbose", "models"]);
+    assert_eq!((alone.code, alone.stdout.as_str()), (Some(64), ""));
+    assert!(alone.stderr.contains("--version"), "{alone:?}");
+}
