@@ -108,7 +108,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "queue",
         about: "many more requests than run at a time",
-        when: When::Always,
+        when: When::InFull,
         run: queue::run,
     },
     Suite {
@@ -144,7 +144,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "server",
         about: "how the server conducts itself",
-        when: When::Always,
+        when: When::InFull,
         run: server::run,
     },
     Suite {

@@ -95,6 +95,8 @@ pub struct Sizes {
     pub agents: usize,
     pub server_percent: usize,
     pub load_seconds: usize,
+    /// Conversations of `store` are in proportion to this, up to the longest it has.
+    pub store_tokens: usize,
     /// Of the text of `kv-quality`, if there are and the user says nothing else.
     pub quality_tokens: usize,
     /// The same of `fidelity`.
@@ -114,6 +116,7 @@ impl Sizes {
             agents: 10_000,
             server_percent: PERCENT_ALL as usize,
             load_seconds: 300,
+            store_tokens: 16_384,
             // Text that all models we know have the context for.
             quality_tokens: 2048,
             // About half a minute of plain MLX on a CPU, with a model of 135M weights. Too few for
@@ -128,10 +131,11 @@ impl Sizes {
                 contexts: vec![128],
                 decode_tokens: 32,
                 sequences: vec![1, 4, 8],
-                restore_tokens: vec![64, 1024],
+                restore_tokens: vec![512],
                 agents: 500,
                 server_percent: 5,
                 load_seconds: 3,
+                store_tokens: 1024,
                 quality_tokens: 256,
                 fidelity_tokens: 32,
                 ..full

@@ -71,7 +71,8 @@ struct Bench<'a> {
 
 pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
     let tokens = text::all_tokens(setup)?;
-    let Some(sizes) = Sizes::within(setup.summary.context_tokens.min(tokens.len())) else {
+    let available = setup.summary.context_tokens.min(tokens.len()).min(setup.sizes.store_tokens);
+    let Some(sizes) = Sizes::within(available) else {
         let note = "left out, the model's context or the text is too short".to_owned();
         return Ok(Section { rows: Vec::new(), notes: vec![note] });
     };
