@@ -107,14 +107,14 @@ _semantic() {
             return 0
             ;;
         semantic__subcmd__bench)
-            opts="-m -q -h --suite --model --kv-bits --device --threads --quick --runs --prompt-tokens --contexts --decode-tokens --sequences --batch-context --restore-tokens --agents --server-percent --load-seconds --race-agents --race-context --race-turns --text --tokens --peer-llama-bench --peer-server --peer-model --peer-mlx --peer-mlx-model --make-model --out --quantisation --seed --force --child --json --html --from --against --tolerance --check --quiet --config --data-dir --log-level --log-format --help --help-all"
+            opts="-m -q -h --suite --model --kv-bits --device --threads --quick --runs --prompt-tokens --contexts --decode-tokens --sequences --batch-context --restore-tokens --agents --server-percent --load-seconds --race-agents --race-context --race-turns --text --tokens --peer-llama-bench --peer-server --peer-model --peer-mlx --peer-mlx-model --url --url-key --url-model --make-model --out --quantisation --seed --force --child --json --html --from --against --tolerance --check --quiet --config --data-dir --log-level --log-format --help --help-all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --suite)
-                    COMPREPLY=($(compgen -W "load prefill decode batch staggered queue restore store baselines agents server kv-quality kv-speed fidelity" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "load prefill decode batch staggered queue restore store baselines agents compare server kv-quality kv-speed fidelity" -- "${cur}"))
                     return 0
                     ;;
                 --model)
@@ -214,6 +214,18 @@ _semantic() {
                     return 0
                     ;;
                 --peer-mlx-model)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url-model)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

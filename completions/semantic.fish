@@ -230,7 +230,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from explain" -l json -d 'Print one JSON object instead of text'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from explain" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from explain" -l help-all -d 'Print help with every flag and its variable'
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l suite -d 'What to measure; may be given several times [default: all]' -r -f -a "load\t'time and memory to load the model'
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l suite -d 'What to measure, repeatable [default: what needs no other programs]' -r -f -a "load\t'time and memory to load the model'
 prefill\t'tokens/s of prompts from an empty KV'
 decode\t'tokens/s of one sequence at a context'
 batch\t'tokens/s of several requests together'
@@ -240,6 +240,7 @@ restore\t'the first token of an agent that is back'
 store\t'what saving agents costs, and many of them'
 baselines\t'what clients of a server wait for, beside what is aimed at'
 agents\t'more agents than memory holds, and a kill'
+compare\t'ours beside other servers, those of --url'
 server\t'how the server conducts itself'
 kv-quality\t'perplexity by bits of the KV cache'
 kv-speed\t'tokens/s by bits of the KV cache'
@@ -256,28 +257,31 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l sequences -d
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l batch-context -d 'Tokens in the context of each sequence before `batch` begins [default: 128]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l restore-tokens -d 'Tokens of the conversations that `restore` brings back [default: 64,512,1024,2048,4096,8000]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l agents -d 'Agents that `store` opens and lists [default: 10000]' -r
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l server-percent -d 'How much of its requests `server` sends; what it promises is about all of them' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l server-percent -d 'How much of their requests `server` and `baselines` send; what `server` promises is about all' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l load-seconds -d 'How long `server` holds the load of 80 %; the growth of memory is promised for 300' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-agents -d 'Agents in the race of `agents`; there is memory for three [default: 10, quick: 4]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-context -d 'What each begins with, in tokens; a quarter is the same for all [default: 4000, quick: 500]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-turns -d 'Turns of the race; after half of them the server is killed [default: 60, quick: 8]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l text -d 'The text of `kv-quality`, `fidelity`, `restore` and `store` [default: this project\'s own documents]' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tokens -d 'Tokens of the text that are used; what `fidelity` promises is about 2048 and more [default: 2048 for kv-quality, 256 for fidelity]' -r
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-llama-bench -d 'Also run this llama-bench of llama.cpp in every round, and a llama-batched-bench beside it' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-server -d 'Let this llama-server of llama.cpp restore its slot in every round of `restore`, and race in `agents`' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-llama-bench -d 'Also run this llama-bench, and a llama-batched-bench beside it, every round' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-server -d 'Let this llama-server restore slots in `restore` and race in `agents`' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-model -d 'The GGUF file that the peer runs' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-mlx -d 'Let mlx-lm\'s server, run by this Python, have a short race in `agents`' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-mlx-model -d 'The folder of the model that mlx-lm runs' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l url -d 'Compare with the OpenAI-compatible server there, repeatable; without --suite nothing else runs' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l url-key -d 'The variable of the environment that has this server\'s API key' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l url-model -d 'Which of this server\'s models to ask [default: the first that it lists]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l make-model -d 'Write a GGUF file with random weights instead: smollm2-135m, llama-3.2-1b or llama-3.1-8b' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l out -d 'The file that --make-model writes' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l quantisation -d 'How --make-model stores the layers\' weights: q4_0 or q4_1; embedding and head are Q8_0' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l seed -d 'The same seed gives the same weights' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l child -d 'Do the part of a suite that this file describes, in a process of its own' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l json -d 'Write the report as JSON; `-` prints it instead of tables' -r
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l html -d 'Write the report as one page that needs no other file; `-` prints it instead of tables' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l html -d 'Write the report as a page that needs nothing else; `-` prints it' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l from -d 'Measure nothing: show, compare, check or draw the report in this file' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l against -d 'Mark what is worse than in this report, and exit with 1 if anything is' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tolerance -d 'How much worse a figure may be than it was, beside the noise of the old runs' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tolerance -d 'How much worse a figure may be than it was, beside the old runs\' noise' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l check -d 'Exit with 1 if a target is missed; `--check=all` also if a promise is not kept' -r -f -a "targets\t'What the project has set itself as targets'
 all\t'Also what it promises of itself, of which some is a matter of how busy the machine is'"
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
@@ -286,7 +290,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l log-level -d
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l log-format -d 'How to log it' -r -f -a "auto\t''
 json\t''
 text\t''"
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l quick -d 'A minute instead of a quarter of an hour: fewer suites, smaller work'
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l quick -d 'A minute instead of a quarter of an hour: fewer suites, smaller'
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l force -d 'Let --make-model replace a file'
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -s q -l quiet -d 'Say nothing on stderr unless something fails'
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -s h -l help -d 'Print help on one screen'

@@ -83,7 +83,7 @@ impl Synthetic {
         let failed = |reason: String| Error::Write { path: path.to_owned(), reason };
         let io_failed = |error: io::Error| failed(error.to_string());
         if existing == Existing::Kept && path.exists() {
-            return Err(failed("the file exists; hint: --force replaces it".to_owned()));
+            return Err(failed("the file exists".to_owned()));
         }
         let folder = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,

@@ -520,7 +520,8 @@ fn a_made_model_can_be_run_and_is_not_replaced_unasked() {
 
     let again = make(&[]);
     expect![[r#"
-        error: cannot write made.gguf: the file exists; hint: --force replaces it
+        error: cannot write made.gguf: the file exists
+        hint: --force replaces it
     "#]]
     .assert_eq(&again.stderr);
     assert_eq!((again.code, again.stdout.as_str()), (Some(1), ""));

@@ -62,7 +62,12 @@ pub fn run(
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    if done?.is_break() {
+    let hint = (!flags.force && path.exists()).then(|| "--force replaces it".to_owned());
+    let done = done.map_err(|error| match hint {
+        Some(_) => Failure::with_hint(anyhow::Error::new(error), hint),
+        None => error.into(),
+    })?;
+    if done.is_break() {
         return Err(Failure::Interrupted);
     }
     if !is_quiet {

@@ -169,14 +169,14 @@ const SUITES: &[Suite] = &[
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What to measure; may be given several times [default: all but `compare`]
+    /// What to measure, repeatable [default: what needs no other programs]
     #[arg(long, value_name = "SUITE", value_parser = suite_names())]
     suite: Vec<String>,
     #[command(flatten)]
     model: ModelFlag,
     #[command(flatten)]
     compute: ComputeFlags,
-    /// A minute instead of a quarter of an hour: fewer suites, smaller work
+    /// A minute instead of a quarter of an hour: fewer suites, smaller
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -197,7 +197,7 @@ pub struct Arguments {
     /// Write the report as JSON; `-` prints it instead of tables
     #[arg(long, value_name = "FILE")]
     json: Option<Destination>,
-    /// Write the report as one page that needs no other file; `-` prints it instead of tables
+    /// Write the report as a page that needs nothing else; `-` prints it
     #[arg(long, value_name = "FILE")]
     html: Option<Destination>,
     #[command(flatten)]

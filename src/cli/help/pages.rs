@@ -165,7 +165,16 @@ pub const PAGES: &[Page] = &[
             ("Model", &["model", "kv_bits", "device", "threads"]),
             (
                 "Others beside it",
-                &["peer_llama_bench", "peer_server", "peer_model", "peer_mlx", "peer_mlx_model"],
+                &[
+                    "url",
+                    "url_key",
+                    "url_model",
+                    "peer_llama_bench",
+                    "peer_server",
+                    "peer_model",
+                    "peer_mlx",
+                    "peer_mlx_model",
+                ],
             ),
             (
                 "Sizes",
@@ -203,6 +212,8 @@ pub const PAGES: &[Page] = &[
             "race_turns",
             "text",
             "tokens",
+            "url_key",
+            "url_model",
             "peer_mlx",
             "peer_mlx_model",
             "make_model",

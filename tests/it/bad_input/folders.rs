@@ -131,8 +131,9 @@ fn a_damaged_folder() {
     check_folder(
         remove(first),
         expect![[r#"
-        error: cannot read ./model/model-00001-of-00002.safetensors: No such file or directory (os error 2)
-    "#]],
+            error: cannot read ./model/model-00001-of-00002.safetensors: No such file or directory (os error 2)
+            hint: it has to be there and readable for this user; or give another model with --model
+        "#]],
     );
     check_folder(
         edit(first, Vec::clear),

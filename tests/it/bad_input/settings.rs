@@ -25,10 +25,10 @@ fn a_setting_out_of_range() {
     check_usage(
         &["hi", "--temperature", "hot"],
         expect![[r#"
-        error: invalid value 'hot' for '--temperature <TEMPERATURE>': invalid float literal
+            error: invalid value 'hot' for '--temperature <T>': invalid float literal
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
     check_usage(
         &["hi", "--top-p", "1.5"],
@@ -63,10 +63,10 @@ fn a_setting_out_of_range() {
     check_usage(
         &["hi", "--top-k", "-5"],
         expect![[r#"
-        error: invalid value '-5' for '--top-k <TOP_K>': invalid digit found in string
+            error: invalid value '-5' for '--top-k <COUNT>': invalid digit found in string
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
     check_usage(
         &["hi", "--max-tokens", "0"],
@@ -77,26 +77,26 @@ fn a_setting_out_of_range() {
     check_usage(
         &["hi", "--max-tokens", "-1"],
         expect![[r#"
-        error: invalid value '-1' for '--max-tokens <MAX_TOKENS>': invalid digit found in string
+            error: invalid value '-1' for '--max-tokens <TOKENS>': invalid digit found in string
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
     check_usage(
         &["hi", "--max-tokens", "99999999999999999999"],
         expect![[r#"
-        error: invalid value '99999999999999999999' for '--max-tokens <MAX_TOKENS>': number too large to fit in target type
+            error: invalid value '99999999999999999999' for '--max-tokens <TOKENS>': number too large to fit in target type
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
     check_usage(
         &["hi", "--seed", "-1"],
         expect![[r#"
-        error: invalid value '-1' for '--seed <SEED>': invalid digit found in string
+            error: invalid value '-1' for '--seed <NUMBER>': invalid digit found in string
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
     check_usage(
         &["hi", "--stop", ""],
@@ -141,10 +141,10 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
             "SEMANTIC_MAX_TOKENS",
             "many",
             expect![[r#"
-            error: invalid value 'many' for '--max-tokens <MAX_TOKENS>': invalid digit found in string
+                error: invalid value 'many' for '--max-tokens <TOKENS>': invalid digit found in string
 
-            For more information, try '--help'.
-        "#]],
+                For more information, try '--help'.
+            "#]],
         ),
         (
             "SEMANTIC_KV_BITS",
@@ -165,36 +165,41 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
         (
             "[generate]\ntemperature = nan",
             expect![[r#"
-            error: the configuration's [generate] is not valid: temperature is NaN; it goes from 0 to 100
-        "#]],
+                error: the configuration's [generate] is not valid: temperature is NaN; it goes from 0 to 100
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             "[generate]\ntop_k = 0",
             expect![[r#"
-            error: the configuration's [generate] is not valid: top_k is 0; it is at least 1
-        "#]],
+                error: the configuration's [generate] is not valid: top_k is 0; it is at least 1
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             "[generate]\ntop_k = -1",
             expect![[r#"
-            error: the configuration config.toml is not valid: TOML parse error at line 2, column 9
-              |
-            2 | top_k = -1
-              |         ^^
-            invalid value: integer `-1`, expected usize
-        "#]],
+                error: the configuration config.toml is not valid: TOML parse error at line 2, column 9
+                  |
+                2 | top_k = -1
+                  |         ^^
+                invalid value: integer `-1`, expected usize
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             "[generate]\nmax_tokens = 0",
             expect![[r#"
-            error: the configuration's [generate] is not valid: max_tokens is 0; it is at least 1
-        "#]],
+                error: the configuration's [generate] is not valid: max_tokens is 0; it is at least 1
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             "[generate]\nstop = [\"\"]",
             expect![[r#"
-            error: the configuration's [generate] is not valid: a stop text is empty
-        "#]],
+                error: the configuration's [generate] is not valid: a stop text is empty
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             "[generate]\ntemprature = 1",
@@ -205,23 +210,26 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
                   | ^^^^^^^^^^
                 unknown field `temprature`, expected one of `system`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`, `repeat_penalty`, `seed`, `kv_bits`, `device`, `threads`, `stop`
                 did you mean `temperature`?
+                hint: mend it in the configuration file, or name another with --config
             "#]],
         ),
         (
             "model = ",
             expect![[r#"
-            error: the configuration config.toml is not valid: TOML parse error at line 1, column 9
-              |
-            1 | model = 
-              |         ^
-            string values must be quoted, expected literal string
-        "#]],
+                error: the configuration config.toml is not valid: TOML parse error at line 1, column 9
+                  |
+                1 | model = 
+                  |         ^
+                string values must be quoted, expected literal string
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             "data_dir = \"config.toml\"",
             expect![[r#"
-            error: the data folder config.toml is not a folder
-        "#]],
+                error: the data folder config.toml is not a folder
+                hint: move it away, or give another --data-dir
+            "#]],
         ),
     ] {
         let machine = Machine::new();
@@ -234,20 +242,23 @@ fn a_setting_of_the_environment_or_the_file_out_of_range() {
         (
             "nowhere.toml",
             expect![[r#"
-            error: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
-        "#]],
+                error: cannot read the configuration nowhere.toml: No such file or directory (os error 2)
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             ".",
             expect![[r#"
-            error: cannot read the configuration .: Is a directory (os error 21)
-        "#]],
+                error: cannot read the configuration .: Is a directory (os error 21)
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
         (
             "/dev/zero",
             expect![[r#"
-            error: cannot read the configuration /dev/zero: it has more than 1048576 bytes
-        "#]],
+                error: cannot read the configuration /dev/zero: it has more than 1048576 bytes
+                hint: mend it in the configuration file, or name another with --config
+            "#]],
         ),
     ] {
         let machine = Machine::new();
@@ -265,8 +276,9 @@ fn a_data_folder_that_is_a_file() {
         &ran,
         1,
         &expect![[r#"
-        error: the data folder file is not a folder
-    "#]],
+            error: the data folder file is not a folder
+            hint: move it away, or give another --data-dir
+        "#]],
     );
 }
 
@@ -306,8 +318,9 @@ fn a_bad_prompt() {
         &ran,
         1,
         &expect![[r#"
-        error: stdin is not UTF-8: byte 2 begins no character
-    "#]],
+            error: stdin is not UTF-8: byte 2 begins no character
+            hint: `iconv -f latin1 -t utf-8` makes UTF-8 of Latin-1, for instance
+        "#]],
     );
     let ran = machine.finish(machine.command(&arguments), "word ".repeat(1000).as_bytes());
     refused(
@@ -315,8 +328,9 @@ fn a_bad_prompt() {
         &ran,
         1,
         &expect![[r#"
-        error: the prompt has 2019 tokens; the model's context is 512
-    "#]],
+            error: the prompt has 2019 tokens; the model's context is 512
+            hint: shorten it, or take a model with a longer context
+        "#]],
     );
 }
 

@@ -9,8 +9,9 @@ fn a_broken_tokenizer() {
     check_folder(
         |folder| std::fs::remove_file(folder.join(file)).expect("removed"),
         expect![[r#"
-        error: cannot read ./model/tokenizer.json: the file is missing
-    "#]],
+            error: cannot read ./model/tokenizer.json: the file is missing
+            hint: it has to be there and readable for this user; or give another model with --model
+        "#]],
     );
     check_folder(
         text(""),
@@ -111,50 +112,58 @@ fn a_broken_chat_template() {
     check(
         "{{ messages[0].nothing.at_all }}",
         expect![[r#"
-        error: ./model: the chat template failed, line 1: undefined value
-    "#]],
+            error: ./model: the chat template failed, line 1: undefined value
+            hint: a chat_template.jinja beside the model takes the place of its own
+        "#]],
     );
     check(
         "{{ raise_exception('only in French') }}",
         expect![[r#"
-        error: ./model: the chat template refuses this conversation: only in French (line 1)
-    "#]],
+            error: ./model: the chat template refuses this conversation: only in French (line 1)
+            hint: a chat_template.jinja beside the model takes the place of its own
+        "#]],
     );
     check(
         "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}",
         expect![[r#"
             error: ./model: the chat template was stopped after 300000 steps, line 1: it may loop for ever
+            hint: a chat_template.jinja beside the model takes the place of its own
         "#]],
     );
     check(
         "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
         expect![[r#"
-        error: ./model: the chat template failed, line 1: invalid operation: recursion limit exceeded
-    "#]],
+            error: ./model: the chat template failed, line 1: invalid operation: recursion limit exceeded
+            hint: a chat_template.jinja beside the model takes the place of its own
+        "#]],
     );
     check(
         "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
         expect![[r#"
-        error: ./model: the chat template wrote more than 8388608 bytes
-    "#]],
+            error: ./model: the chat template wrote more than 8388608 bytes
+            hint: a chat_template.jinja beside the model takes the place of its own
+        "#]],
     );
     check(
         "{{ 'a' * 10 ** 15 }}",
         expect![[r#"
-        error: ./model: the chat template failed, line 1: invalid operation: repeated string is too large
-    "#]],
+            error: ./model: the chat template failed, line 1: invalid operation: repeated string is too large
+            hint: a chat_template.jinja beside the model takes the place of its own
+        "#]],
     );
     check(
         "{{ 'x'|indent(18446744073709551615) }}",
         expect![[r#"
-        error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
-    "#]],
+            error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
+            hint: a chat_template.jinja beside the model takes the place of its own
+        "#]],
     );
     check(
         "{{ messages|tojson(indent=10**14) }}",
         expect![[r#"
-        error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
-    "#]],
+            error: ./model: the chat template failed, line 1: invalid operation: a width, indent or count is above 10000
+            hint: a chat_template.jinja beside the model takes the place of its own
+        "#]],
     );
     check(
         "{{ '' }}",

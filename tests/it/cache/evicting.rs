@@ -33,7 +33,7 @@ fn evict_needs_a_yes() {
         expect![[r#"
             ! error: the argument '[AGENT]...' cannot be used with '--all'
             !
-            ! Usage: semantic cache evict --yes --data-dir <FOLDER> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
+            ! Usage: semantic cache evict --yes --data-dir <FOLDER> --log-format <FORMAT> <AGENT|--all|--older-than <DURATION>|--to-size <BYTES>>
             !
             ! For more information, try '--help'.
             exit code Some(64)

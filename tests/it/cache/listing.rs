@@ -58,7 +58,7 @@ fn list_shows_what_agents_take() {
         &machine,
         &["list", "--namespace", ""],
         expect![[r#"
-            ! error: invalid value '' for '--namespace <NAMESPACE>': the namespace is empty
+            ! error: invalid value '' for '--namespace <NAME>': the namespace is empty
             !
             ! For more information, try '--help'.
             exit code Some(64)

@@ -13,8 +13,8 @@ const NAME_CHARS_MAX: usize = 32;
 
 #[derive(Debug, clap::Args)]
 pub struct UrlFlags {
-    /// Compare with the OpenAI-compatible server there, such as llama=http://localhost:8080; may
-    /// be given several times. Without --suite only `compare` runs
+    /// Compare with the OpenAI-compatible server there, repeatable; without --suite nothing else
+    /// runs
     #[arg(long, value_name = "NAME=URL")]
     url: Vec<String>,
     /// The variable of the environment that has this server's API key
