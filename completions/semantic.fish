@@ -264,12 +264,12 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-context
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-turns -d 'Turns of the race; after half of them the server is killed [default: 60, quick: 8]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l text -d 'The text of `kv-quality`, `fidelity`, `restore` and `store` [default: this project\'s own documents]' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tokens -d 'Tokens of the text that are used; what `fidelity` promises is about 2048 and more [default: 2048 for kv-quality, 256 for fidelity]' -r
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-llama-bench -d 'Also run this llama-bench, and a llama-batched-bench beside it, every round' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-server -d 'Let this llama-server restore slots in `restore` and race in `agents`' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-llama-bench -d 'Also run this llama-bench, and llama-batched-bench beside it' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-server -d 'Let this llama-server take part in `restore` and `agents`' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-model -d 'The GGUF file that the peer runs' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-mlx -d 'Let mlx-lm\'s server, run by this Python, have a short race in `agents`' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l peer-mlx-model -d 'The folder of the model that mlx-lm runs' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l url -d 'Compare with the OpenAI-compatible server there, repeatable; without --suite nothing else runs' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l url -d 'Compare with this OpenAI-compatible server only, repeatable' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l url-key -d 'The variable of the environment that has this server\'s API key' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l url-model -d 'Which of this server\'s models to ask [default: the first that it lists]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l make-model -d 'Write a GGUF file with random weights instead: smollm2-135m, llama-3.2-1b or llama-3.1-8b' -r
@@ -281,7 +281,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l json -d 'Wri
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l html -d 'Write the report as a page that needs nothing else; `-` prints it' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l from -d 'Measure nothing: show, compare, check or draw the report in this file' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l against -d 'Mark what is worse than in this report, and exit with 1 if anything is' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tolerance -d 'How much worse a figure may be than it was, beside the old runs\' noise' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tolerance -d 'How much worse a figure may be, beside the old runs\' noise' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l check -d 'Exit with 1 if a target is missed; `--check=all` also if a promise is not kept' -r -f -a "targets\t'What the project has set itself as targets'
 all\t'Also what it promises of itself, of which some is a matter of how busy the machine is'"
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l config -d 'The configuration file, instead of the one in the usual place' -r -F

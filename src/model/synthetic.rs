@@ -418,7 +418,7 @@ mod tests {
         assert_ne!(first, file("c", 2));
         let path = folder.path().join("a");
         let refused = tiny(2).write(&path, Existing::Kept, &mut go_on).expect_err("it exists");
-        assert!(refused.to_string().contains("--force"), "{refused}");
+        assert!(refused.to_string().contains("the file exists"), "{refused}");
         assert_eq!(std::fs::read(&path).expect("a file"), first);
         let done = tiny(2).write(&path, Existing::Replaced, &mut go_on);
         assert!(done.expect("it may be replaced").is_continue());

@@ -1,6 +1,6 @@
 //! `semantic bench` about servers: the baselines of ours, and ours beside others.
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::support::cli::{Machine, Ran};
 use crate::support::golden::data;
@@ -105,11 +105,9 @@ fn baselines_have_a_row_for_each_test_with_its_target_and_leave_nothing_behind()
 fn ours_is_compared_with_another_of_ours_whose_agents_are_left_as_they_were() {
     let (machine, other) = (Machine::new(), Machine::new());
     let peer = Process::serving(&other, &model(), &[]);
-    let made = peer.client().send(
-        &Request::post("/v1/agents", r#"{"agent_id":"mine"}"#)
-            .header("Content-Type", "application/json"),
-    );
-    assert_eq!(made.status, 201, "{made:?}");
+    let mine = json!({ "prompt": "Hello", "max_tokens": 4 }).to_string();
+    let made = peer.client().send(&Request::post("/v1/agents/mine/generate", mine));
+    assert_eq!(made.status, 200, "{made:?}");
     // A name for what is there; the `/v1` that clients want is no part of the address.
     let url = format!("--url=other=http://{}/v1/", peer.address);
     let suite = suite(&bench(&machine, &[&url]));
@@ -144,7 +142,7 @@ fn ours_is_compared_with_another_of_ours_whose_agents_are_left_as_they_were() {
         .as_array()
         .expect("agents")
         .iter()
-        .filter_map(|agent| agent["agent_id"].as_str())
+        .filter_map(|agent| agent["id"].as_str())
         .collect();
     assert_eq!(left, ["mine"]);
     assert_eq!(machine.stored(), [""; 0]);

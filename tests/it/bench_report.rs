@@ -81,7 +81,7 @@ fn a_report_is_written_beside_the_tables_and_shown_again_from_its_file() {
         assert!(figure[name].is_f64(), "{name}: {report}");
     }
     let page = std::fs::read_to_string(machine.path("a.html")).expect("a file");
-    assert!(page.starts_with("<!doctype html>"), "{page}");
+    assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
 
     let again = machine.run(&["bench", "--from=a.json", "--json=b.json", "--html=b.html"]);
     assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""), "{again:?}");

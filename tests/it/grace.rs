@@ -15,7 +15,8 @@ const AGENTS: usize = 6;
 
 /// A turn of an agent: how many tokens of what it had were there, and how many it has now.
 fn turn(client: &mut Client, number: usize) -> (u64, u64) {
-    let body = json!({ "prompt": format!("What is {number} to you?"), "max_tokens": 24 });
+    let text = format!("What is {number} to you?");
+    let body = json!({ "prompt": text, "max_tokens": 24, "temperature": 0 });
     let path = format!("/v1/agents/agent-{number}/generate");
     let answer = client.send(&Request::post(&path, body.to_string()));
     assert_eq!(answer.status, 200, "{answer:?}");

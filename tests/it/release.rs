@@ -41,7 +41,7 @@ fn no_escape_codes_where_nobody_wants_them() {
         ran.stdout
     };
     let model = data("tiny/llama-f16").display().to_string();
-    let logged = ["generate", "-m", &model, "hi", "-n1", "--log-level", "debug"];
+    let logged = ["generate", "-m", &model, "hi", "-n1", "-q", "--log-level", "debug"];
     for arguments in [&["--help"][..], &["serve", "--help-all"], &["frobnicate"]] {
         // Else nothing is shown by what follows.
         assert!(shown(arguments, &[]).contains(ESCAPE), "{arguments:?}");
@@ -62,7 +62,7 @@ fn no_escape_codes_where_nobody_wants_them() {
 fn a_bar_is_shown_on_a_terminal_that_can_move_its_cursor() {
     let machine = Machine::new();
     let model = data("tiny/llama-f16").display().to_string();
-    let arguments = ["bench", "--suite", "load", "--runs=1", "--threads=1", "-m", &model];
+    let arguments = ["bench", "--suite", "load", "--runs=300", "--threads=1", "-m", &model];
     let shown = on_a_terminal(&machine, &arguments, &[]);
     assert_eq!(shown.code, Some(0), "{shown:?}");
     assert!(shown.stdout.contains(ESCAPE), "{shown:?}");

@@ -26,7 +26,7 @@ pub struct OutcomeFlags {
     /// Mark what is worse than in this report, and exit with 1 if anything is
     #[arg(long, value_name = "OLD.json")]
     against: Option<PathBuf>,
-    /// How much worse a figure may be than it was, beside the old runs' noise
+    /// How much worse a figure may be, beside the old runs' noise
     #[arg(long, value_name = "PERCENT", default_value_t = 10.0, value_parser = tolerance,
           requires = "against")]
     tolerance: f64,

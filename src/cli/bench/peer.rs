@@ -23,10 +23,10 @@ pub const CONTEXT_MULTIPLE: usize = 256;
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("peer_program").multiple(true)))]
 pub struct PeerFlags {
-    /// Also run this llama-bench, and a llama-batched-bench beside it, every round
+    /// Also run this llama-bench, and llama-batched-bench beside it
     #[arg(long, value_name = "PATH", requires = "peer_model", group = "peer_program")]
     peer_llama_bench: Option<PathBuf>,
-    /// Let this llama-server restore slots in `restore` and race in `agents`
+    /// Let this llama-server take part in `restore` and `agents`
     #[arg(long, value_name = "PATH", requires = "peer_model", group = "peer_program")]
     pub peer_server: Option<PathBuf>,
     /// The GGUF file that the peer runs

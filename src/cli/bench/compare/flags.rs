@@ -13,8 +13,7 @@ const NAME_CHARS_MAX: usize = 32;
 
 #[derive(Debug, clap::Args)]
 pub struct UrlFlags {
-    /// Compare with the OpenAI-compatible server there, repeatable; without --suite nothing else
-    /// runs
+    /// Compare with this OpenAI-compatible server only, repeatable
     #[arg(long, value_name = "NAME=URL")]
     url: Vec<String>,
     /// The variable of the environment that has this server's API key
