@@ -514,6 +514,11 @@ impl Agents {
         self.spaces.len() <= 1
     }
 
+    /// Whether no other namespace has heads.
+    pub fn has_no_space_but(&self, namespace: &Namespace) -> bool {
+        self.spaces.keys().all(|space| space == namespace)
+    }
+
     /// Hot heads that the store does not have all of, least recently used first.
     pub fn unsaved(&self) -> impl Iterator<Item = HeadId> {
         self.hot_unsaved.iter().map(|(_, head)| *head)

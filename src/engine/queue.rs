@@ -128,11 +128,17 @@ impl<T> Queue<T> {
         taken.into_iter().map(|waiting| waiting.item).collect()
     }
 
-    /// Keeps of namespaces without items only what they were served in advance of the others; when
-    /// nobody waits, there are no others.
+    /// Keeps of namespaces without items only what they were served in advance of the others.
     fn forget_the_idle(&mut self) {
-        let (reached, is_empty) = (self.reached, self.is_empty());
-        self.lines.retain(|_, line| !line.items.is_empty() || (line.start > reached && !is_empty));
+        let reached = self.reached;
+        self.lines.retain(|_, line| !line.items.is_empty() || line.start > reached);
+    }
+
+    /// Nobody waits and nobody is served any more: what was served counts for nothing.
+    pub fn rest(&mut self) {
+        if self.is_empty() {
+            self.lines.clear();
+        }
     }
 }
 
@@ -294,7 +300,24 @@ mod tests {
             assert!(queue.lines.len() < 4, "{} are remembered", queue.lines.len());
         }
         queue.drain_all();
+        queue.rest();
         assert!(queue.lines.is_empty());
+    }
+
+    /// It found everybody equal, whoever was being served, as soon as nobody waited.
+    #[test]
+    fn who_is_served_already_is_behind_who_is_not_also_when_nobody_waited() {
+        let mut queue = pushed(8, &[(0, 1, 10), (0, 2, 10)]);
+        assert_eq!(popped(&mut queue), [(0, 1), (0, 2)]);
+        for item in [(0, 3), (1, 1)] {
+            queue.push(&namespace(item.0), 10, Instant::now(), item).unwrap();
+        }
+        assert_eq!(popped(&mut queue), [(1, 1), (0, 3)]);
+        queue.rest();
+        for item in [(0, 4), (1, 2)] {
+            queue.push(&namespace(item.0), 10, Instant::now(), item).unwrap();
+        }
+        assert_eq!(popped(&mut queue), [(0, 4), (1, 2)]);
     }
 
     #[test]

@@ -223,7 +223,7 @@ fn a_file_that_is_no_report_is_named_with_what_is_wrong() {
     write(&machine, "empty.json", &report(&[], "holds"));
     let check = |flags: &[&str], code: i32, message: expect_test::Expect| {
         let ran = machine.run(&[&["bench"], flags].concat());
-        message.assert_eq(&ran.stderr.lines().next().unwrap_or_default());
+        message.assert_eq(ran.stderr.lines().next().unwrap_or_default());
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), ""), "{ran:?}");
     };
     let read = "error: cannot read the report";

@@ -118,6 +118,7 @@ fn limits_count_time_that_passes_and_not_dates() {
 
 /// The whole program under libfaketime, where it is installed.
 #[test]
+#[expect(clippy::print_stderr, reason = "--nocapture shows it")]
 fn the_program_runs_at_any_date() {
     let places =
         ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use semantic::engine::{Config, Request, Source};
 use semantic::types::{BLOCK_TOKENS, Namespace, TokenId};
 
-use crate::support::engine::{Served, Setup, prompt, read, request, request_of, serve};
+use crate::support::engine::{SeenRow, Served, Setup, prompt, read, request, request_of, serve};
 use crate::support::store::ShakyDisk;
 
 /// Of the pool.
@@ -25,12 +25,12 @@ fn serve_with(running_max: usize) -> Served {
     serve(Setup { config, disk, pool_blocks: BLOCKS, ..Setup::default() })
 }
 
-/// What the quiet agent has said and heard so far.
-fn talk(served: &Served, history: &[TokenId]) -> (Vec<TokenId>, usize) {
+/// What the quiet agent has said and heard so far; how much of it was there, and where.
+fn talk(served: &Served, history: &[TokenId]) -> (Vec<TokenId>, (usize, Source)) {
     let tokens = [history, &prompt(7, 20)].concat();
     let answer = served.ask(of("quiet", request_of("b", &tokens)));
-    let cached = answer.cached_tokens();
-    ([tokens.as_slice(), answer.reply()].concat(), cached)
+    let found = (answer.cached_tokens(), answer.admitted().source);
+    ([tokens.as_slice(), answer.reply()].concat(), found)
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_flood_that_fills_the_pool_again_and_again_costs_a_neighbour_no_token_of_its
         });
         let mut flood: Vec<_> = flood.collect();
         let before = history.len();
-        let (longer, cached) = talk(&served, &history);
+        let (longer, (cached, _)) = talk(&served, &history);
         // The last token that it said has no KV yet.
         assert_eq!(cached, before - 1, "round {round}");
         history = longer;
@@ -78,6 +78,36 @@ fn a_flood_that_fills_the_pool_again_and_again_costs_a_neighbour_no_token_of_its
             assert_eq!(read(stream).reply().len(), 8);
         }
     }
+}
+
+/// Two of the flood run and hold most of the pool. The third would have to take what the neighbour
+/// has, which would then wait for one of the two to end.
+#[test]
+fn of_a_flood_who_finds_no_room_waits_for_the_flood() {
+    let served = serve_with(64);
+    let (history, _) = talk(&served, &prompt(60, 2 * BLOCK_TOKENS));
+    let flood = |seed| of("noisy", request(&prompt(seed, 4 * BLOCK_TOKENS)));
+    served.model.forget();
+    let mut running = served.ask_and_hold([flood(1), flood(2)]);
+    let mut third = served.engine.submit(flood(3));
+    // It is looked at before the neighbour asks.
+    for step in 2..5 {
+        served.model.let_through(1);
+        served.model.wait_for_step(step + 1);
+    }
+    let tokens = [history.as_slice(), &prompt(7, 20)].concat();
+    let mut quiet = served.engine.submit(of("quiet", request_of("b", &tokens)));
+    served.model.forget();
+    served.model.open();
+    assert_eq!(read(&mut quiet).admitted().source, Source::Hot);
+    running.iter_mut().for_each(|stream| assert_eq!(read(stream).reply().len(), 8));
+    assert_eq!(read(&mut third).reply().len(), 8);
+    let steps = served.model.steps();
+    let is_in = |token: TokenId| move |row: &SeenRow| row.start == 0 && row.tokens[0] == token;
+    let third_began = steps.iter().position(|rows| rows.iter().any(is_in(prompt(3, 1)[0])));
+    let quiet_began =
+        steps.iter().position(|rows| rows.iter().any(|row| row.start == history.len() - 1));
+    assert!(quiet_began < third_began, "{quiet_began:?} {third_began:?}");
 }
 
 /// Each round of the flood is more than the pool, and the neighbour's is what was used least recently;

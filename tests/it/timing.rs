@@ -123,6 +123,7 @@ fn samples_of_the_same_are_alike_and_others_are_not() {
 
 /// I have a prompt and want to know whether somebody else has sent it.
 #[test]
+#[expect(clippy::print_stderr, reason = "--nocapture shows it")]
 fn how_long_a_prompt_takes_tells_nothing_of_what_other_keys_have_sent() {
     // Times are compared where nothing else runs; what was there already, everywhere.
     let prompts = if is_full() { PROMPTS } else { 5 };

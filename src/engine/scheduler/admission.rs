@@ -32,6 +32,25 @@ struct Start {
     reused: usize,
     /// The head whose blocks these are, if one's.
     head: Option<HeadId>,
+    /// Whose idle heads may be evicted for it.
+    victims: Victims,
+}
+
+/// Whose idle heads may be evicted.
+#[derive(Default)]
+enum Victims {
+    #[default]
+    Anybodys,
+    Of(BTreeSet<Namespace>),
+}
+
+impl Victims {
+    fn has(&self, namespace: &Namespace) -> bool {
+        match self {
+            Victims::Anybodys => true,
+            Victims::Of(spaces) => spaces.contains(namespace),
+        }
+    }
 }
 
 impl Scheduler {
@@ -112,7 +131,7 @@ impl Scheduler {
         let orders: Vec<Order> = self.running.keys().copied().collect();
         for order in orders {
             while let Some(needed) = self.lacking(order) {
-                if self.make_room(needed) {
+                if self.make_room(needed, &Victims::Anybodys) {
                     self.extend(order, needed);
                     break;
                 }
@@ -194,8 +213,10 @@ impl Scheduler {
         let tokens = sequence.tokens();
         let end = window_end(tokens.len(), sequence.budget_tokens());
         let whole = blocks_for_choices(tokens.len(), end, choices);
-        let mut start = self.find_start(&self.tickets[&request].namespace, tokens);
-        if self.can_make_room(whole - start.shared.len()) {
+        let namespace = &self.tickets[&request].namespace;
+        let mut start = self.find_start(namespace, tokens);
+        start.victims = self.victims_for(namespace, whole - start.shared.len());
+        if self.can_make_room(whole - start.shared.len(), &start.victims) {
             return Some(start);
         }
         // What is copied from keeps a block that may be just the one.
@@ -203,7 +224,7 @@ impl Scheduler {
         if start.restore.is_none() {
             start.reused = start.shared.len() * BLOCK_TOKENS;
         }
-        self.can_make_room(whole - start.shared.len()).then_some(start)
+        self.can_make_room(whole - start.shared.len(), &start.victims).then_some(start)
     }
 
     /// Gives a sequence its blocks; that there is room has been checked.
@@ -225,7 +246,7 @@ impl Scheduler {
         if let Some(head) = start.head {
             self.agents.touch(head);
         }
-        let room = self.make_room(whole - start.shared.len());
+        let room = self.make_room(whole - start.shared.len(), &start.victims);
         assert!(room, "room was promised");
         let mut own = self.pool.allocate(whole - start.shared.len()).expect("room was made");
         active.reserve = own.split_off(own_table);
@@ -304,15 +325,15 @@ impl Scheduler {
         start
     }
 
-    /// Whether so many blocks are free or would be if idle heads were evicted.
-    fn can_make_room(&self, count: usize) -> bool {
-        self.pool.free() >= count || self.pool.free() + self.idle_blocks() >= count
+    /// Whether so many blocks are free or would be if these idle heads were evicted.
+    fn can_make_room(&self, count: usize, victims: &Victims) -> bool {
+        self.pool.free() >= count || self.pool.free() + self.idle_blocks(victims) >= count
     }
 
     /// Evicts idle heads until so many blocks are free.
-    fn make_room(&mut self, count: usize) -> bool {
+    fn make_room(&mut self, count: usize, victims: &Victims) -> bool {
         while self.pool.free() < count {
-            let Some(victim) = self.needed_victim() else { return false };
+            let Some(victim) = self.needed_victim(victims) else { return false };
             self.evict(victim);
         }
         true
@@ -325,7 +346,7 @@ impl Scheduler {
             return false;
         }
         while self.pool.free() < count {
-            let Some(victim) = self.idle_victim() else { return false };
+            let Some(victim) = self.spare_victim() else { return false };
             self.evict(victim);
         }
         true
@@ -334,7 +355,7 @@ impl Scheduler {
     fn evict_to_limit(&mut self) {
         let most = self.pool.total() * POOL_USE_PERCENT / 100;
         while self.pool.used() > most {
-            let Some(victim) = self.idle_victim() else { return };
+            let Some(victim) = self.spare_victim() else { return };
             self.evict(victim);
         }
     }
@@ -347,12 +368,52 @@ impl Scheduler {
                 let of_crowders = self.agents.saved_victim_of(&self.crowders());
                 of_crowders.or_else(|| self.agents.saved_victim())
             }
-            false => self.needed_victim(),
+            false => self.needed_victim(&Victims::Anybodys),
         }
     }
 
+    /// The same where the room is nobody's need: who has less than its share keeps what it has, as
+    /// long as somebody has more.
+    fn spare_victim(&self) -> Option<HeadId> {
+        let crowders = self.crowders();
+        match self.store_keeps && !crowders.is_empty() {
+            true => self.agents.saved_victim_of(&crowders),
+            false => self.idle_victim(),
+        }
+    }
+
+    /// Whose heads may be evicted for a request of this namespace that needs so many blocks. With
+    /// them it would have more than its share: then only its own and those of others who have, unless
+    /// nothing of it runs, whose end would make room. What was parked had its place already.
+    fn victims_for(&self, namespace: &Namespace, needed: usize) -> Victims {
+        if !self.parked.is_empty() {
+            return Victims::Anybodys;
+        }
+        let of_running = |order: &Order| &self.tickets[&order.request].namespace;
+        let mut running = self.running.keys().map(of_running);
+        let has_all = self.agents.has_no_space_but(namespace);
+        if !running.clone().any(|it| it == namespace)
+            || has_all && running.all(|it| it == namespace)
+        {
+            return Victims::Anybodys;
+        }
+        let held = self.held();
+        let share = self.share(&held);
+        let own = held.get(namespace).copied().unwrap_or_default();
+        if own + needed <= share {
+            return Victims::Anybodys;
+        }
+        let crowders = held.into_iter().filter(|(_, blocks)| *blocks > share);
+        let spaces = crowders.map(|(crowder, _)| crowder.clone());
+        Victims::Of(spaces.chain([namespace.clone()]).collect())
+    }
+
     /// The hot head to evict next for somebody in need.
-    fn needed_victim(&self) -> Option<HeadId> {
+    fn needed_victim(&self, victims: &Victims) -> Option<HeadId> {
+        if let Victims::Of(spaces) = victims {
+            let saved = self.agents.saved_victim_of(spaces);
+            return saved.or_else(|| self.agents.unsaved_victim_of(spaces));
+        }
         let crowders = self.crowders();
         let saved = self.agents.saved_victim_of(&crowders);
         // What the store could still save of anybody is the last to go.
@@ -369,6 +430,14 @@ impl Scheduler {
         if self.agents.has_one_space() {
             return BTreeSet::new();
         }
+        let held = self.held();
+        let share = self.share(&held);
+        let crowders = held.into_iter().filter(|(_, blocks)| *blocks > share);
+        crowders.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// The blocks of each namespace, those of idle heads and of running sequences.
+    fn held(&self) -> BTreeMap<&Namespace, usize> {
         let heads = self.agents.hot().filter_map(|id| self.agents.head(id));
         let heads = heads.map(|head| (&head.namespace, head.blocks()));
         let active = self.running.iter().filter_map(|(order, active)| {
@@ -383,14 +452,18 @@ impl Scheduler {
                 *held += usize::from(!std::mem::replace(is_known, true));
             }
         }
-        let share = self.pool.total() / held.len().max(1);
-        let crowders = held.into_iter().filter(|(_, blocks)| *blocks > share);
-        crowders.map(|(namespace, _)| namespace.clone()).collect()
+        held
+    }
+
+    /// An equal one of the pool for each of these.
+    fn share(&self, held: &BTreeMap<&Namespace, usize>) -> usize {
+        self.pool.total() / held.len().max(1)
     }
 
     /// Blocks that nobody but idle heads holds.
-    fn idle_blocks(&self) -> usize {
-        self.blocks_of_heads_only(self.agents.hot().filter_map(|id| self.agents.head(id)))
+    fn idle_blocks(&self, victims: &Victims) -> usize {
+        let heads = self.agents.hot().filter_map(|id| self.agents.head(id));
+        self.blocks_of_heads_only(heads.filter(|head| victims.has(&head.namespace)))
     }
 
     /// Blocks in use that could be had at once and nothing lost.
@@ -401,7 +474,7 @@ impl Scheduler {
                 // What the disk does not take is given up when somebody needs the room.
                 self.blocks_of_heads_only(heads.filter(|head| !head.will_be_saved()))
             }
-            false => self.idle_blocks(),
+            false => self.idle_blocks(&Victims::Anybodys),
         }
     }
 

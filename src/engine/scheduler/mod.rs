@@ -239,6 +239,9 @@ impl Scheduler {
             Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
         ticket.is_ephemeral = request.is_ephemeral;
         let waiting = Waiting { request: id, sequence };
+        if self.is_idle() {
+            self.waiting.rest();
+        }
         let deadline = now + self.limits.queue_time.min(QUEUE_TIME_MAX);
         self.waiting
             .push(&ticket.namespace, cost as u64, deadline, waiting)
