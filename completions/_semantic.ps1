@@ -312,7 +312,7 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             [CompletionResult]::new('--data-dir', '--data-dir', [CompletionResultType]::ParameterName, 'The folder for everything the program stores')
             [CompletionResult]::new('--log-level', '--log-level', [CompletionResultType]::ParameterName, 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]')
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How to log it')
-            [CompletionResult]::new('--quick', '--quick', [CompletionResultType]::ParameterName, 'A minute instead of a quarter of an hour: fewer suites, smaller')
+            [CompletionResult]::new('--quick', '--quick', [CompletionResultType]::ParameterName, 'Take a minute: fewer suites, smaller work')
             [CompletionResult]::new('--force', '--force', [CompletionResultType]::ParameterName, 'Let --make-model replace a file')
             [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'Say nothing on stderr unless something fails')
             [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'Say nothing on stderr unless something fails')

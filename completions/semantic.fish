@@ -290,7 +290,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l log-level -d
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l log-format -d 'How to log it' -r -f -a "auto\t''
 json\t''
 text\t''"
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l quick -d 'A minute instead of a quarter of an hour: fewer suites, smaller'
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l quick -d 'Take a minute: fewer suites, smaller work'
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l force -d 'Let --make-model replace a file'
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -s q -l quiet -d 'Say nothing on stderr unless something fails'
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -s h -l help -d 'Print help on one screen'

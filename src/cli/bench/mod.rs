@@ -176,7 +176,7 @@ pub struct Arguments {
     model: ModelFlag,
     #[command(flatten)]
     compute: ComputeFlags,
-    /// A minute instead of a quarter of an hour: fewer suites, smaller
+    /// Take a minute: fewer suites, smaller work
     #[arg(long)]
     quick: bool,
     #[command(flatten)]

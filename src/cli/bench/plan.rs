@@ -22,7 +22,7 @@ const LOAD_SECONDS_MAX: u64 = 86_400;
 pub enum Plan {
     /// A minute: whether all is as it should be.
     Quick,
-    /// A quarter of an hour: figures that one would publish.
+    /// As long as it takes: figures that one would publish.
     Full,
 }
 
