@@ -23,7 +23,8 @@ fn on_a_terminal(machine: &Machine, arguments: &[&str], environment: &[(&str, &s
             None => python.env_remove(name),
         };
     }
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+    // In a CI's log colours are shown whatever `TERM` says, so `CI` is asked for too.
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         python.env_remove(name);
     }
     python.envs(environment.iter().copied());
