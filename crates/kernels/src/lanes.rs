@@ -104,10 +104,14 @@ pub(crate) trait Lanes: Copy {
     /// 32 bytes can be written at `to`.
     unsafe fn store_i16(self, to: *mut i16, a: Self::F);
 
-    /// The same 32 bits in all lanes: a pair of i16, or 0.
-    fn splat_pair(self, pair: i32) -> Self::I;
-    /// Products of pairs, both added to the lane's sum. No sum may overflow.
-    fn add_products(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
+    /// Nothing in all lanes.
+    fn no_sum(self) -> Self::I;
+    /// The products of pairs with the two i16 at `factors`, added to each lane's sum. No sum may
+    /// overflow. The factors are in memory, as a register for them would be one sum less.
+    ///
+    /// # Safety
+    /// Two i16 can be read at `factors`, of any alignment.
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I;
     /// To f32, nearest even.
     fn to_float(self, a: Self::I) -> Self::F;
     /// A byte of `a` and one of `b` in each lane.
@@ -174,8 +178,10 @@ mod tests {
                 (pairs, lanes.pair_halves(bytes), low, high, lanes.load_f16(bytes))
             };
             // SAFETY: 4 bytes are there.
-            let factors = lanes.splat_pair(unsafe { bytes.add(40).cast::<i32>().read_unaligned() });
-            let sums = lanes.add_products(pairs, factors, lanes.splat_pair(77_777));
+            let sums = unsafe {
+                let sums = lanes.add_products(pairs, bytes.add(40).cast(), lanes.no_sum());
+                lanes.add_products(low, bytes.add(51).cast(), sums)
+            };
             let integers = lanes.min(lanes.max(x, lanes.splat(-32767.0)), lanes.splat(32767.0));
             let mut stored = [0_u8; 48];
             let mut words = [0_i16; LANES];

@@ -216,18 +216,19 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn splat_pair(self, pair: i32) -> Self::I {
+    fn no_sum(self) -> Self::I {
         // SAFETY: `self` proves that the CPU has it.
-        unsafe { (_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)) }
+        unsafe { (_mm256_setzero_si256(), _mm256_setzero_si256()) }
     }
 
     #[inline(always)]
-    fn add_products(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
-        // SAFETY: `self` proves that the CPU has it.
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
         unsafe {
+            let factors = _mm256_set1_epi32(factors.cast::<i32>().read_unaligned());
             (
-                _mm256_add_epi32(sum.0, _mm256_madd_epi16(a.0, b.0)),
-                _mm256_add_epi32(sum.1, _mm256_madd_epi16(a.1, b.1)),
+                _mm256_add_epi32(sum.0, _mm256_madd_epi16(a.0, factors)),
+                _mm256_add_epi32(sum.1, _mm256_madd_epi16(a.1, factors)),
             )
         }
     }

@@ -1,5 +1,6 @@
 //! Sixteen lanes as one AVX-512 register.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Kernel, Lanes, avx2};
@@ -193,15 +194,15 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn splat_pair(self, pair: i32) -> Self::I {
+    fn no_sum(self) -> Self::I {
         // SAFETY: `self` proves that the CPU has it.
-        unsafe { _mm512_set1_epi32(pair) }
+        unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]
-    fn add_products(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
-        // SAFETY: `self` proves that the CPU has it.
-        unsafe { _mm512_dpwssd_epi32(sum, a, b) }
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe { add_products(a, factors, sum) }
     }
 
     #[inline(always)]
@@ -239,6 +240,27 @@ impl Lanes for Avx512 {
         // SAFETY: a prefetch of any address has no effect but on the cache.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
+}
+
+/// Written by hand: compilers load the factors of a whole tile at once and then lack registers for
+/// its sums.
+///
+/// # Safety
+/// The CPU has the features below, and two i16 can be read at `factors`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn add_products(a: __m512i, factors: *const i16, mut sum: __m512i) -> __m512i {
+    // SAFETY: the caller's promise; it reads what is there and writes a register.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {a}, dword ptr [{factors}]{{1to16}}",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            factors = in(reg) factors,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 /// A byte of `a` and one of `b` in each lane, as i16.

@@ -174,15 +174,17 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn splat_pair(self, pair: i32) -> Self::I {
-        [pair; LANES]
+    fn no_sum(self) -> Self::I {
+        [0; LANES]
     }
 
     #[inline(always)]
-    fn add_products(self, a: Self::I, b: Self::I, sum: Self::I) -> Self::I {
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I {
+        // SAFETY: the caller's promise.
+        let [x, y] = unsafe { factors.cast::<[i16; 2]>().read_unaligned() }.map(i32::from);
         std::array::from_fn(|i| {
-            let ((a, c), (b, d)) = (parts(a[i]), parts(b[i]));
-            sum[i].wrapping_add(a * b).wrapping_add(c * d)
+            let (even, odd) = (i32::from(a[i] as i16), a[i] >> 16);
+            sum[i].wrapping_add(even * x).wrapping_add(odd * y)
         })
     }
 
@@ -211,10 +213,4 @@ impl Lanes for Scalar {
         let pairs = unsafe { self.pair_bytes(a, b) };
         pairs.map(|pair| (pair >> shift) & 0x000f_000f)
     }
-}
-
-/// The two i16 of a lane.
-#[inline(always)]
-fn parts(pair: i32) -> (i32, i32) {
-    (i32::from(pair as i16), pair >> 16)
 }

@@ -99,13 +99,13 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Gather<'_, C, Q, V> {
         for (v, place) in places.iter_mut().enumerate() {
             *place = C::place(self.vector + v, self.head_dim);
         }
-        let mut sums = [[lanes.splat_pair(0); V]; Q];
+        let mut sums = [[lanes.no_sum(); V]; Q];
         let mut ahead = self.ahead.over(self.pairs.len());
         // `gather` checked that the pairs lie within the 256 tokens of `codes`, and gave `Q` rows of
         // weights and values with at least `vector + V` vectors each.
         for pair in self.pairs {
             ahead.step(lanes);
-            let mut values = [lanes.splat_pair(0); V];
+            let mut values = [lanes.no_sum(); V];
             for (value, place) in values.iter_mut().zip(places) {
                 // SAFETY: as above.
                 *value = unsafe {
@@ -114,12 +114,10 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Gather<'_, C, Q, V> {
                 };
             }
             for (q, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                let factors = lanes.splat_pair(unsafe {
-                    self.weights.add(q * STRIDE + 2 * pair).cast::<i32>().read_unaligned()
-                });
+                let factors = self.weights.wrapping_add(q * STRIDE + 2 * pair);
                 for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = lanes.add_products(value, factors, *sum);
+                    // SAFETY: as above.
+                    *sum = unsafe { lanes.add_products(value, factors, *sum) };
                 }
             }
         }

@@ -97,22 +97,20 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Scores<'_, C, Q, V> {
         for chunk in chunks {
             let token = chunk * width;
             for group in 0..self.groups {
-                let mut dots = [[lanes.splat_pair(0); V]; Q];
+                let mut dots = [[lanes.no_sum(); V]; Q];
                 for pair in group * self.group / 2..(group + 1) * self.group / 2 {
                     ahead.step(lanes);
-                    let mut keys = [lanes.splat_pair(0); V];
+                    let mut keys = [lanes.no_sum(); V];
                     for (v, keys) in keys.iter_mut().enumerate() {
                         // SAFETY: `codes` has `groups * group` dimensions of 256 tokens, and
                         // `token + V * 16 <= 256` as `seen` ends at 256 at most.
                         *keys = unsafe { C::keys(lanes, self.codes, pair, token + v * LANES) };
                     }
                     for (q, dots) in dots.iter_mut().enumerate() {
-                        // SAFETY: `Q` queries of `groups * group <= STRIDE` integers are there.
-                        let factors = lanes.splat_pair(unsafe {
-                            queries.add(q * STRIDE + 2 * pair).cast::<i32>().read_unaligned()
-                        });
+                        let factors = queries.wrapping_add(q * STRIDE + 2 * pair);
                         for (dot, keys) in dots.iter_mut().zip(keys) {
-                            *dot = lanes.add_products(keys, factors, *dot);
+                            // SAFETY: `Q` queries of `groups * group <= STRIDE` integers are there.
+                            *dot = unsafe { lanes.add_products(keys, factors, *dot) };
                         }
                     }
                 }
