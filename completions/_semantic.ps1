@@ -304,6 +304,7 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             [CompletionResult]::new('--child', '--child', [CompletionResultType]::ParameterName, 'Do the part of a suite that this file describes, in a process of its own')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Write the report as JSON; `-` prints it instead of tables')
             [CompletionResult]::new('--html', '--html', [CompletionResultType]::ParameterName, 'Write the report as a page that needs nothing else; `-` prints it')
+            [CompletionResult]::new('--plot', '--plot', [CompletionResultType]::ParameterName, 'Draw TTFT by the length of what `restore` brings back, as SVG; `-` prints it')
             [CompletionResult]::new('--from', '--from', [CompletionResultType]::ParameterName, 'Measure nothing: show, compare, check or draw the report in this file')
             [CompletionResult]::new('--against', '--against', [CompletionResultType]::ParameterName, 'Mark what is worse than in this report, and exit with 1 if anything is')
             [CompletionResult]::new('--tolerance', '--tolerance', [CompletionResultType]::ParameterName, 'How much worse a figure may be, beside the old runs'' noise')

@@ -279,6 +279,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l seed -d 'The
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l child -d 'Do the part of a suite that this file describes, in a process of its own' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l json -d 'Write the report as JSON; `-` prints it instead of tables' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l html -d 'Write the report as a page that needs nothing else; `-` prints it' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l plot -d 'Draw TTFT by the length of what `restore` brings back, as SVG; `-` prints it' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l from -d 'Measure nothing: show, compare, check or draw the report in this file' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l against -d 'Mark what is worse than in this report, and exit with 1 if anything is' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tolerance -d 'How much worse a figure may be, beside the old runs\' noise' -r

@@ -18,6 +18,7 @@ use crate::cli::output::Failure;
 use crate::engine::{Keeping, Request};
 use crate::types::{AgentId, Namespace, TokenId};
 
+pub const NAME: &str = "restore";
 /// Of the turn that is answered.
 const NEW_TOKENS: usize = 16;
 /// Of a long one, such as what a tool found.
@@ -98,7 +99,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         live.evict_all()?;
         Ok(live)
     };
-    let progress = setup.progress("restore", (setup.sizes.runs + 1) * lengths.len() + 2);
+    let progress = setup.progress(NAME, (setup.sizes.runs + 1) * lengths.len() + 2);
     let stored_bytes = {
         let live = stored(RESTART)?;
         drop(live);
