@@ -151,6 +151,10 @@ fn command() -> clap::Command {
 fn parse() -> Result<Arguments, clap::Error> {
     let mut command = without_empty_variables(command());
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let bench = command.find_subcommand_mut("bench").zip(matches.subcommand_matches("bench"));
+    if let Some((bench, flags)) = bench {
+        bench::check_flags(bench, flags)?;
+    }
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 

@@ -62,6 +62,7 @@ use super::model::ModelFlag;
 use super::output::{self, Failure};
 use destination::Destination;
 use outcome::Old;
+pub use outcome::check_flags;
 use plan::{Plan, When};
 use report::{Report, Section, SuiteReport};
 use setup::Setup;
