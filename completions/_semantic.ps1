@@ -73,6 +73,7 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             [CompletionResult]::new('--print-config', '--print-config', [CompletionResultType]::ParameterName, 'Print the settings as a configuration file, and do not serve')
             [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'Say nothing on stderr unless something fails')
             [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'Say nothing on stderr unless something fails')
+            [CompletionResult]::new('--end-with-stdin', '--end-with-stdin', [CompletionResultType]::ParameterName, 'End at once when stdin does: for a program that starts it and may be killed')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help on one screen')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help on one screen')
             [CompletionResult]::new('--help-all', '--help-all', [CompletionResultType]::ParameterName, 'Print help with every flag and its variable')

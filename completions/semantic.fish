@@ -72,6 +72,7 @@ json\t''
 text\t''"
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l print-config -d 'Print the settings as a configuration file, and do not serve'
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -s q -l quiet -d 'Say nothing on stderr unless something fails'
+complete -c semantic -n "__fish_semantic_using_subcommand serve" -l end-with-stdin -d 'End at once when stdin does: for a program that starts it and may be killed'
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l help-all -d 'Print help with every flag and its variable'
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -s m -l model -d 'A short name, org/name[@revision][:FILE] on the hub, or a path' -r

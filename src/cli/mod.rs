@@ -17,6 +17,7 @@ mod memory;
 mod model;
 mod models;
 mod output;
+mod parent;
 mod pull;
 mod serve;
 mod store;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::cli::{Machine, Ran, copy_folder, wait};
 use crate::support::golden::data;
+use crate::support::http::wait_until;
 
 /// What llama.cpp's two programs print, shortened to what is read.
 const PEER_RESULT: &str = r#"[{"avg_ts": 50.0, "model_type": "llama 1B", "build_commit": "abc"}]"#;
@@ -554,6 +556,30 @@ fn more_text_than_there_is_cannot_be_read() {
     std::fs::write(machine.path("text"), "a b c").expect("a file");
     let ran = bench(&machine, &["--suite=kv-quality", "--text=text", "-q", "--json=-"]);
     expect![[r#"
+/// The processes of all that say this in their arguments.
+fn processes(text: &str) -> Vec<String> {
+    let listed = Command::new("ps").args(["-axww", "-o", "pid=,command="]).output();
+    let listed = String::from_utf8(listed.expect("ps runs").stdout).expect("text");
+    listed.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+}
+
+/// SIGKILL leaves it no time to end them.
+#[test]
+fn servers_of_a_run_that_is_killed_end_with_it() {
+    let machine = Machine::new();
+    let model = data("tiny/llama-f16").display().to_string();
+    let arguments = ["bench", "-m", &model, "--suite=baselines", "--quiet"];
+    let mut child = machine.command(&arguments).spawn().expect("it starts");
+    // Their folders are in this one.
+    let folder = machine.path("").display().to_string();
+    wait_until("a server starts", || {
+        processes(&folder).iter().any(|line| line.contains(" serve "))
+    });
+    child.kill().expect("it runs");
+    child.wait().expect("it is ours");
+    wait_until("nobody is left", || processes(&folder).is_empty());
+}
+
         error: cannot use 24 tokens of text: it has 4, the model's context is 512, at least 2 are needed
     "#]].assert_eq(&ran.stderr);
     assert_eq!(ran.code, Some(64), "{ran:?}");
