@@ -284,7 +284,7 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             [CompletionResult]::new('--restore-tokens', '--restore-tokens', [CompletionResultType]::ParameterName, 'Tokens of the conversations that `restore` brings back [default: 64,512,1024,2048,4096,8000]')
             [CompletionResult]::new('--agents', '--agents', [CompletionResultType]::ParameterName, 'Agents that `store` opens and lists [default: 10000]')
             [CompletionResult]::new('--server-percent', '--server-percent', [CompletionResultType]::ParameterName, 'How much of their requests `server` and `baselines` send; what `server` promises is about all')
-            [CompletionResult]::new('--load-seconds', '--load-seconds', [CompletionResultType]::ParameterName, 'How long `server` holds the load of 80 %; the growth of memory is promised for 300')
+            [CompletionResult]::new('--load-seconds', '--load-seconds', [CompletionResultType]::ParameterName, 'How long `server` holds the load of 80 % [default: 300, with all suites 60, quick: 3]')
             [CompletionResult]::new('--race-agents', '--race-agents', [CompletionResultType]::ParameterName, 'Agents in the race of `agents`; there is memory for three [default: 10, quick: 4]')
             [CompletionResult]::new('--race-context', '--race-context', [CompletionResultType]::ParameterName, 'What each begins with, in tokens; a quarter is the same for all [default: 4000, quick: 500]')
             [CompletionResult]::new('--race-turns', '--race-turns', [CompletionResultType]::ParameterName, 'Turns of the race; after half of them the server is killed [default: 60, quick: 8]')

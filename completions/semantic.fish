@@ -259,7 +259,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l batch-contex
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l restore-tokens -d 'Tokens of the conversations that `restore` brings back [default: 64,512,1024,2048,4096,8000]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l agents -d 'Agents that `store` opens and lists [default: 10000]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l server-percent -d 'How much of their requests `server` and `baselines` send; what `server` promises is about all' -r
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l load-seconds -d 'How long `server` holds the load of 80 %; the growth of memory is promised for 300' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l load-seconds -d 'How long `server` holds the load of 80 % [default: 300, with all suites 60, quick: 3]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-agents -d 'Agents in the race of `agents`; there is memory for three [default: 10, quick: 4]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-context -d 'What each begins with, in tokens; a quarter is the same for all [default: 4000, quick: 500]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-turns -d 'Turns of the race; after half of them the server is killed [default: 60, quick: 8]' -r

@@ -63,7 +63,7 @@ use super::output::{self, Failure};
 use destination::Destination;
 use outcome::Old;
 pub use outcome::check_flags;
-use plan::{Plan, When};
+use plan::{Plan, Suites, When};
 use report::{Report, Section, SuiteReport};
 use setup::Setup;
 
@@ -158,7 +158,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "kv-speed",
         about: "tokens/s by bits of the KV cache",
-        when: When::InFull,
+        when: When::Named,
         run: kv_speed::run,
     },
     Suite {
@@ -310,6 +310,13 @@ impl Arguments {
             (true, false) => suite.when.is_in(self.plan()),
             (false, _) => self.suite.iter().any(|name| name == suite.name),
         })
+    }
+
+    fn suites_said(&self) -> Suites {
+        match self.suite.is_empty() {
+            true => Suites::OfPlan,
+            false => Suites::Named,
+        }
     }
 
     fn plan(&self) -> Plan {

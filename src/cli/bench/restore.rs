@@ -99,7 +99,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         live.evict_all()?;
         Ok(live)
     };
-    let progress = setup.progress(NAME, (setup.sizes.runs + 1) * lengths.len() + 2);
+    let progress = setup.progress(NAME, (setup.sizes.long_runs + 1) * lengths.len() + 2);
     let stored_bytes = {
         let live = stored(RESTART)?;
         drop(live);
@@ -116,7 +116,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         .zip(stored_bytes)
         .map(|(&tokens, stored_bytes)| Conversation { tokens, stored_bytes, rounds: Vec::new() })
         .collect();
-    for index in 0..=setup.sizes.runs {
+    for index in 0..=setup.sizes.long_runs {
         for conversation in &mut conversations {
             let round = bench.round(conversation.tokens, index)?;
             progress.advance(1);

@@ -74,7 +74,7 @@ impl Setup<'_> {
             arguments,
             began: utc(SystemTime::now()),
             plan,
-            sizes: Sizes::new(plan, &arguments.sizes),
+            sizes: Sizes::new(plan, arguments.suites_said(), &arguments.sizes),
             turn: Turn::default(),
             interrupt,
             compute,
