@@ -30,6 +30,8 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// The promises.
 const SLOPE_MB_MAX: f64 = 1.0;
 const SLOWER_PERCENT_MAX: f64 = 20.0;
+/// In less time what the allocator keeps looks like growth.
+const SLOPE_TIME_MIN: Duration = Duration::from_secs(300);
 /// Over which the slope is given.
 const SLOPE_SECONDS: f64 = 600.0;
 
@@ -134,7 +136,10 @@ impl Load {
             .copied()
             .filter(|(seconds, _)| *seconds >= window.as_secs_f64())
             .collect();
-        let slope = slope(&settled).map(|bytes_per_s| bytes_per_s * SLOPE_SECONDS / 1e6);
+        let slope = match self.total >= SLOPE_TIME_MIN {
+            true => slope(&settled).map(|bytes_per_s| bytes_per_s * SLOPE_SECONDS / 1e6),
+            false => None,
+        };
         let first = self.median_ms(window, 2 * window);
         let last = self.median_ms(self.total.saturating_sub(window), self.total);
         let slower = match (first, last) {
