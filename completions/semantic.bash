@@ -107,7 +107,7 @@ _semantic() {
             return 0
             ;;
         semantic__subcmd__bench)
-            opts="-m -q -h --suite --model --kv-bits --device --threads --quick --runs --prompt-tokens --contexts --decode-tokens --sequences --batch-context --restore-tokens --agents --server-percent --load-seconds --race-agents --race-context --race-turns --text --tokens --peer-llama-bench --peer-server --peer-model --peer-mlx --peer-mlx-model --url --url-key --url-model --make-model --out --quantisation --seed --force --child --json --html --from --against --tolerance --check --quiet --config --data-dir --log-level --log-format --help --help-all"
+            opts="-m -q -h --suite --model --kv-bits --device --threads --quick --runs --prompt-tokens --contexts --decode-tokens --sequences --batch-context --restore-tokens --agents --server-percent --load-seconds --race-agents --race-context --race-turns --text --tokens --peer-llama-bench --peer-server --peer-model --peer-mlx --peer-mlx-model --url --url-key --url-model --make-model --out --quantisation --seed --force --child --json --html --plot --from --against --tolerance --check --quiet --config --data-dir --log-level --log-format --help --help-all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -254,6 +254,10 @@ _semantic() {
                     return 0
                     ;;
                 --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --plot)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -961,7 +965,7 @@ _semantic() {
             return 0
             ;;
         semantic__subcmd__serve)
-            opts="-m -p -q -h --model --host --port --allowed-host --cors-origin --keys-file --no-auth --rate-limit-agent --rate-limit-global --rate-limit-failed-keys --kv-pool-mb --max-running --queue-requests --queue-timeout --step-ms --lame-duck --drain-timeout --kv-bits --device --threads --new-key --print-config --quiet --config --data-dir --log-level --log-format --help --help-all"
+            opts="-m -p -q -h --model --host --port --allowed-host --cors-origin --keys-file --no-auth --rate-limit-agent --rate-limit-global --rate-limit-failed-keys --kv-pool-mb --max-running --queue-requests --queue-timeout --step-ms --lame-duck --drain-timeout --kv-bits --device --threads --new-key --print-config --quiet --end-with-stdin --config --data-dir --log-level --log-format --help --help-all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

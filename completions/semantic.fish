@@ -72,6 +72,7 @@ json\t''
 text\t''"
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l print-config -d 'Print the settings as a configuration file, and do not serve'
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -s q -l quiet -d 'Say nothing on stderr unless something fails'
+complete -c semantic -n "__fish_semantic_using_subcommand serve" -l end-with-stdin -d 'End at once when stdin does: for a program that starts it and may be killed'
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l help-all -d 'Print help with every flag and its variable'
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -s m -l model -d 'A short name, org/name[@revision][:FILE] on the hub, or a path' -r
@@ -258,7 +259,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l batch-contex
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l restore-tokens -d 'Tokens of the conversations that `restore` brings back [default: 64,512,1024,2048,4096,8000]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l agents -d 'Agents that `store` opens and lists [default: 10000]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l server-percent -d 'How much of their requests `server` and `baselines` send; what `server` promises is about all' -r
-complete -c semantic -n "__fish_semantic_using_subcommand bench" -l load-seconds -d 'How long `server` holds the load of 80 %; the growth of memory is promised for 300' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l load-seconds -d 'How long `server` holds the load of 80 % [default: 300, with all suites 60, quick: 3]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-agents -d 'Agents in the race of `agents`; there is memory for three [default: 10, quick: 4]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-context -d 'What each begins with, in tokens; a quarter is the same for all [default: 4000, quick: 500]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l race-turns -d 'Turns of the race; after half of them the server is killed [default: 60, quick: 8]' -r
@@ -279,6 +280,7 @@ complete -c semantic -n "__fish_semantic_using_subcommand bench" -l seed -d 'The
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l child -d 'Do the part of a suite that this file describes, in a process of its own' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l json -d 'Write the report as JSON; `-` prints it instead of tables' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l html -d 'Write the report as a page that needs nothing else; `-` prints it' -r
+complete -c semantic -n "__fish_semantic_using_subcommand bench" -l plot -d 'Draw TTFT by the length of what `restore` brings back, as SVG; `-` prints it' -r
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l from -d 'Measure nothing: show, compare, check or draw the report in this file' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l against -d 'Mark what is worse than in this report, and exit with 1 if anything is' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand bench" -l tolerance -d 'How much worse a figure may be, beside the old runs\' noise' -r

@@ -67,7 +67,7 @@ fn each(command: Command, path: &str, change: &dyn Fn(Command, &str) -> Command)
 
 fn place(argument: Arg, page: &Page) -> Arg {
     let id = argument.get_id().to_string();
-    let is_rare = page.rare.contains(&id.as_str());
+    let is_rare = page.rare.iter().any(|ids| ids.contains(&id.as_str()));
     let argument = argument.hide_short_help(is_rare);
     match page.groups.iter().find(|(_, ids)| ids.contains(&id.as_str())) {
         Some((heading, _)) => argument.help_heading(*heading),

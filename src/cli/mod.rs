@@ -17,6 +17,7 @@ mod memory;
 mod model;
 mod models;
 mod output;
+mod parent;
 mod pull;
 mod serve;
 mod store;
@@ -151,6 +152,10 @@ fn command() -> clap::Command {
 fn parse() -> Result<Arguments, clap::Error> {
     let mut command = without_empty_variables(command());
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let bench = command.find_subcommand_mut("bench").zip(matches.subcommand_matches("bench"));
+    if let Some((bench, flags)) = bench {
+        bench::check_flags(bench, flags)?;
+    }
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 

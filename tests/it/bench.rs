@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::cli::{Machine, Ran, copy_folder, wait};
 use crate::support::golden::data;
+use crate::support::http::wait_until;
 
 /// What llama.cpp's two programs print, shortened to what is read.
 const PEER_RESULT: &str = r#"[{"avg_ts": 50.0, "model_type": "llama 1B", "build_commit": "abc"}]"#;
@@ -115,25 +117,32 @@ fn every_suite_runs_in_the_order_of_the_table() {
     let suites = report["suites"].as_array().expect("suites");
     let names: Vec<&str> = suites.iter().filter_map(|suite| suite["suite"].as_str()).collect();
     let measured = ["load", "prefill", "decode", "batch", "staggered", "queue", "restore", "store"];
-    let others = ["baselines", "server", "kv-quality", "kv-speed", "fidelity"];
+    let others = ["baselines", "server", "kv-quality", "fidelity"];
     assert_eq!(names, [&measured[..], &others].concat());
     let rows: Vec<usize> =
         suites.iter().map(|suite| suite["rows"].as_array().map_or(0, Vec::len)).collect();
     // The context is too short for a prompt that takes a while.
     assert_eq!(rows[..6], [1, 2, 2, 2, 0, 1], "{report}");
-    assert_eq!(rows[10..12], [7, 24], "{report}");
+    assert_eq!(rows[10], 7, "{report}");
     let kv = &suites[10]["rows"];
     let settings: Vec<&str> =
         kv.as_array().expect("rows").iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(settings, ["16/16", "8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"]);
     assert_eq!(kv[0]["top1_agreement_percent"], 100.0);
     assert_eq!(kv[0]["change_percent"], 0.0);
+    assert_eq!(suites[11]["rows"][0]["name"], "kernels");
+}
+
+#[test]
+fn kv_speed_has_each_work_with_each_setting() {
+    let report = report(&bench(&Machine::new(), &["--suite=kv-speed", "--json=-"]));
+    let settings = ["8/8", "8r/8r", "8/4", "8/4r", "4/4", "4r/4r"];
     // Each work with all settings but the one that they are compared with.
     let works = ["prefill 4 tokens", "decode, context 4", "prefill 9 tokens", "decode, context 9"];
-    let expected = works
-        .iter()
-        .flat_map(|work| settings[1..].iter().map(move |kv| format!("{work}, KV {kv}")));
-    let speeds = suites[11]["rows"].as_array().expect("rows");
+    let expected =
+        works.iter().flat_map(|work| settings.iter().map(move |kv| format!("{work}, KV {kv}")));
+    let speeds = report["suites"][0]["rows"].as_array().expect("rows");
+    assert_eq!(speeds.len(), 24, "{report}");
     for (row, name) in speeds.iter().zip(expected) {
         assert_eq!(row["name"], name);
         assert_eq!(keys(row), ["name", "tokens_per_s", "tokens_per_s_at_16", "ratio_to_16"]);
@@ -143,7 +152,6 @@ fn every_suite_runs_in_the_order_of_the_table() {
         // Reading JSON may cost the last bit.
         assert!((shown - ratio).abs() < 1e-9 * ratio, "{row}");
     }
-    assert_eq!(suites[12]["rows"][0]["name"], "kernels");
 }
 
 /// The names of a suite's rows, and the row of one.
@@ -546,6 +554,30 @@ fn ctrl_c_ends_it_with_130() {
     assert!(line.starts_with("semantic "), "{line}");
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
     assert_eq!(Ran::of(wait(child)).code, Some(130));
+}
+
+/// The processes of all that say this in their arguments.
+fn processes(text: &str) -> Vec<String> {
+    let listed = Command::new("ps").args(["-axww", "-o", "pid=,command="]).output();
+    let listed = String::from_utf8(listed.expect("ps runs").stdout).expect("text");
+    listed.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+}
+
+/// SIGKILL leaves it no time to end them.
+#[test]
+fn servers_of_a_run_that_is_killed_end_with_it() {
+    let machine = Machine::new();
+    let model = data("tiny/llama-f16").display().to_string();
+    let arguments = ["bench", "-m", &model, "--suite=baselines", "--quiet"];
+    let mut child = machine.command(&arguments).spawn().expect("it starts");
+    // Their folders are in this one.
+    let folder = machine.path("").display().to_string();
+    wait_until("a server starts", || {
+        processes(&folder).iter().any(|line| line.contains(" serve "))
+    });
+    child.kill().expect("it runs");
+    child.wait().expect("it is ours");
+    wait_until("nobody is left", || processes(&folder).is_empty());
 }
 
 #[test]

@@ -247,12 +247,22 @@ fn a_file_that_is_no_report_is_named_with_what_is_wrong() {
     check(
         &["--from=a", "--suite=load"],
         64,
-        expect!["error: the argument '--from <REPORT.json>' cannot be used with '--suite <SUITE>'"],
+        expect!["error: --from measures nothing, so it cannot be used with '--suite <SUITE>'"],
     );
     check(
         &["--from=a", "--runs=3"],
         64,
-        expect!["error: the argument '--from <REPORT.json>' cannot be used with:"],
+        expect!["error: --from measures nothing, so it cannot be used with '--runs <N>'"],
+    );
+    check(
+        &["--from=a", "-m", "b"],
+        64,
+        expect!["error: --from measures nothing, so it cannot be used with '--model <MODEL>'"],
+    );
+    check(
+        &["--url=a=http://localhost:1", "--from=a"],
+        64,
+        expect!["error: --from measures nothing, so it cannot be used with '--url <NAME=URL>'"],
     );
     check(
         &["--tolerance=5"],

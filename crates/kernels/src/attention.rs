@@ -5,17 +5,19 @@
 //! So a query's result depends on nothing but itself and the keys it may see: not on the other
 //! rows of the call, nor on which thread did which blocks ([`attend_blocks`], [`merge`]).
 //!
-//! Per block: dot products of a group's codes by fma in ascending dimension (lanes are tokens),
-//! then `score = fma(scale, dot, score)` and `score = fma(bias, sum of q, score)` per group. The
-//! sums of `exp` and of `exp * bias` are kept in 16 lanes (token mod 16) and summed by halves.
-//! `exp * scale` times the values' codes is summed by fma in ascending token (lanes are dimensions).
-//! What lies in slots that a query may not see is never read into a sum.
+//! Keys and values of 4 and 8 bits meet integers ([`coded`]): a query's head becomes 16-bit integers
+//! of one step, its dot products with a group's codes are exact, and per group `score = fma(scale,
+//! dot, score)` and `score = fma(bias, sum of the integers, score)` count in steps. `2^score` times
+//! the scale of a token's value becomes a 16-bit integer of one step per block, and the sum of its
+//! products with the codes is exact. Those of 16 and 32 bits are multiplied as f32 ([`plain`]), by fma
+//! in ascending dimension or token. The sums of `2^score` and of `2^score * bias` are kept in 16
+//! lanes (token mod 16) and summed by halves. What lies in slots that a query may not see is never
+//! read into a sum, or times 0 where that is exact.
 //!
-//! Estimate, per core at 3.7 GHz with one 16-lane fma per cycle: 118 GFLOP/s for many rows, less exp
-//! and conversions; one row of 3 query heads does 6 fma per 16 cached tokens and dimension (K and V),
-//! 1.2 ms per 2,048 tokens of SmolLM2-135M, if memory keeps up. Measured (`benches/attention.rs`,
-//! Zen 4, one thread): 82 to 96 GFLOP/s, and 2.1 ms with 8-bit, 2.2 ms with 4-bit, 2.9 ms with
-//! 16-bit KV.
+//! Estimate, per core at 3.7 GHz with one fma of 16 f32 or one product of 32 i16 per cycle: 118
+//! GFLOP/s for many rows of floats and 237 of codes, less the softmax and conversions, a third of the
+//! time of the latter. Measured (`benches/attention.rs`, Zen 4, one thread, SmolLM2-135M's heads):
+//! 151 with 8-bit KV, 138 with 4-bit, 93 with 16-bit; one row over 2,048 tokens 1.5, 1.4 and 2.9 ms.
 
 use crate::isa::Isa;
 use crate::kv::{BLOCK_TOKENS, HEAD_DIM_MAX, Layout};
@@ -24,9 +26,8 @@ use crate::math;
 use crate::strided::{Rows, RowsMut};
 
 mod ahead;
-mod codes;
-mod gather;
-mod score;
+mod coded;
+mod plain;
 mod tile;
 
 use tile::{Scratch as TileScratch, Tile};
@@ -171,6 +172,14 @@ impl Attention<'_> {
         self.group_heads * self.layout.head_dim()
     }
 
+    /// What queries are multiplied by: exponents are of two, but a cap is of what it always was.
+    fn query_scale(&self) -> f32 {
+        match self.softcap {
+            Some(_) => self.scale,
+            None => self.scale * std::f32::consts::LOG2_E,
+        }
+    }
+
     fn first_key(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
@@ -197,10 +206,15 @@ impl Span {
     fn is_empty(self) -> bool {
         self.from >= self.to
     }
+
+    /// Those of sixteen slots each that have any of these.
+    fn vectors(self) -> std::ops::Range<usize> {
+        self.from / LANES..self.to.div_ceil(LANES)
+    }
 }
 
 /// What a query has gathered from the blocks so far. `sum` and the values are relative to
-/// `e^largest`.
+/// `2^largest`.
 #[derive(Clone, Copy)]
 struct Softmax {
     largest: f32,
@@ -217,7 +231,7 @@ impl Softmax {
         let mut both = [0.0; LANES];
         both[0] = self.largest - largest;
         both[1] = block.largest - largest;
-        let both = lanes.to_array(math::exp(lanes, lanes.of(&both)));
+        let both = lanes.to_array(math::exp2(lanes, lanes.of(&both)));
         self.largest = largest;
         self.sum = block.sum.mul_add(both[1], self.sum * both[0]);
         let (old, new) = (lanes.splat(both[0]), lanes.splat(both[1]));

@@ -38,6 +38,8 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 /// Sixteen f32. A value of the implementing type proves that this CPU has the instructions.
 pub(crate) trait Lanes: Copy {
     type F: Copy;
+    /// Sixteen i32, or as many pairs of i16.
+    type I: Copy;
 
     /// Vectors of 16 that fit the registers at once, as sums and operands.
     const REGISTERS: usize;
@@ -80,21 +82,6 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// Sixteen f32 can be written at `to`, of any alignment.
     unsafe fn store(self, to: *mut f32, a: Self::F);
-    /// Sixteen bytes as numbers.
-    ///
-    /// # Safety
-    /// 16 bytes can be read at `from`.
-    unsafe fn load_u8(self, from: *const u8) -> Self::F;
-    /// The low and the high halves of sixteen bytes as numbers.
-    ///
-    /// # Safety
-    /// 16 bytes can be read at `from`.
-    unsafe fn load_nibbles(self, from: *const u8) -> (Self::F, Self::F);
-    /// Four bits of each of sixteen bytes as numbers, those from bit `shift` (0 or 4) on.
-    ///
-    /// # Safety
-    /// 16 bytes can be read at `from`.
-    unsafe fn load_nibble(self, from: *const u8, shift: u32) -> Self::F;
     /// Sixteen f16.
     ///
     /// # Safety
@@ -110,6 +97,38 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// 32 bytes can be written at `to`, of any alignment.
     unsafe fn store_f16(self, to: *mut u8, a: Self::F);
+
+    /// Rounds to integers of 16 bits, nearest even; of what is none of them, whatever.
+    ///
+    /// # Safety
+    /// 32 bytes can be written at `to`.
+    unsafe fn store_i16(self, to: *mut i16, a: Self::F);
+
+    /// Nothing in all lanes.
+    fn no_sum(self) -> Self::I;
+    /// The products of pairs with the two i16 at `factors`, added to each lane's sum. No sum may
+    /// overflow. The factors are in memory, as a register for them would be one sum less.
+    ///
+    /// # Safety
+    /// Two i16 can be read at `factors`, of any alignment.
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I;
+    /// To f32, nearest even.
+    fn to_float(self, a: Self::I) -> Self::F;
+    /// A byte of `a` and one of `b` in each lane.
+    ///
+    /// # Safety
+    /// 16 bytes can be read at each.
+    unsafe fn pair_bytes(self, a: *const u8, b: *const u8) -> Self::I;
+    /// The low and the high half of a byte in each lane.
+    ///
+    /// # Safety
+    /// 16 bytes can be read at `from`.
+    unsafe fn pair_halves(self, from: *const u8) -> Self::I;
+    /// Of a byte of `a` and one of `b` the four bits from bit `shift` (0 or 4) on.
+    ///
+    /// # Safety
+    /// 16 bytes can be read at each.
+    unsafe fn pair_nibbles(self, a: *const u8, b: *const u8, shift: u32) -> Self::I;
 
     /// Asks for the cache line at `at`, any address.
     #[inline(always)]
@@ -152,16 +171,33 @@ mod tests {
             let half = lanes.splat(0.5);
             let n = lanes.round(lanes.max(lanes.min(x, lanes.splat(128.0)), lanes.splat(-151.0)));
             // SAFETY: 64 bytes are there.
-            let (low, high, u8s, halves, shifted) = unsafe {
-                let (low, high) = lanes.load_nibbles(bytes);
-                let shifted = lanes.load_nibble(bytes.add(9), 4);
-                (low, high, lanes.load_u8(bytes.add(1)), lanes.load_f16(bytes), shifted)
+            let (pairs, halves_of_bytes, low, high, halves) = unsafe {
+                let pairs = lanes.pair_bytes(bytes.add(1), bytes.add(20));
+                let low = lanes.pair_nibbles(bytes.add(9), bytes.add(30), 0);
+                let high = lanes.pair_nibbles(bytes.add(9), bytes.add(30), 4);
+                (pairs, lanes.pair_halves(bytes), low, high, lanes.load_f16(bytes))
             };
+            // SAFETY: 4 bytes are there.
+            let sums = unsafe {
+                let sums = lanes.add_products(pairs, bytes.add(40).cast(), lanes.no_sum());
+                lanes.add_products(low, bytes.add(51).cast(), sums)
+            };
+            let integers = lanes.min(lanes.max(x, lanes.splat(-32767.0)), lanes.splat(32767.0));
             let mut stored = [0_u8; 48];
-            // SAFETY: 16 and 32 bytes are there.
+            let mut words = [0_i16; LANES];
+            // SAFETY: 16, 32 and 32 bytes are there.
             unsafe {
-                lanes.store_u8(stored.as_mut_ptr(), u8s);
+                lanes.store_u8(
+                    stored.as_mut_ptr(),
+                    lanes.round(lanes.select_less(
+                        lanes.mul(x, x),
+                        lanes.splat(255.0),
+                        lanes.mul(x, x),
+                        half,
+                    )),
+                );
                 lanes.store_f16(stored.as_mut_ptr().add(16), x);
+                lanes.store_i16(words.as_mut_ptr(), integers);
             }
             let vectors = [
                 lanes.add(x, y),
@@ -180,10 +216,11 @@ mod tests {
                 lanes.swap::<4>(x),
                 lanes.swap::<8>(x),
                 lanes.div(x, lanes.fma(y, y, half)),
-                low,
-                high,
-                shifted,
-                u8s,
+                lanes.to_float(pairs),
+                lanes.to_float(halves_of_bytes),
+                lanes.to_float(low),
+                lanes.to_float(high),
+                lanes.to_float(sums),
                 halves,
             ];
             let mut all: Vec<u32> = Vec::new();
@@ -192,6 +229,7 @@ mod tests {
             }
             all.extend([lanes.sum(x), lanes.largest(x), lanes.smallest(x)].map(f32::to_bits));
             all.extend(stored.map(u32::from));
+            all.extend(words.map(|word| word as u32));
             all
         }
     }

@@ -23,6 +23,23 @@ pub(crate) fn exp<S: Lanes>(lanes: S, x: S::F) -> S::F {
     lanes.scale(y, n)
 }
 
+/// `2^x` for `x` up to 0, within 2 units in the last place; 0 below -150.
+///
+/// Coefficients of Cephes' `exp2f` (Moshier).
+#[inline(always)]
+pub(crate) fn exp2<S: Lanes>(lanes: S, x: S::F) -> S::F {
+    let c = |value: f32| lanes.splat(value);
+    let x = lanes.max(c(-151.0), x);
+    let n = lanes.round(x);
+    let r = lanes.sub(x, n);
+    let mut p = c(1.535_336_2e-4);
+    for coefficient in [1.339_887_5e-3, 9.618_437e-3, 5.550_332_6e-2, 2.402_264_7e-1, 6.931_472e-1]
+    {
+        p = lanes.fma(p, r, c(coefficient));
+    }
+    lanes.scale(lanes.fma(p, r, c(1.0)), n)
+}
+
 /// `tanh(x)`, within 3 units in the last place. Coefficients of Cephes' `tanhf`.
 #[inline(always)]
 pub(crate) fn tanh<S: Lanes>(lanes: S, x: S::F) -> S::F {

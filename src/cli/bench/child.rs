@@ -12,6 +12,7 @@ use super::scratch::{self, Place, Scratch};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::memory::rss_bytes;
 use crate::cli::output::{self, Failure};
+use crate::cli::parent::end_with_parent;
 use crate::model::{LoadOptions, ModelFiles};
 use crate::types::{Namespace, TokenId};
 
@@ -99,6 +100,7 @@ pub fn unix_s() -> f64 {
 
 /// In the child.
 pub fn run(task: &Path, interrupt: &Interrupt) -> Result<(), Failure> {
+    end_with_parent()?;
     let printed = match serde_json::from_slice(&std::fs::read(task)?)? {
         Task::Answer(task) => serde_json::to_string(&answer(task, interrupt)?)?,
         Task::List { store } => serde_json::to_string(&list(&store)?)?,

@@ -52,6 +52,7 @@ mod text;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser};
 
 use super::Context;
@@ -61,7 +62,8 @@ use super::model::ModelFlag;
 use super::output::{self, Failure};
 use destination::Destination;
 use outcome::Old;
-use plan::{Plan, When};
+pub use outcome::check_flags;
+use plan::{Plan, Suites, When};
 use report::{Report, Section, SuiteReport};
 use setup::Setup;
 
@@ -112,7 +114,7 @@ const SUITES: &[Suite] = &[
         run: queue::run,
     },
     Suite {
-        name: "restore",
+        name: restore::NAME,
         about: "the first token of an agent that is back",
         when: When::Always,
         run: restore::run,
@@ -156,7 +158,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "kv-speed",
         about: "tokens/s by bits of the KV cache",
-        when: When::InFull,
+        when: When::Named,
         run: kv_speed::run,
     },
     Suite {
@@ -200,6 +202,9 @@ pub struct Arguments {
     /// Write the report as a page that needs nothing else; `-` prints it
     #[arg(long, value_name = "FILE")]
     html: Option<Destination>,
+    /// Draw TTFT by the length of what `restore` brings back, as SVG; `-` prints it
+    #[arg(long, value_name = "FILE")]
+    plot: Option<Destination>,
     #[command(flatten)]
     outcome: outcome::OutcomeFlags,
     /// Say nothing on stderr unless something fails
@@ -229,6 +234,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         return Ok(ExitCode::SUCCESS);
     }
     arguments.check_destinations()?;
+    arguments.check_plot()?;
     let old = arguments.outcome.old()?;
     let mut report = match arguments.outcome.report()? {
         Some(report) => report,
@@ -251,8 +257,7 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
 fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
     let arguments = setup.arguments;
     arguments.show(&setup.headline())?;
-    let is_wanted = |suite: &&Suite| is_wanted(suite, arguments, setup.plan);
-    let wanted: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
+    let wanted: Vec<&Suite> = arguments.suites_wanted().collect();
     let mut suites = Vec::new();
     for (index, suite) in wanted.iter().enumerate() {
         setup.turn.begin(index, wanted.len());
@@ -266,26 +271,59 @@ fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
     Ok(setup.report(suites))
 }
 
-/// Those that are named; else those of the plan, but where servers are named, it is they who are
-/// asked about.
-fn is_wanted(suite: &Suite, arguments: &Arguments, plan: Plan) -> bool {
-    match (arguments.suite.is_empty(), arguments.urls.is_given()) {
-        (true, true) => suite.name == compare::NAME,
-        (true, false) => suite.when.is_in(plan),
-        (false, _) => arguments.suite.iter().any(|name| name == suite.name),
-    }
-}
-
 impl Arguments {
     fn destinations(&self) -> impl Iterator<Item = &Destination> {
-        self.json.iter().chain(&self.html)
+        [&self.json, &self.html, &self.plot].into_iter().flatten()
     }
 
     fn check_destinations(&self) -> Result<(), Failure> {
-        if self.json.is_some() && self.json == self.html {
-            return Err(Failure::Usage("--json and --html cannot go to the same place".into()));
+        let named = [("--json", &self.json), ("--html", &self.html), ("--plot", &self.plot)];
+        for (index, (flag, place)) in named.iter().enumerate() {
+            let same = |(_, other): &&(_, &Option<_>)| place.is_some() && *other == *place;
+            if let Some((other, _)) = named[..index].iter().find(same) {
+                return Err(Failure::Usage(format!(
+                    "{other} and {flag} cannot go to the same place"
+                )));
+            }
         }
         self.destinations().try_for_each(Destination::check)
+    }
+
+    /// Fails now if there will be nothing to draw, rather than after minutes of measuring.
+    fn check_plot(&self) -> Result<(), Failure> {
+        let is_measured = self.outcome.is_from_file()
+            || self.suites_wanted().any(|suite| suite.name == restore::NAME);
+        match (&self.plot, is_measured) {
+            (Some(_), false) => Err(Failure::Usage(format!(
+                "--plot draws the suite `{}`, which does not run",
+                restore::NAME
+            ))),
+            (Some(_), true) | (None, _) => Ok(()),
+        }
+    }
+
+    /// Those that are named; else those of the plan, but where servers are named, it is they who are
+    /// asked about.
+    fn suites_wanted(&self) -> impl Iterator<Item = &'static Suite> {
+        SUITES.iter().filter(|suite| match (self.suite.is_empty(), self.urls.is_given()) {
+            (true, true) => suite.name == compare::NAME,
+            (true, false) => suite.when.is_in(self.plan()),
+            (false, _) => self.suite.iter().any(|name| name == suite.name),
+        })
+    }
+
+    fn suites_said(&self) -> Suites {
+        match self.suite.is_empty() {
+            true => Suites::OfPlan,
+            false => Suites::Named,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        match self.quick {
+            true => Plan::Quick,
+            false => Plan::Full,
+        }
     }
 
     /// Tables, unless the report itself is to be printed.
@@ -302,6 +340,12 @@ impl Arguments {
         }
         if let Some(html) = &self.html {
             html.write(&html::render(report))?;
+        }
+        if let Some(plot) = &self.plot {
+            let picture = html::ttft(report).with_context(|| {
+                format!("the report has no times of suite `{}`, which --plot draws", restore::NAME)
+            })?;
+            plot.write(&picture)?;
         }
         Ok(())
     }

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
 
 use super::changes::{Change, Comparison, Mark, changes};
 use super::report::{Report, SCHEMA, SuiteReport};
@@ -17,11 +20,14 @@ const REPORT_BYTES_MAX: u64 = 64 << 20;
 /// More says nothing.
 const TOLERANCE_PERCENT_MAX: f64 = 1000.0;
 
+/// What makes sense of a report that is there; the other flags say how to measure.
+const BESIDE_FROM: &[&str] =
+    &["from", "against", "tolerance", "check", "json", "html", "plot", "quiet"];
+
 #[derive(Debug, clap::Args)]
 pub struct OutcomeFlags {
     /// Measure nothing: show, compare, check or draw the report in this file
-    #[arg(long, value_name = "REPORT.json",
-          conflicts_with_all = ["suite", "quick", "SizeFlags", "TextFlags", "PeerFlags"])]
+    #[arg(long, value_name = "REPORT.json")]
     from: Option<PathBuf>,
     /// Mark what is worse than in this report, and exit with 1 if anything is
     #[arg(long, value_name = "OLD.json")]
@@ -58,6 +64,23 @@ fn tolerance(text: &str) -> Result<f64, String> {
         Ok(_) => Err(format!("it is not from 0 to {TOLERANCE_PERCENT_MAX}")),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Refuses flags that `--from` would leave without effect. What variables of the environment say is
+/// meant for all commands, so it is no mistake.
+pub fn check_flags(bench: &mut Command, flags: &ArgMatches) -> Result<(), clap::Error> {
+    let is_typed = |id: &str| flags.value_source(id) == Some(ValueSource::CommandLine);
+    if !is_typed("from") {
+        return Ok(());
+    }
+    let is_other = |argument: &&Arg| {
+        let id = argument.get_id().as_str();
+        !argument.is_global_set() && !BESIDE_FROM.contains(&id) && is_typed(id)
+    };
+    let other = bench.get_arguments().find(is_other).map(Arg::to_string);
+    let Some(flag) = other else { return Ok(()) };
+    let message = format!("--from measures nothing, so it cannot be used with '{flag}'");
+    Err(bench.error(ErrorKind::ArgumentConflict, message))
 }
 
 impl OutcomeFlags {

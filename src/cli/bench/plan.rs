@@ -26,6 +26,13 @@ pub enum Plan {
     Full,
 }
 
+/// Who says which suites run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suites {
+    Named,
+    OfPlan,
+}
+
 /// When a suite runs that nobody named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -46,9 +53,11 @@ impl When {
 }
 
 /// How large the timed work is; what is not said is as the plan has it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct SizeFlags {
     /// Timed rounds, after one that is not counted [default: 5, quick: 3]
+    ///
+    /// In a run of all suites `restore` and `staggered` have three.
     #[arg(long, value_name = "N", value_parser = up_to(RUNS_MAX))]
     runs: Option<usize>,
     /// Prompt lengths of `prefill`, in tokens [default: 128,512,2048,4096]
@@ -75,7 +84,9 @@ pub struct SizeFlags {
     /// How much of their requests `server` and `baselines` send; what `server` promises is about all
     #[arg(long, value_name = "PERCENT", value_parser = up_to(PERCENT_ALL))]
     server_percent: Option<usize>,
-    /// How long `server` holds the load of 80 %; the growth of memory is promised for 300
+    /// How long `server` holds the load of 80 % [default: 300, with all suites 60, quick: 3]
+    ///
+    /// The growth of memory is judged from 300 seconds on.
     #[arg(long, value_name = "SECONDS", value_parser = up_to(LOAD_SECONDS_MAX))]
     load_seconds: Option<usize>,
 }
@@ -86,6 +97,8 @@ pub struct Sizes {
     // A setting of its own in a report.
     #[serde(skip)]
     pub runs: usize,
+    /// Timed rounds of the suites of which one takes half a minute.
+    pub long_runs: usize,
     pub prompt_tokens: Vec<usize>,
     pub contexts: Vec<usize>,
     pub decode_tokens: usize,
@@ -103,10 +116,16 @@ pub struct Sizes {
     pub fidelity_tokens: usize,
 }
 
+/// Of a run of all suites, which would take too long otherwise: it is to end within 20 minutes on
+/// two cores, with the default model.
+const ALL_LOAD_SECONDS: usize = 60;
+const ALL_LONG_RUNS: usize = 3;
+
 impl Sizes {
     fn of(plan: Plan) -> Sizes {
         let full = Sizes {
             runs: 5,
+            long_runs: 5,
             prompt_tokens: vec![128, 512, 2048, 4096],
             contexts: vec![128, 2048],
             decode_tokens: 64,
@@ -127,6 +146,7 @@ impl Sizes {
             Plan::Full => full,
             Plan::Quick => Sizes {
                 runs: 3,
+                long_runs: 3,
                 prompt_tokens: vec![128, 512],
                 contexts: vec![128],
                 decode_tokens: 32,
@@ -143,14 +163,29 @@ impl Sizes {
         }
     }
 
-    pub fn new(plan: Plan, flags: &SizeFlags) -> Sizes {
-        let of_plan = Sizes::of(plan);
+    /// Who names suites has the time for them.
+    fn of_all(plan: Plan) -> Sizes {
+        let named = Sizes::of(plan);
+        match plan {
+            Plan::Full => {
+                Sizes { load_seconds: ALL_LOAD_SECONDS, long_runs: ALL_LONG_RUNS, ..named }
+            }
+            Plan::Quick => named,
+        }
+    }
+
+    pub fn new(plan: Plan, suites: Suites, flags: &SizeFlags) -> Sizes {
+        let of_plan = match suites {
+            Suites::Named => Sizes::of(plan),
+            Suites::OfPlan => Sizes::of_all(plan),
+        };
         let list = |flag: &[usize], of_plan: Vec<usize>| match flag.is_empty() {
             true => of_plan,
             false => flag.to_vec(),
         };
         Sizes {
             runs: flags.runs.unwrap_or(of_plan.runs),
+            long_runs: flags.runs.unwrap_or(of_plan.long_runs),
             prompt_tokens: list(&flags.prompt_tokens, of_plan.prompt_tokens),
             contexts: list(&flags.contexts, of_plan.contexts),
             decode_tokens: flags.decode_tokens.unwrap_or(of_plan.decode_tokens),
@@ -162,5 +197,23 @@ impl Sizes {
             load_seconds: flags.load_seconds.unwrap_or(of_plan.load_seconds),
             ..of_plan
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_all_suites_the_long_ones_do_less_unless_a_flag_says_otherwise() {
+        let said = |suites, flags: &SizeFlags| {
+            let Sizes { runs, long_runs, load_seconds, .. } = Sizes::new(Plan::Full, suites, flags);
+            (runs, long_runs, load_seconds)
+        };
+        let none = SizeFlags::default();
+        assert_eq!(said(Suites::OfPlan, &none), (5, 3, 60));
+        assert_eq!(said(Suites::Named, &none), (5, 5, 300));
+        let flags = SizeFlags { runs: Some(7), load_seconds: Some(9), ..none };
+        assert_eq!(said(Suites::OfPlan, &flags), (7, 7, 9));
     }
 }

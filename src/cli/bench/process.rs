@@ -29,7 +29,8 @@ pub fn output_of(
     let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let child = Command::new(program)
         .args(arguments)
-        .stdin(Stdio::null())
+        // Nothing is written: its end tells a child of ours that we are gone.
+        .stdin(Stdio::piped())
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?)
         .spawn()

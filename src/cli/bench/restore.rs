@@ -18,6 +18,7 @@ use crate::cli::output::Failure;
 use crate::engine::{Keeping, Request};
 use crate::types::{AgentId, Namespace, TokenId};
 
+pub const NAME: &str = "restore";
 /// Of the turn that is answered.
 const NEW_TOKENS: usize = 16;
 /// Of a long one, such as what a tool found.
@@ -98,7 +99,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         live.evict_all()?;
         Ok(live)
     };
-    let progress = setup.progress("restore", (setup.sizes.runs + 1) * lengths.len() + 2);
+    let progress = setup.progress(NAME, (setup.sizes.long_runs + 1) * lengths.len() + 2);
     let stored_bytes = {
         let live = stored(RESTART)?;
         drop(live);
@@ -115,7 +116,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
         .zip(stored_bytes)
         .map(|(&tokens, stored_bytes)| Conversation { tokens, stored_bytes, rounds: Vec::new() })
         .collect();
-    for index in 0..=setup.sizes.runs {
+    for index in 0..=setup.sizes.long_runs {
         for conversation in &mut conversations {
             let round = bench.round(conversation.tokens, index)?;
             progress.advance(1);

@@ -69,12 +69,12 @@ impl Setup<'_> {
         let name = arguments.model.name(context);
         let resolved = model::resolve(name, context, arguments.quiet)?;
         let files = model::open(&resolved)?;
-        let plan = if arguments.quick { Plan::Quick } else { Plan::Full };
+        let plan = arguments.plan();
         Ok(Setup {
             arguments,
             began: utc(SystemTime::now()),
             plan,
-            sizes: Sizes::new(plan, &arguments.sizes),
+            sizes: Sizes::new(plan, arguments.suites_said(), &arguments.sizes),
             turn: Turn::default(),
             interrupt,
             compute,

@@ -47,7 +47,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
     let long_tokens = LONG_TOKENS.min(context - SHORT_TOKENS - REPLY_TOKENS);
     let pool_blocks = 6 * blocks(long_tokens + 2 * REPLY_TOKENS);
     let live = Live::start(setup, pool_blocks, 8)?;
-    let runs = setup.sizes.runs;
+    let runs = setup.sizes.long_runs;
     let progress = setup.progress("staggered", runs + 1);
     let mut rounds = Vec::new();
     for index in 0..=runs {

@@ -8,9 +8,29 @@ pub struct Page {
     pub examples: &'static [&'static str],
     /// Flags by heading; those of no group come first, as options.
     pub groups: &'static [(&'static str, &'static [&'static str])],
-    /// Flags that only `--help-all` and the man page show.
-    pub rare: &'static [&'static str],
+    /// Lists of flags that only `--help-all` and the man page show.
+    pub rare: &'static [&'static [&'static str]],
 }
+
+/// How large the work of `bench` is.
+const BENCH_SIZES: &[&str] = &[
+    "prompt_tokens",
+    "contexts",
+    "decode_tokens",
+    "sequences",
+    "batch_context",
+    "restore_tokens",
+    "agents",
+    "server_percent",
+    "load_seconds",
+    "race_agents",
+    "race_context",
+    "race_turns",
+    "text",
+    "tokens",
+];
+/// The files that `bench` writes to be measured with.
+const BENCH_MODELS: &[&str] = &["make_model", "out", "quantisation", "seed", "force"];
 
 pub const PAGES: &[Page] = &[
     Page {
@@ -161,7 +181,7 @@ pub const PAGES: &[Page] = &[
             "semantic bench --make-model llama-3.2-1b --out 1b.gguf",
         ],
         groups: &[
-            ("Report", &["json", "html", "from", "against", "tolerance", "check"]),
+            ("Report", &["json", "html", "plot", "from", "against", "tolerance", "check"]),
             ("Model", &["model", "kv_bits", "device", "threads"]),
             (
                 "Others beside it",
@@ -176,51 +196,13 @@ pub const PAGES: &[Page] = &[
                     "peer_mlx_model",
                 ],
             ),
-            (
-                "Sizes",
-                &[
-                    "prompt_tokens",
-                    "contexts",
-                    "decode_tokens",
-                    "sequences",
-                    "batch_context",
-                    "restore_tokens",
-                    "agents",
-                    "server_percent",
-                    "load_seconds",
-                    "race_agents",
-                    "race_context",
-                    "race_turns",
-                    "text",
-                    "tokens",
-                ],
-            ),
-            ("Random models", &["make_model", "out", "quantisation", "seed", "force"]),
+            ("Sizes", BENCH_SIZES),
+            ("Random models", BENCH_MODELS),
         ],
         rare: &[
-            "prompt_tokens",
-            "contexts",
-            "decode_tokens",
-            "sequences",
-            "batch_context",
-            "restore_tokens",
-            "agents",
-            "server_percent",
-            "load_seconds",
-            "race_agents",
-            "race_context",
-            "race_turns",
-            "text",
-            "tokens",
-            "url_key",
-            "url_model",
-            "peer_mlx",
-            "peer_mlx_model",
-            "make_model",
-            "out",
-            "quantisation",
-            "seed",
-            "force",
+            BENCH_SIZES,
+            BENCH_MODELS,
+            &["plot", "url_key", "url_model", "peer_mlx", "peer_mlx_model"],
         ],
     },
     Page {

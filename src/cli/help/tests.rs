@@ -100,7 +100,7 @@ fn every_page_is_of_a_command_and_every_group_of_its_flags() {
             commands.iter().find(|(path, _)| path == page.path).expect("the command is there");
         let ids: BTreeSet<&str> =
             command.get_arguments().map(|argument| argument.get_id().as_str()).collect();
-        let named = page.groups.iter().flat_map(|(_, ids)| *ids).chain(page.rare);
+        let named = page.groups.iter().map(|(_, ids)| ids).chain(page.rare).copied().flatten();
         for name in named {
             assert!(ids.contains(name), "semantic {}: no flag {name}", page.path);
         }

@@ -25,6 +25,7 @@ use super::generate::random_seed;
 use super::log::{self, Log};
 use super::model::{self, ModelFlag, file_bytes, name_model};
 use super::output::{self, Failure, human_bytes};
+use super::parent::end_with_parent;
 use super::store::{self, Access};
 use crate::engine::{self, Engine, Keeping};
 use crate::http::{self, App, KvShape, Serving};
@@ -61,6 +62,9 @@ pub struct Arguments {
     /// Say nothing on stderr unless something fails
     #[arg(long, short)]
     quiet: bool,
+    /// End at once when stdin does: for a program that starts it and may be killed
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 impl Arguments {
@@ -92,6 +96,9 @@ pub fn run(arguments: &Arguments, context: &Context, log: &Log) -> Result<ExitCo
     if log.reader() == log::Reader::Program {
         // A key that is made must be shown, and never is in a log.
         settings.entrance.reader = keys::Reader::Unknown;
+    }
+    if arguments.end_with_stdin {
+        end_with_parent()?;
     }
     let entry = settings.entrance.open()?;
     let plan = ModelPlan {

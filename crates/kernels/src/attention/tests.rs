@@ -250,7 +250,10 @@ proptest! {
         for (ours, exact) in ours.chunks(case.layout.head_dim()).zip(exact.chunks(case.layout.head_dim())) {
             let size = exact.iter().map(|x| x * x).sum::<f64>().sqrt();
             let error = ours.iter().zip(exact).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum::<f64>();
-            prop_assert!(error.sqrt() <= 1e-5 * size, "error {} of {}", error.sqrt(), size);
+            let coded = case.layout.key_bits().is_affine() || case.layout.value_bits().is_affine();
+            // Factors of 16 bits are to be no worse than numbers of f16.
+            let most = if coded { 5e-4 } else { 1e-5 };
+            prop_assert!(error.sqrt() <= most * size, "error {} of {}", error.sqrt(), size);
         }
     }
 

@@ -1,11 +1,11 @@
-//! A few queries against one block: they share the conversion of its codes to f32.
+//! A few queries against one block: they share what is made of its numbers.
 
+use std::f32::consts::LOG2_E;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::codes::{Eight, Four, Sixteen, ThirtyTwo};
-use super::gather::gather;
-use super::score::score;
+use super::coded::{self, Eight, Four, Parameters};
+use super::plain::{self, Sixteen, ThirtyTwo};
 use super::{Attention, Softmax, Span};
 use crate::kv::{BLOCK_TOKENS, Bits, HEAD_DIM_MAX};
 use crate::lanes::{Kernel, LANES, Lanes};
@@ -23,34 +23,45 @@ pub(super) const STRIDE: usize = BLOCK_TOKENS + LANES;
 const _: () = assert!(HEAD_DIM_MAX <= STRIDE);
 
 pub(super) type Row = [f32; STRIDE];
+pub(super) type CodedRow = [i16; STRIDE];
 
 #[repr(C, align(64))]
 pub(super) struct Scratch {
-    /// `[query][dimension]`, multiplied by the attention's scale
+    /// `[query][dimension]`, multiplied by [`Attention::query_scale`]
     pub(super) queries: [Row; QUERIES_MAX],
-    /// `[query][group]`: sums over the group's dimensions
+    /// The same as integers of `query_steps` each; of coded keys only, as the sums
+    pub(super) coded_queries: [CodedRow; QUERIES_MAX],
+    /// `[query]`: what scores count in
+    query_steps: [f32; QUERIES_MAX],
+    /// `[query][group]`: sums over the group's dimensions, in steps
     pub(super) query_sums: [[f32; GROUPS_MAX]; QUERIES_MAX],
-    /// `[query][slot]`: scores, then their exp
+    /// `[query][slot]`: scores in steps, then two to their power
     pub(super) scores: [Row; QUERIES_MAX],
-    /// `[group][query][slot]`: exp times the value's scale
-    pub(super) weights: [[Row; QUERIES_MAX]; GROUPS_MAX],
+    /// `[group][query][slot]`: the same times the value's scale, as integers of `weight_steps` each;
+    /// of coded values only, as those and their parameters
+    pub(super) weights: [[CodedRow; QUERIES_MAX]; GROUPS_MAX],
+    /// `[group][query]`
+    pub(super) weight_steps: [[f32; QUERIES_MAX]; GROUPS_MAX],
+    /// `[slot]`: weights of one query before they are integers
+    pub(super) products: Row,
+    pub(super) parameters: Parameters,
     /// `[query][dimension]`
     pub(super) values: [Row; QUERIES_MAX],
-    /// The values' scales and biases as `[group][slot]`
-    scales: [[[u8; 2]; BLOCK_TOKENS]; GROUPS_MAX],
-    biases: [[[u8; 2]; BLOCK_TOKENS]; GROUPS_MAX],
 }
 
 impl Scratch {
     pub(super) fn new() -> Box<Scratch> {
         Box::new(Scratch {
             queries: [[0.0; STRIDE]; QUERIES_MAX],
+            coded_queries: [[0; STRIDE]; QUERIES_MAX],
+            query_steps: [1.0; QUERIES_MAX],
             query_sums: [[0.0; GROUPS_MAX]; QUERIES_MAX],
             scores: [[0.0; STRIDE]; QUERIES_MAX],
-            weights: [[[0.0; STRIDE]; QUERIES_MAX]; GROUPS_MAX],
+            weights: [[[0; STRIDE]; QUERIES_MAX]; GROUPS_MAX],
+            weight_steps: [[0.0; QUERIES_MAX]; GROUPS_MAX],
+            products: [0.0; STRIDE],
+            parameters: Parameters::NONE,
             values: [[0.0; STRIDE]; QUERIES_MAX],
-            scales: [[[0; 2]; BLOCK_TOKENS]; GROUPS_MAX],
-            biases: [[[0; 2]; BLOCK_TOKENS]; GROUPS_MAX],
         })
     }
 }
@@ -121,20 +132,56 @@ impl<'a> Tile<'a> {
         let index = self.count;
         self.count += 1;
         self.positions[index] = position;
-        let scale = lanes.splat(self.attention.scale);
-        let sums = &mut self.scratch.query_sums[index];
-        let group = self.attention.layout.group();
-        let scaled = self.scratch.queries[index].chunks_exact_mut(group);
-        for ((x, scaled), sum) in query.chunks_exact(group).zip(scaled).zip(sums) {
-            let mut total = lanes.splat(0.0);
-            let scaled = scaled.as_chunks_mut::<LANES>().0;
-            for (x, scaled) in x.as_chunks::<LANES>().0.iter().zip(scaled) {
-                let x = lanes.mul(lanes.of(x), scale);
-                *scaled = lanes.to_array(x);
-                total = lanes.add(total, x);
-            }
-            *sum = lanes.sum(total);
+        let layout = self.attention.layout;
+        let scale = lanes.splat(self.attention.query_scale());
+        let scaled = &mut self.scratch.queries[index][..query.len()];
+        let mut largest = lanes.splat(0.0);
+        let vectors = query.as_chunks::<LANES>().0.iter();
+        for (x, scaled) in vectors.zip(scaled.as_chunks_mut::<LANES>().0) {
+            let x = lanes.mul(lanes.of(x), scale);
+            *scaled = lanes.to_array(x);
+            largest = lanes.max(lanes.max(x, lanes.sub(lanes.splat(0.0), x)), largest);
         }
+        if !layout.key_bits().is_affine() {
+            self.scratch.query_steps[index] = 1.0;
+            return;
+        }
+        let coded = &mut self.scratch.coded_queries[index][..query.len()];
+        let step = match coded::quantise(lanes, scaled, lanes.largest(largest), coded) {
+            // All are 0, or none is a number, as the sums then say.
+            0.0 => 1.0,
+            step => step,
+        };
+        self.scratch.query_steps[index] = step;
+        let sums = &mut self.scratch.query_sums[index];
+        let groups = scaled.chunks_exact(layout.group()).zip(coded.chunks_exact(layout.group()));
+        for ((scaled, coded), to) in groups.zip(sums) {
+            let mut total = lanes.splat(0.0);
+            for x in scaled.as_chunks::<LANES>().0 {
+                total = lanes.add(total, lanes.of(x));
+            }
+            let total = lanes.sum(total);
+            // Of the integers, so that what rounding them adds is multiplied with keys, not codes.
+            let exact: i32 = coded.iter().map(|x| i32::from(*x)).sum();
+            *to = if total.is_finite() { exact as f32 } else { total };
+        }
+    }
+
+    /// The K of this tile's head in a block, or nothing of none.
+    #[inline(always)]
+    pub(super) fn head_keys<'b>(&self, block: &'b [u8]) -> &'b [u8] {
+        let layout = self.attention.layout;
+        let bytes = layout.code_bytes(layout.key_bits());
+        let all = block.get(layout.keys().codes).unwrap_or(&[]);
+        all.get(self.attention.kv_head * bytes..).and_then(|all| all.get(..bytes)).unwrap_or(&[])
+    }
+
+    /// The V of this tile's head in a block.
+    #[inline(always)]
+    pub(super) fn head_values<'b>(&self, block: &'b [u8]) -> &'b [u8] {
+        let layout = self.attention.layout;
+        let bytes = layout.code_bytes(layout.value_bits());
+        &block[layout.values().codes][self.attention.kv_head * bytes..][..bytes]
     }
 
     /// The blocks that any of the queries sees.
@@ -183,112 +230,64 @@ impl Kernel for Block<'_, '_> {
         let next = attention.block(block + 1).unwrap_or(&[]);
         let block = attention.block(block).expect("a block that a row sees is in the cache");
         match attention.layout.key_bits() {
-            Bits::Four => score::<S, Four>(lanes, tile, block, seen),
-            Bits::Eight => score::<S, Eight>(lanes, tile, block, seen),
-            Bits::Sixteen => score::<S, Sixteen>(lanes, tile, block, seen),
-            Bits::ThirtyTwo => score::<S, ThirtyTwo>(lanes, tile, block, seen),
-        }
-        if attention.layout.value_bits().is_affine() {
-            transpose_parameters(tile, block);
+            Bits::Four => coded::score::<S, Four>(lanes, tile, block, seen),
+            Bits::Eight => coded::score::<S, Eight>(lanes, tile, block, seen),
+            Bits::Sixteen => plain::score::<S, Sixteen>(lanes, tile, block, seen),
+            Bits::ThirtyTwo => plain::score::<S, ThirtyTwo>(lanes, tile, block, seen),
         }
         for query in 0..tile.count {
             if !tile.spans[query].is_empty() {
                 softmax(lanes, tile, query);
             }
         }
+        if attention.layout.value_bits().is_affine() {
+            coded::weigh(lanes, tile, block, seen);
+        }
         match attention.layout.value_bits() {
-            Bits::Four => gather::<S, Four>(lanes, tile, block, next),
-            Bits::Eight => gather::<S, Eight>(lanes, tile, block, next),
-            Bits::Sixteen => gather::<S, Sixteen>(lanes, tile, block, next),
-            Bits::ThirtyTwo => gather::<S, ThirtyTwo>(lanes, tile, block, next),
+            Bits::Four => coded::gather::<S, Four>(lanes, tile, block, next, seen),
+            Bits::Eight => coded::gather::<S, Eight>(lanes, tile, block, next, seen),
+            Bits::Sixteen => plain::gather::<S, Sixteen>(lanes, tile, block, next),
+            Bits::ThirtyTwo => plain::gather::<S, ThirtyTwo>(lanes, tile, block, next),
         }
     }
 }
 
-/// Puts the values' scales and biases in the order of slots, per group.
-#[inline(always)]
-fn transpose_parameters(tile: &mut Tile<'_>, block: &[u8]) {
-    let layout = tile.attention.layout;
-    let (groups, bytes) = (layout.groups(), layout.parameter_bytes());
-    let tensors = layout.values();
-    let scratch = &mut *tile.scratch;
-    for (tensor, to) in
-        [(tensors.scales, &mut scratch.scales), (tensors.biases, &mut scratch.biases)]
-    {
-        let from = block[tensor][tile.attention.kv_head * bytes..][..bytes].as_chunks::<2>().0;
-        if groups == 1 {
-            to[0].copy_from_slice(from);
-            continue;
-        }
-        for (slot, from) in from.chunks_exact(groups).enumerate() {
-            for (group, value) in from.iter().enumerate() {
-                to[group][slot] = *value;
-            }
-        }
-    }
-}
-
-/// A query's exp of its scores, their sum, and the weights of the values' codes. Leaves the sum of
-/// `exp * bias` in the query's values.
+/// Two to the power of a query's scores, relative to the largest, and their sum.
 #[inline(always)]
 fn softmax<S: Lanes>(lanes: S, tile: &mut Tile<'_>, query: usize) {
-    let Tile { attention, scratch, .. } = tile;
     let span = tile.spans[query];
-    let Span { from, to } = span;
-    let scores = scratch.scores[query].as_chunks_mut::<LANES>().0;
-    let vectors = from / LANES..to.div_ceil(LANES);
-    let mut largest = lanes.splat(f32::NEG_INFINITY);
-    for v in vectors.clone() {
-        let mut x = lanes.of(&scores[v]);
-        if let Some(cap) = attention.softcap {
-            let cap = lanes.splat(cap);
-            x = lanes.mul(cap, math::tanh(lanes, lanes.div(x, cap)));
+    let Scratch { scores, query_steps, .. } = &mut *tile.scratch;
+    let scores = scores[query].as_chunks_mut::<LANES>().0;
+    let mut step = query_steps[query];
+    if let Some(cap) = tile.attention.softcap {
+        for v in span.vectors() {
+            let x = lanes.div(lanes.mul(lanes.of(&scores[v]), lanes.splat(step)), lanes.splat(cap));
+            scores[v] = lanes.to_array(math::tanh(lanes, x));
         }
-        let x = visible(lanes, span, v, x, f32::NEG_INFINITY);
+        step = cap * LOG2_E;
+    }
+    let mut largest = lanes.splat(f32::NEG_INFINITY);
+    for v in span.vectors() {
+        let x = visible(lanes, span, v, lanes.of(&scores[v]), f32::NEG_INFINITY);
         scores[v] = lanes.to_array(x);
         largest = lanes.max(x, largest);
     }
-    let largest = lanes.largest(largest);
+    let largest = lanes.largest(largest) * step;
 
     let mut sums = lanes.splat(0.0);
-    for v in vectors.clone() {
-        let x = lanes.sub(lanes.of(&scores[v]), lanes.splat(largest));
-        let x = math::exp(lanes, x);
+    for v in span.vectors() {
+        let x = lanes.fma(lanes.of(&scores[v]), lanes.splat(step), lanes.splat(-largest));
+        let x = math::exp2(lanes, x);
         scores[v] = lanes.to_array(x);
         sums = lanes.add(sums, x);
     }
     tile.found[query] = Softmax { largest, sum: lanes.sum(sums) };
-
-    let values = &mut scratch.values[query][..attention.layout.head_dim()];
-    if !attention.layout.value_bits().is_affine() {
-        values.fill(0.0);
-        return;
-    }
-    let group = attention.layout.group();
-    for (index, values) in values.chunks_exact_mut(group).enumerate() {
-        let weights = scratch.weights[index][query].as_chunks_mut::<LANES>().0;
-        let scales = scratch.scales[index].as_chunks::<LANES>().0;
-        let biases = scratch.biases[index].as_chunks::<LANES>().0;
-        let mut sums = lanes.splat(0.0);
-        for v in vectors.clone() {
-            let x = lanes.of(&scores[v]);
-            // SAFETY: sixteen f16 each.
-            let (scale, bias) = unsafe {
-                let scale = lanes.load_f16(scales[v].as_flattened().as_ptr());
-                (scale, lanes.load_f16(biases[v].as_flattened().as_ptr()))
-            };
-            // 0 times a hidden bias could be NaN. Hidden weights are never read.
-            weights[v] = lanes.to_array(lanes.mul(x, scale));
-            sums = lanes.fma(x, visible(lanes, span, v, bias, 0.0), sums);
-        }
-        values.fill(lanes.sum(sums));
-    }
 }
 
 /// The lanes of vector `v` of a block's slots that the span has, from `x`; `hidden` in the others.
 /// Not a closure: those are compiled without the lanes' instructions unless they are inlined.
 #[inline(always)]
-fn visible<S: Lanes>(lanes: S, span: Span, v: usize, x: S::F, hidden: f32) -> S::F {
+pub(super) fn visible<S: Lanes>(lanes: S, span: Span, v: usize, x: S::F, hidden: f32) -> S::F {
     let start = v * LANES;
     if span.from <= start && start + LANES <= span.to {
         return x;

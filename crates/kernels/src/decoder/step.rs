@@ -5,9 +5,11 @@ use std::ops::Range;
 use super::Shape;
 use crate::kv::BLOCK_TOKENS;
 
-/// Rows of one sequence that attend in one task: enough to share what is read of the KV, few
-/// enough that a prefill chunk gives every thread work.
-const TILE_ROWS: usize = 32;
+/// Rows of one sequence that attend in one task: enough to share what is read of the KV, and few
+/// enough that the threads end at about the same time. A chunk that follows a long context has some
+/// tens of rows: of 32 at a time, a model with 3 KV heads has 3 tasks, and one of two threads waits
+/// for a quarter of the phase.
+const TILE_ROWS: usize = 8;
 /// Attention tasks per thread below which single rows are cut into their blocks.
 const TASKS_PER_THREAD_MIN: usize = 4;
 

@@ -29,6 +29,7 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 impl Lanes for Avx2 {
     type F = (__m256, __m256);
+    type I = (__m256i, __m256i);
 
     const REGISTERS: usize = 7;
 
@@ -173,34 +174,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_u8(self, from: *const u8) -> Self::F {
-        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
-        unsafe {
-            let (low, high) = widen(from);
-            (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_nibbles(self, from: *const u8) -> (Self::F, Self::F) {
-        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
-        unsafe { (self.load_nibble(from, 0), self.load_nibble(from, 4)) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_nibble(self, from: *const u8, shift: u32) -> Self::F {
-        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
-        unsafe {
-            let (low, high) = widen(from);
-            let shift = _mm_cvtsi32_si128(shift as i32);
-            let mask = _mm256_set1_epi32(15);
-            let low = _mm256_and_si256(_mm256_srl_epi32(low, shift), mask);
-            let high = _mm256_and_si256(_mm256_srl_epi32(high, shift), mask);
-            (_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
-        }
-    }
-
-    #[inline(always)]
     unsafe fn load_f16(self, from: *const u8) -> Self::F {
         // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
         unsafe {
@@ -229,6 +202,64 @@ impl Lanes for Avx2 {
         unsafe {
             _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a.0));
             _mm_storeu_si128(to.add(16).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a.1));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, a: Self::F) {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe {
+            let packed = _mm256_packs_epi32(_mm256_cvtps_epi32(a.0), _mm256_cvtps_epi32(a.1));
+            // The halves of the two are interleaved.
+            _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+    }
+
+    #[inline(always)]
+    fn no_sum(self) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it.
+        unsafe { (_mm256_setzero_si256(), _mm256_setzero_si256()) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe {
+            let factors = _mm256_set1_epi32(factors.cast::<i32>().read_unaligned());
+            (
+                _mm256_add_epi32(sum.0, _mm256_madd_epi16(a.0, factors)),
+                _mm256_add_epi32(sum.1, _mm256_madd_epi16(a.1, factors)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: Self::I) -> Self::F {
+        // SAFETY: `self` proves that the CPU has it.
+        unsafe { (_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_bytes(self, a: *const u8, b: *const u8) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe { paired(_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_halves(self, from: *const u8) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            paired(nibbles(bytes, 0), nibbles(bytes, 4))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_nibbles(self, a: *const u8, b: *const u8, shift: u32) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe {
+            let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
+            paired(nibbles(a, shift), nibbles(b, shift))
         }
     }
 
@@ -288,13 +319,29 @@ unsafe fn power(n: __m256) -> __m256 {
     }
 }
 
+/// Four bits of each byte, those from bit `shift` (0 or 4) on.
+///
 /// # Safety
-/// The CPU has AVX2, and 16 bytes can be read at `from`.
+/// The CPU has AVX2.
 #[inline(always)]
-unsafe fn widen(from: *const u8) -> (__m256i, __m256i) {
+pub(super) unsafe fn nibbles(bytes: __m128i, shift: u32) -> __m128i {
     // SAFETY: the caller's promise.
     unsafe {
-        let bytes = _mm_loadu_si128(from.cast());
-        (_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes)))
+        // What comes from the byte above is masked away.
+        let shifted = _mm_srl_epi16(bytes, _mm_cvtsi32_si128(shift as i32));
+        _mm_and_si128(shifted, _mm_set1_epi8(15))
+    }
+}
+
+/// A byte of `a` and one of `b` in each lane, as i16.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn paired(a: __m128i, b: __m128i) -> (__m256i, __m256i) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+        (_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high))
     }
 }

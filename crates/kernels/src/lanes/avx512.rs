@@ -1,5 +1,6 @@
 //! Sixteen lanes as one AVX-512 register.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Kernel, Lanes, avx2};
@@ -29,6 +30,7 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 impl Lanes for Avx512 {
     type F = __m512;
+    type I = __m512i;
 
     const REGISTERS: usize = 28;
 
@@ -168,33 +170,6 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load_u8(self, from: *const u8) -> Self::F {
-        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_nibbles(self, from: *const u8) -> (Self::F, Self::F) {
-        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
-        unsafe {
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-            let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
-            let high = _mm512_srli_epi32::<4>(bytes);
-            (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(high))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_nibble(self, from: *const u8, shift: u32) -> Self::F {
-        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
-        unsafe {
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-            let shifted = _mm512_srl_epi32(bytes, _mm_cvtsi32_si128(shift as i32));
-            _mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(15)))
-        }
-    }
-
-    #[inline(always)]
     unsafe fn load_f16(self, from: *const u8) -> Self::F {
         // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
@@ -213,8 +188,90 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, a: Self::F) {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a))) }
+    }
+
+    #[inline(always)]
+    fn no_sum(self) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe { add_products(a, factors, sum) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: Self::I) -> Self::F {
+        // SAFETY: `self` proves that the CPU has it.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_bytes(self, a: *const u8, b: *const u8) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe { paired(_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_halves(self, from: *const u8) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            paired(avx2::nibbles(bytes, 0), avx2::nibbles(bytes, 4))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pair_nibbles(self, a: *const u8, b: *const u8, shift: u32) -> Self::I {
+        // SAFETY: `self` proves that the CPU has it; the memory is the caller's promise.
+        unsafe {
+            let (a, b) = (_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast()));
+            paired(avx2::nibbles(a, shift), avx2::nibbles(b, shift))
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, at: *const u8) {
         // SAFETY: a prefetch of any address has no effect but on the cache.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+}
+
+/// Written by hand: compilers load the factors of a whole tile at once and then lack registers for
+/// its sums.
+///
+/// # Safety
+/// The CPU has the features below, and two i16 can be read at `factors`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn add_products(a: __m512i, factors: *const i16, mut sum: __m512i) -> __m512i {
+    // SAFETY: the caller's promise; it reads what is there and writes a register.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {a}, dword ptr [{factors}]{{1to16}}",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            factors = in(reg) factors,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+/// A byte of `a` and one of `b` in each lane, as i16.
+///
+/// # Safety
+/// The CPU has what [`Avx512`] proves.
+#[inline(always)]
+unsafe fn paired(a: __m128i, b: __m128i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+        _mm512_cvtepu8_epi16(_mm256_set_m128i(high, low))
     }
 }

@@ -41,6 +41,7 @@ fn power(n: f32) -> f32 {
 
 impl Lanes for Scalar {
     type F = [f32; LANES];
+    type I = [i32; LANES];
 
     const REGISTERS: usize = 8;
 
@@ -145,26 +146,6 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn load_u8(self, from: *const u8) -> Self::F {
-        // SAFETY: the caller's promise.
-        let bytes = unsafe { from.cast::<[u8; LANES]>().read() };
-        each(|i| f32::from(bytes[i]))
-    }
-
-    #[inline(always)]
-    unsafe fn load_nibbles(self, from: *const u8) -> (Self::F, Self::F) {
-        // SAFETY: the caller's promise.
-        unsafe { (self.load_nibble(from, 0), self.load_nibble(from, 4)) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_nibble(self, from: *const u8, shift: u32) -> Self::F {
-        // SAFETY: the caller's promise.
-        let bytes = unsafe { from.cast::<[u8; LANES]>().read() };
-        each(|i| f32::from((bytes[i] >> shift) & 15))
-    }
-
-    #[inline(always)]
     unsafe fn load_f16(self, from: *const u8) -> Self::F {
         // SAFETY: the caller's promise.
         let bytes = unsafe { from.cast::<[[u8; 2]; LANES]>().read() };
@@ -182,5 +163,54 @@ impl Lanes for Scalar {
         let bytes = a.map(|x| f16::from_f32(x).to_le_bytes());
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[[u8; 2]; LANES]>().write(bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, a: Self::F) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            to.cast::<[i16; LANES]>().write_unaligned(a.map(|x| x.round_ties_even() as i16));
+        }
+    }
+
+    #[inline(always)]
+    fn no_sum(self) -> Self::I {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(self, a: Self::I, factors: *const i16, sum: Self::I) -> Self::I {
+        // SAFETY: the caller's promise.
+        let [x, y] = unsafe { factors.cast::<[i16; 2]>().read_unaligned() }.map(i32::from);
+        std::array::from_fn(|i| {
+            let (even, odd) = (i32::from(a[i] as i16), a[i] >> 16);
+            sum[i].wrapping_add(even * x).wrapping_add(odd * y)
+        })
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: Self::I) -> Self::F {
+        a.map(|a| a as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn pair_bytes(self, a: *const u8, b: *const u8) -> Self::I {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (a.cast::<[u8; LANES]>().read(), b.cast::<[u8; LANES]>().read()) };
+        std::array::from_fn(|i| i32::from(a[i]) | i32::from(b[i]) << 16)
+    }
+
+    #[inline(always)]
+    unsafe fn pair_halves(self, from: *const u8) -> Self::I {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { from.cast::<[u8; LANES]>().read() };
+        bytes.map(|byte| i32::from(byte & 15) | i32::from(byte >> 4) << 16)
+    }
+
+    #[inline(always)]
+    unsafe fn pair_nibbles(self, a: *const u8, b: *const u8, shift: u32) -> Self::I {
+        // SAFETY: the caller's promise.
+        let pairs = unsafe { self.pair_bytes(a, b) };
+        pairs.map(|pair| (pair >> shift) & 0x000f_000f)
     }
 }

@@ -1,4 +1,4 @@
-//! How much of a prompt our server had, in the words of the ancestor's reports.
+//! How much of a prompt our server had: all of it, all that was said before, its beginning, nothing.
 
 use super::client::Answered;
 use crate::cli::bench::report::{Cell, Row};

@@ -1,5 +1,5 @@
 //! Many agents, more than memory holds: what their turns take, ours beside the peers' servers, and
-//! what an agent's memory is worth in the scenarios that this project's ancestor was measured with.
+//! what an agent's memory is worth in a play of five phases and to ten experts who are asked in turn.
 
 mod plan;
 mod race;

@@ -82,7 +82,13 @@ impl Contender for Ours<'_> {
         command
             .args(["--config", "/dev/null", "--log-level", "warn", "--data-dir"])
             .arg(&self.data_dir)
-            .args(["serve", "--no-auth", "--rate-limit-agent=0", "--rate-limit-global=0"])
+            .args([
+                "serve",
+                "--end-with-stdin",
+                "--no-auth",
+                "--rate-limit-agent=0",
+                "--rate-limit-global=0",
+            ])
             .arg("--model")
             .arg(&setup.model_path)
             .args(["--port", &port.to_string()])

@@ -1,4 +1,4 @@
-//! The ancestor's scenario: a warden and two prisoners who meet in five phases, and an analyst who
+//! A play: a warden and two prisoners who meet in five phases, and an analyst who
 //! comes at the end. Once with all caches cleared before each phase, once with what was kept.
 
 use std::time::{Duration, Instant};

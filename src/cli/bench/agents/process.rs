@@ -45,7 +45,8 @@ impl Process {
         let stderr = OpenOptions::new().create(true).append(true).open(log)?;
         stderr.set_len(0)?;
         let child = command
-            .stdin(Stdio::null())
+            // Nothing is written: its end tells a server of ours that we are gone.
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()

@@ -1,4 +1,4 @@
-//! The ancestor's routing: ten experts who each know one article, and questions that go to two of
+//! Questions routed to experts: each of ten knows one article, and each question goes to two of
 //! them. What is measured is the first token, when the article is new and when it is known.
 
 use serde_json::{Value as Json, json};

@@ -2,13 +2,17 @@
 //! one drawing would be too small on a telephone.
 
 use super::lines::{Axis, Colour, Lines, Mark, Point, Series, Style};
-use super::markup::Markup;
+use super::markup::{Attributes, Markup};
 use super::shapes::{Anchor, line, px, words};
 
 /// Pixels of a drawing; a character of its writing is at most so wide, on average.
 const WIDE: Frame = Frame { width: 560.0, height: 350.0, class: "wide" };
 const NARROW: Frame = Frame { width: 350.0, height: 320.0, class: "narrow" };
 const CHARACTER: f64 = 7.0;
+/// How much larger a drawing is in a file: as wide as the column of text of a README.
+const ALONE_SCALE: f64 = 1.5;
+/// Of its ground, around all that is drawn, in the pixels of the drawing.
+const ALONE_MARGIN: f64 = 12.0;
 /// Between two lines of writing.
 const LINE: f64 = 15.0;
 /// Free above the lines, for the axis' name, and below, for the other's and its ticks.
@@ -25,6 +29,13 @@ struct Frame {
     width: f64,
     height: f64,
     class: &'static str,
+}
+
+/// What a drawing that stands alone says of itself to who does not see it.
+pub struct Words<'a> {
+    pub title: &'a str,
+    /// Beside where its lines begin and end.
+    pub about: &'a str,
 }
 
 /// Where the lines are drawn.
@@ -73,25 +84,61 @@ impl Lines {
     }
 
     fn draw_in(&self, frame: &Frame, title: &str, page: &mut Markup) {
-        let area = self.area(frame);
         let view = format!("0 0 {} {}", frame.width, frame.height);
         let class = format!("plot {}", frame.class);
         page.element("svg", &[("class", &class), ("viewBox", &view), ("role", &"img")], |svg| {
             svg.words("title", &[], title);
             svg.words("desc", &[], &self.description());
-            self.draw_axes(&area, frame, svg);
-            for mark in &self.marks {
-                self.draw_mark(mark, &area, svg);
-            }
-            for series in &self.series {
-                svg.element("g", &[("class", &series.colour.class())], |group| {
-                    self.draw_series(series, &area, group);
-                });
-            }
-            if !self.has_key() {
-                self.draw_labels(&area, svg);
-            }
+            self.draw_content(frame, svg);
         });
+    }
+
+    /// One drawing as a file: it brings along its style, and a ground to be read on, whatever the
+    /// colour of the page that shows it. Names stand beside their lines; there is no key.
+    pub fn draw_alone(&self, words: &Words<'_>, style: &'static str) -> Markup {
+        let corner = -ALONE_MARGIN;
+        let [width, height] = [WIDE.width, WIDE.height].map(|it| it + 2.0 * ALONE_MARGIN);
+        let view = format!("{corner} {corner} {width} {height}");
+        let attributes: Attributes<'_> = &[
+            ("xmlns", &"http://www.w3.org/2000/svg"),
+            ("width", &(width * ALONE_SCALE)),
+            ("height", &(height * ALONE_SCALE)),
+            ("viewBox", &view),
+            ("role", &"img"),
+        ];
+        let ground: Attributes<'_> = &[
+            ("class", &"ground"),
+            ("x", &corner),
+            ("y", &corner),
+            ("width", &width),
+            ("height", &height),
+            ("rx", &ALONE_MARGIN),
+        ];
+        let mut file = Markup::new();
+        file.element("svg", attributes, |svg| {
+            svg.words("title", &[], words.title);
+            svg.words("desc", &[], &format!("{} {}", self.description(), words.about));
+            svg.element("style", &[], |inside| inside.raw(style));
+            svg.empty("rect", ground);
+            self.draw_content(&WIDE, svg);
+        });
+        file
+    }
+
+    fn draw_content(&self, frame: &Frame, svg: &mut Markup) {
+        let area = self.area(frame);
+        self.draw_axes(&area, frame, svg);
+        for mark in &self.marks {
+            self.draw_mark(mark, &area, svg);
+        }
+        for series in &self.series {
+            svg.element("g", &[("class", &series.colour.class())], |group| {
+                self.draw_series(series, &area, group);
+            });
+        }
+        if !self.has_key() {
+            self.draw_labels(&area, svg);
+        }
     }
 
     fn area(&self, frame: &Frame) -> Area {

@@ -63,6 +63,11 @@ fn eyebrow(report: &Report) -> Vec<String> {
     all.into_iter().flatten().filter(|part| !part.is_empty()).collect()
 }
 
+/// Which model was measured, by what, where and when, as a sentence.
+pub fn origin(report: &Report) -> String {
+    format!("{}; {}.", model(report), eyebrow(report).join(", "))
+}
+
 /// `2026-01-02T03:04:05Z` as it is read; anything else stays as it is.
 fn moment(began: &str) -> String {
     match began.strip_suffix('Z').and_then(|it| it.split_once('T')) {

@@ -1,7 +1,10 @@
-//! A report as one page that needs no other file: no script, no picture, nothing from elsewhere.
+//! A report as one page that needs no other file: no script, no picture, nothing from elsewhere;
+//! and one of its drawings as a picture for other pages.
 //!
-//! Pure: a report in, a page out. First what became of the promises, then drawings whose titles
-//! say what they show, then every table.
+//! Pure: a report in, text out. First on the page is what became of the promises, then drawings whose
+//! titles say what they show, then every table.
+
+mod picture;
 
 mod against;
 mod header;
@@ -22,9 +25,11 @@ mod tests;
 
 use super::report::Report;
 use markup::Markup;
+pub use picture::ttft;
 use plots::{Chart, Plot};
 
-const STYLE: &str = include_str!("style.css");
+const STYLE: &str =
+    concat!(include_str!("colours.css"), include_str!("drawing.css"), include_str!("page.css"));
 /// The page may load nothing and run nothing, whatever a report holds.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 

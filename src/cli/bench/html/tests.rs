@@ -6,7 +6,8 @@ use serde_json::Value as Json;
 use super::super::changes::Comparison;
 use super::super::figure::Figure;
 use super::super::report::{Cell, Report};
-use super::{STYLE, render};
+use super::number::tick;
+use super::{STYLE, render, ttft};
 
 /// What `semantic bench --json` writes, with a name that would like to be a program.
 const REPORT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/report.json"));
@@ -17,13 +18,14 @@ fn report() -> Report {
     serde_json::from_str(REPORT).expect("it is a report")
 }
 
-/// The names of the elements in a page, each closed by what closes it.
+/// The names of the elements in a page or a picture, each closed by what closes it.
 fn elements(page: &str) -> Vec<&str> {
-    let mut open = vec!["html", "head", "style"];
+    let mut open = Vec::new();
     let mut all = Vec::new();
     // Style sheets have signs of their own.
-    let page = page.split_once(STYLE).map_or(page, |(_, rest)| rest);
-    for tag in page.split('<').skip(1) {
+    let (before, rest) = page.split_once("<style>").expect("a style sheet begins");
+    let (_, after) = rest.split_once("</style>").expect("a style sheet ends");
+    for tag in before.split('<').chain(after.split('<')).filter(|tag| !tag.trim().is_empty()) {
         let (tag, rest) = tag.split_once('>').expect("a tag ends");
         assert!(!rest.contains('>'), "{tag}: {rest}");
         if tag.starts_with('!') {
@@ -42,6 +44,56 @@ fn elements(page: &str) -> Vec<&str> {
     }
     assert_eq!(open, [""; 0]);
     all
+}
+
+#[test]
+fn the_picture_is_well_formed_and_needs_nothing_else() {
+    let picture = ttft(&report()).expect("the report has restore");
+    let elements = elements(&picture);
+    let known = ["svg", "title", "desc", "rect", "line", "text", "g", "path", "circle"];
+    assert!(elements.iter().all(|name| known.contains(name)), "{elements:?}");
+    assert_eq!(elements[..3], ["svg", "title", "desc"], "what a screen reader says comes first");
+    // A name, not a place; no file is an SVG without it.
+    let picture = picture.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1);
+    for part in ["http:", "https:", "//", "url(", "@import", "src=", "href=", "onload", "&#"] {
+        assert!(!picture.contains(part), "{part}");
+    }
+    for scheme in ["color-scheme: light dark", "@media (prefers-color-scheme: dark)"] {
+        assert!(picture.contains(scheme), "{scheme}");
+    }
+}
+
+#[test]
+fn the_picture_has_the_figures_of_the_report() {
+    let report = report();
+    let picture = words(&ttft(&report).expect("the report has restore")).replace('\u{a0}', " ");
+    assert!(picture.contains("answers in 135 ms: 169 × sooner than when"), "{picture}");
+    let restore = report.suites.iter().find(|suite| suite.suite == "restore").expect("restore");
+    let drawn = ["cold", "hot", "warm", "restart"];
+    for place in drawn {
+        let rows =
+            restore.section.rows.iter().filter(|row| row.name.ends_with(&format!(", {place}")));
+        let shown: Vec<String> = rows
+            .map(|row| {
+                let tokens =
+                    row.name.split(' ').next().expect("a number").parse().expect("a number");
+                let ms = row.get("ttft_ms").and_then(Cell::number).expect("a figure");
+                format!("{} at {}", tick(ms), tick(tokens))
+            })
+            .collect();
+        let [first, .., last] = &shown[..] else { panic!("{place}: {shown:?}") };
+        assert!(
+            picture.contains(&format!(" {place}: from {first} to {last}.")),
+            "{place}: {picture}"
+        );
+    }
+    assert!(!picture.contains("extend"), "what the picture does not explain: {picture}");
+    assert!(picture.contains("AMD EPYC 7B13, 2026-11-22."), "{picture}");
+}
+
+#[test]
+fn there_is_no_picture_of_a_report_without_the_suite() {
+    assert_eq!(ttft(&Report { suites: Vec::new(), ..report() }), None);
 }
 
 /// What is read of a page.
@@ -176,8 +228,9 @@ fn no_number_breaks_a_drawing() {
         for suite in json["suites"].as_array_mut().expect("suites") {
             with_numbers(&mut suite["rows"], &|_| value.into());
         }
-        let page = render(&serde_json::from_value(json).expect("it is a report"));
-        elements(&page);
+        let report = serde_json::from_value(json).expect("it is a report");
+        let page = render(&report) + &ttft(&report).unwrap_or_default();
+        elements(&render(&report));
         for word in ["NaN", "inf"] {
             assert!(!words(&page).contains(&format!(" {word} ")), "{value}: {word}");
             assert!(!page.contains(&format!("\"{word}")), "{value}: {word}");

@@ -5,7 +5,7 @@ mod compare;
 mod kv;
 mod latency;
 mod race;
-mod restore;
+pub mod restore;
 mod second;
 mod speed;
 mod staggered;

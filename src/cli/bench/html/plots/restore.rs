@@ -5,19 +5,34 @@ use super::super::number::{duration, number, times};
 use super::super::scale::Scale;
 use super::{Chart, Plot, Report, Row, figure, leading_number, plain, point, rows};
 
-/// Places in the order of the key, and how each is drawn; others follow.
-const PLACES: &[(&str, Colour, Style)] = &[
+type Place = (&'static str, Colour, Style);
+
+/// Where the conversation is, and how each is drawn.
+const PLACES: &[Place] = &[
     ("cold", Colour::Second, Style::Marked),
     ("restart", Colour::Ours, Style::Marked),
     ("warm", Colour::Fourth, Style::Marked),
     ("hot", Colour::Third, Style::Marked),
+];
+/// What else was measured beside them.
+const OTHERS: &[Place] = &[
     ("warm extend", Colour::Sixth, Style::Dashed),
     ("llama-server", Colour::Fifth, Style::Dashed),
 ];
 
+/// With a text beside it that explains all of them.
 pub fn plot(report: &Report) -> Option<Plot> {
+    plot_of(report, &[PLACES, OTHERS].concat())
+}
+
+/// The places alone, which a sentence explains.
+pub fn plot_places(report: &Report) -> Option<Plot> {
+    plot_of(report, PLACES)
+}
+
+fn plot_of(report: &Report, places: &[Place]) -> Option<Plot> {
     let rows = rows(report, "restore");
-    let series: Vec<Series> = PLACES
+    let series: Vec<Series> = places
         .iter()
         .filter_map(|(name, colour, style)| line(rows, name, *colour, *style))
         .collect();

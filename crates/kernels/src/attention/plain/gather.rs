@@ -2,22 +2,27 @@
 
 use std::marker::PhantomData;
 
-use super::Span;
-use super::ahead::Ahead;
-use super::codes::{Codes, Place};
-use super::tile::{QUERIES_MAX, STRIDE, Tile, wide};
+use super::Floats;
+use crate::attention::Span;
+use crate::attention::ahead::Ahead;
+use crate::attention::tile::{QUERIES_MAX, STRIDE, Tile, wide};
 use crate::kv::BLOCK_TOKENS;
 use crate::lanes::{Kernel, LANES, Lanes};
 
-/// Adds the values' codes, weighted, to each query's values: each query sees its own slots only.
+/// Adds the values, weighted, to each query's: each query sees its own slots only.
 #[inline(always)]
-pub(super) fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &[u8], next: &[u8]) {
-    let layout = tile.attention.layout;
-    let key_bytes = layout.code_bytes(layout.key_bits());
-    let mut keys = next.get(layout.keys().codes).unwrap_or(&[]).chunks_exact(key_bytes);
-    let ahead = Ahead::new(keys.nth(tile.attention.kv_head).unwrap_or(&[]));
-    let bytes = layout.code_bytes(layout.value_bits());
-    let codes = &block[layout.values().codes][tile.attention.kv_head * bytes..][..bytes];
+pub(in crate::attention) fn gather<S: Lanes, C: Floats>(
+    lanes: S,
+    tile: &mut Tile<'_>,
+    block: &[u8],
+    next: &[u8],
+) {
+    let head_dim = tile.attention.layout.head_dim();
+    for values in &mut tile.scratch.values[..tile.count] {
+        values[..head_dim].fill(0.0);
+    }
+    let ahead = Ahead::new(tile.head_keys(next));
+    let all = tile.head_values(block);
     let spans = tile.spans;
     let spans = &spans[..tile.count];
     let from = spans.iter().map(|span| span.from).max().unwrap_or(0);
@@ -28,19 +33,19 @@ pub(super) fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &
             gather_span::<S, C>(
                 lanes,
                 tile,
-                codes,
+                all,
                 query,
                 1,
                 Span { from: span.from, to: from },
                 Ahead::NOTHING,
             );
         }
-        gather_span::<S, C>(lanes, tile, codes, 0, tile.count, Span { from, to }, ahead);
+        gather_span::<S, C>(lanes, tile, all, 0, tile.count, Span { from, to }, ahead);
         for (query, span) in spans.iter().enumerate() {
             gather_span::<S, C>(
                 lanes,
                 tile,
-                codes,
+                all,
                 query,
                 1,
                 Span { from: to, to: span.to },
@@ -49,17 +54,17 @@ pub(super) fn gather<S: Lanes, C: Codes>(lanes: S, tile: &mut Tile<'_>, block: &
         }
     } else {
         for (query, span) in spans.iter().enumerate() {
-            gather_span::<S, C>(lanes, tile, codes, query, 1, *span, Ahead::NOTHING);
+            gather_span::<S, C>(lanes, tile, all, query, 1, *span, Ahead::NOTHING);
         }
     }
 }
 
-/// `codes` are one head's V codes.
+/// `all` are one head's values.
 #[inline(always)]
-fn gather_span<S: Lanes, C: Codes>(
+fn gather_span<S: Lanes, C: Floats>(
     lanes: S,
     tile: &mut Tile<'_>,
-    codes: &[u8],
+    all: &[u8],
     first_query: usize,
     queries: usize,
     span: Span,
@@ -68,31 +73,25 @@ fn gather_span<S: Lanes, C: Codes>(
     if span.is_empty() {
         return;
     }
-    let layout = tile.attention.layout;
-    let head_dim = layout.head_dim();
+    let head_dim = tile.attention.layout.head_dim();
     assert!(span.to <= BLOCK_TOKENS);
     assert!(first_query + queries <= QUERIES_MAX);
-    assert_eq!(codes.len(), BLOCK_TOKENS * head_dim * C::BITS / 8);
-    let affine = layout.value_bits().is_affine();
-    let per_group = if affine { layout.group() / LANES } else { head_dim / LANES };
+    assert_eq!(all.len(), BLOCK_TOKENS * head_dim * C::BYTES);
+    let vectors = head_dim / LANES;
     let mut vector = 0;
-    while vector < head_dim / LANES {
-        let weights = match affine {
-            true => &tile.scratch.weights[vector / per_group],
-            false => &tile.scratch.scores,
-        };
+    while vector < vectors {
         let gather = Gather::<C, 1, 1> {
-            codes: codes.as_ptr(),
+            all: all.as_ptr(),
             head_dim,
             span,
-            weights: weights[first_query..].as_flattened().as_ptr(),
+            weights: tile.scratch.scores[first_query..].as_flattened().as_ptr(),
             values: tile.scratch.values[first_query..].as_flattened_mut().as_mut_ptr(),
             vector,
             ahead: if vector == 0 { ahead } else { Ahead::NOTHING },
-            codes_type: PhantomData,
+            width: PhantomData,
         };
-        // A group has 2 or 4 vectors, a head an even number of them.
-        let four = per_group - vector % per_group >= 4;
+        // A head has an even number of vectors.
+        let four = vectors - vector >= 4;
         vector += match (wide::<S>(), queries, four) {
             (true, 12, _) => lanes.call(gather.sized::<12, 2>()),
             (true, 8, _) => lanes.call(gather.sized::<8, 2>()),
@@ -115,7 +114,7 @@ fn gather_span<S: Lanes, C: Codes>(
 
 /// Adds `V` vectors of the span's tokens to the values of `Q` queries; returns `V`.
 struct Gather<C, const Q: usize, const V: usize> {
-    codes: *const u8,
+    all: *const u8,
     head_dim: usize,
     span: Span,
     /// `Q` rows of `STRIDE`
@@ -124,28 +123,24 @@ struct Gather<C, const Q: usize, const V: usize> {
     values: *mut f32,
     vector: usize,
     ahead: Ahead,
-    codes_type: PhantomData<C>,
+    width: PhantomData<C>,
 }
 
 impl<C> Gather<C, 1, 1> {
     #[inline(always)]
     fn sized<const Q: usize, const V: usize>(self) -> Gather<C, Q, V> {
-        let Gather { codes, head_dim, span, weights, values, vector, ahead, codes_type } = self;
-        Gather { codes, head_dim, span, weights, values, vector, ahead, codes_type }
+        let Gather { all, head_dim, span, weights, values, vector, ahead, width } = self;
+        Gather { all, head_dim, span, weights, values, vector, ahead, width }
     }
 }
 
-impl<C: Codes, const Q: usize, const V: usize> Kernel for Gather<C, Q, V> {
+impl<C: Floats, const Q: usize, const V: usize> Kernel for Gather<C, Q, V> {
     type Output = usize;
 
     #[inline(always)]
     fn run<S: Lanes>(self, lanes: S) -> usize {
-        let token_bytes = self.head_dim * C::BITS / 8;
-        let mut places = [Place::default(); V];
-        for (v, place) in places.iter_mut().enumerate() {
-            *place = C::place(self.vector + v, self.head_dim);
-        }
-        // `gather_span` checked that the span lies within the 256 tokens of `codes`, and gave `Q` rows
+        let token_bytes = self.head_dim * C::BYTES;
+        // `gather_span` checked that the span lies within the 256 tokens of `all`, and gave `Q` rows
         // of weights and values with at least `vector + V` vectors each.
         let at =
             |q: usize, v: usize| self.values.wrapping_add(q * STRIDE + (self.vector + v) * LANES);
@@ -160,11 +155,11 @@ impl<C: Codes, const Q: usize, const V: usize> Kernel for Gather<C, Q, V> {
         for token in self.span.from..self.span.to {
             ahead.step(lanes);
             let mut values = [lanes.splat(0.0); V];
-            for (value, place) in values.iter_mut().zip(places) {
+            for (v, value) in values.iter_mut().enumerate() {
                 // SAFETY: as above.
                 *value = unsafe {
-                    let from = self.codes.add(token * token_bytes + place.offset);
-                    C::values(lanes, from, place)
+                    let from = self.all.add(token * token_bytes);
+                    C::load(lanes, from.add((self.vector + v) * LANES * C::BYTES))
                 };
             }
             for (q, sums) in sums.iter_mut().enumerate() {
