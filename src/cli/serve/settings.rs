@@ -85,7 +85,7 @@ pub struct Flags {
     /// A new prompt may hold up answers, in ms [default: 100]
     ///
     /// The longest that running answers wait for a part of a new prompt to be read. While keys of
-    /// several namespaces are there it is 20 at most.
+    /// several namespaces are there it is 12 at most.
     #[arg(long, value_name = "MS", env = "SEMANTIC_STEP_MS")]
     step_ms: Option<u64>,
     /// Go on accepting after SIGTERM, in seconds [default: 0]

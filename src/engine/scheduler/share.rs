@@ -12,10 +12,10 @@ use super::Order;
 /// hold it up for ever.
 const OLDEST_SHARE: f64 = 0.25;
 
-/// How long a step that reads a prompt should last while another namespace may come: about as long
-/// as a small model takes for the question of a next turn, and several times what its weights take
-/// to read, so that little is lost.
-pub const NEIGHBOURS_STEP: Duration = Duration::from_millis(20);
+/// How long a step that reads a prompt should last while another namespace may come: less than what
+/// a small model takes for the question of a next turn, and a few times what its weights take to
+/// read, so that little is lost.
+pub const NEIGHBOURS_STEP: Duration = Duration::from_millis(12);
 
 /// So many steps in a row are without the oldest prompt, and the next is its own: it has a quarter
 /// of them.

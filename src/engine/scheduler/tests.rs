@@ -407,7 +407,7 @@ fn a_neighbours_short_prompt_does_not_share_its_steps_with_a_long_one() {
     let mut world = World::new(64, 8, false);
     let long = world.submit_to("noisy", 1, 1, 3_000, 5).0;
     assert_eq!(world.step(), [long]);
-    let short = world.submit_to("quiet", 1, 2, 10, 50).0;
+    let short = world.submit_to("quiet", 1, 2, 6, 50).0;
     assert_eq!(world.step(), [short], "it has all of the next step");
     assert_eq!(world.step(), [short, long], "it generates");
     let other = world.submit_to("quiet", 1, 3, 100, 5).0;
