@@ -115,9 +115,18 @@ impl Pace {
     /// does: where that takes the whole step, as with large models, at least half of the time is
     /// to be of use. A further chunk may get 0.
     pub fn prefill_tokens(&self, step: &Shape, start: usize) -> usize {
+        self.fitting(self.step_s, step, start)
+    }
+
+    /// The same of a step that should last so long, if that is shorter.
+    pub fn prefill_tokens_within(&self, time: Duration, step: &Shape, start: usize) -> usize {
+        self.fitting(self.step_s.min(time.as_secs_f64()), step, start)
+    }
+
+    fn fitting(&self, step_s: f64, step: &Shape, start: usize) -> usize {
         let cost = self.costs();
         let token = cost[TOKEN] + cost[READ] * start as f64;
-        let left = (self.step_s - self.seconds(step)).max(0.0);
+        let left = (step_s - self.seconds(step)).max(0.0);
         // Solves `token * n + read * n² / 2 = left` without a difference of almost equal numbers.
         let fitting = 2.0 * left / (token + (token * token + 2.0 * cost[READ] * left).sqrt());
         let least = match step.prefill_tokens {

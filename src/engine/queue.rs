@@ -53,9 +53,15 @@ impl<T> Queue<T> {
         item: T,
     ) -> Result<(), T> {
         let held = self.lines.get(namespace).map_or(0, |line| line.items.len());
-        if held >= self.most - self.len {
+        if held >= self.most.saturating_sub(self.len) {
             return Err(item);
         }
+        self.put(namespace, cost, deadline, item);
+        Ok(())
+    }
+
+    /// The same for an item that is to be taken at once: it has a place, also where there is none.
+    pub fn put(&mut self, namespace: &Namespace, cost: u64, deadline: Instant, item: T) {
         let line = self.lines.entry(namespace.clone()).or_default();
         if line.items.is_empty() {
             line.start = line.start.max(self.reached);
@@ -64,13 +70,33 @@ impl<T> Queue<T> {
         line.items.push_back(Waiting { arrival, cost, deadline, item });
         self.arrivals += 1;
         self.len += 1;
-        Ok(())
     }
 
     /// Who is next.
     pub fn peek(&self) -> Option<&T> {
         let line = self.lines.values().filter(|line| !line.items.is_empty());
         Some(&line.min_by_key(|line| line.turn())?.items.front()?.item)
+    }
+
+    /// The first of each namespace, who is next first.
+    pub fn firsts(&self) -> Vec<(&Namespace, &T)> {
+        let mut firsts: Vec<_> = self
+            .lines
+            .iter()
+            .filter_map(|(namespace, line)| Some((line.turn(), namespace, line.items.front()?)))
+            .collect();
+        firsts.sort_by_key(|(turn, _, _)| *turn);
+        firsts.into_iter().map(|(_, namespace, waiting)| (namespace, &waiting.item)).collect()
+    }
+
+    /// Takes the first of a namespace though others may be next: it pays for it, and they stay next.
+    pub fn pop_of(&mut self, namespace: &Namespace) -> Option<T> {
+        let line = self.lines.get_mut(namespace)?;
+        let waiting = line.items.pop_front()?;
+        line.start += u128::from(waiting.cost);
+        self.len -= 1;
+        self.forget_the_idle();
+        Some(waiting.item)
     }
 
     pub fn peek_mut(&mut self) -> Option<&mut T> {
@@ -318,6 +344,27 @@ mod tests {
             queue.push(&namespace(item.0), 10, Instant::now(), item).unwrap();
         }
         assert_eq!(popped(&mut queue), [(0, 4), (1, 2)]);
+    }
+
+    #[test]
+    fn who_passes_pays_and_the_others_stay_next() {
+        let mut queue = pushed(8, &[(0, 1, 10), (0, 2, 10), (1, 1, 30), (1, 2, 10), (2, 1, 10)]);
+        let firsts: Vec<_> = queue.firsts().into_iter().map(|(_, item)| *item).collect();
+        assert_eq!(firsts, [(0, 1), (1, 1), (2, 1)]);
+        assert_eq!(queue.pop_of(&namespace(1)), Some((1, 1)));
+        assert_eq!(queue.pop_of(&namespace(9)), None);
+        assert_eq!(popped(&mut queue), [(0, 1), (2, 1), (0, 2), (1, 2)]);
+        assert_eq!(queue.pop_of(&namespace(1)), None);
+    }
+
+    #[test]
+    fn who_is_taken_at_once_has_a_place_in_a_full_line() {
+        let mut queue = pushed(2, &[(0, 1, 1)]);
+        assert!(queue.push(&namespace(0), 1, Instant::now(), (0, 2)).is_err());
+        queue.put(&namespace(0), 1, Instant::now(), (0, 2));
+        queue.put(&namespace(0), 1, Instant::now(), (0, 3));
+        assert!(queue.push(&namespace(1), 1, Instant::now(), (1, 1)).is_err());
+        assert_eq!(popped(&mut queue), [(0, 1), (0, 2), (0, 3)]);
     }
 
     #[test]

@@ -276,7 +276,7 @@ fn server_has_a_row_for_each_promise_and_leaves_nothing_behind() {
         "10 agents × 1 requests, no limits",
         "10 agents × 1 requests, default limits",
         "a pool of 13 blocks is full",
-        "1 s of 4 times what it can do",
+        "1 s of 4 times what it can do, 2 at a time, no line",
         "1 turns beside 4 who flood",
         "200 malformed bodies",
         "SIGTERM with 1 streams",

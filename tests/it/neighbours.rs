@@ -110,6 +110,28 @@ fn of_a_flood_who_finds_no_room_waits_for_the_flood() {
     assert!(quiet_began < third_began, "{quiet_began:?} {third_began:?}");
 }
 
+#[test]
+fn a_neighbours_turn_is_read_in_the_next_step_and_nobodys_long_prompt_beside_it() {
+    let served = serve_with(64);
+    let (history, _) = talk(&served, &prompt(60, 300));
+    served.model.forget();
+    let flood = |seed| of("noisy", request(&prompt(seed, FLOOD_TOKENS)));
+    let mut running = served.ask_and_hold([flood(1), flood(2)]);
+    let tokens = [history.as_slice(), &prompt(7, 20)].concat();
+    let mut quiet = served.engine.submit(of("quiet", request_of("b", &tokens)));
+    served.model.forget();
+    served.model.open();
+    assert_eq!(read(&mut quiet).reply().len(), 8);
+    running.iter_mut().for_each(|stream| assert_eq!(read(stream).reply().len(), 8));
+    let steps = served.model.steps();
+    let is_turn = |row: &SeenRow| row.start == history.len() - 1;
+    let began = steps.iter().position(|rows| rows.iter().any(is_turn));
+    // The one that waited at the gate was decided before.
+    assert!(began.is_some_and(|began| began <= 1), "{began:?}");
+    let beside = steps[began.unwrap()].iter().filter(|row| !is_turn(row));
+    assert_eq!(beside.filter(|row| row.tokens.len() > 1).count(), 0);
+}
+
 /// Each round of the flood is more than the pool, and the neighbour's is what was used least recently;
 /// but it is less than half of the pool, and the flood has the rest.
 #[test]

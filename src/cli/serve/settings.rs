@@ -76,7 +76,7 @@ pub struct Flags {
     max_running: Option<usize>,
     /// Requests that may wait [default: 2048]
     ///
-    /// More are refused, of one key alone half as many.
+    /// More are refused, of one key alone half as many; with 0 whoever finds no place to run.
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_QUEUE_REQUESTS")]
     queue_requests: Option<usize>,
     /// How long one may wait, in seconds [default: 120]
@@ -84,7 +84,8 @@ pub struct Flags {
     queue_timeout: Option<f64>,
     /// A new prompt may hold up answers, in ms [default: 100]
     ///
-    /// The longest that running answers wait for a part of a new prompt to be read.
+    /// The longest that running answers wait for a part of a new prompt to be read. While keys of
+    /// several namespaces are there it is 12 at most.
     #[arg(long, value_name = "MS", env = "SEMANTIC_STEP_MS")]
     step_ms: Option<u64>,
     /// Go on accepting after SIGTERM, in seconds [default: 0]

@@ -38,7 +38,7 @@ struct Start {
 
 /// Whose idle heads may be evicted.
 #[derive(Default)]
-enum Victims {
+pub(super) enum Victims {
     #[default]
     Anybodys,
     Of(BTreeSet<Namespace>),
@@ -58,6 +58,7 @@ impl Scheduler {
     /// for. Returns what has to be done before [`Scheduler::rows`] is asked.
     pub fn admit(&mut self, now: Instant) -> Vec<Work> {
         self.refuse_late(now);
+        self.has_neighbours = self.sees_neighbours(now);
         self.renew();
         let mut work = Vec::new();
         while self.readmit(now, &mut work) {}
@@ -131,7 +132,8 @@ impl Scheduler {
         let orders: Vec<Order> = self.running.keys().copied().collect();
         for order in orders {
             while let Some(needed) = self.lacking(order) {
-                if self.make_room(needed, &Victims::Anybodys) {
+                let victims = self.victims_for(&self.tickets[&order.request].namespace, needed);
+                if self.make_room(needed, &victims) || self.make_room(needed, &Victims::Anybodys) {
                     self.extend(order, needed);
                     break;
                 }
@@ -183,7 +185,7 @@ impl Scheduler {
     /// Brings back the oldest parked sequence, if it fits.
     fn readmit(&mut self, now: Instant, work: &mut Vec<Work>) -> bool {
         let Some((order, active)) = self.parked.first_key_value() else { return false };
-        let Some(start) = self.start(order.request, &active.sequence, active.choices) else {
+        let Ok(start) = self.start(order.request, &active.sequence, active.choices) else {
             return false;
         };
         let (order, active) = self.parked.pop_first().expect("it was just seen");
@@ -191,40 +193,64 @@ impl Scheduler {
         true
     }
 
-    /// Lets in the next request in line, if it fits. Nobody passes it: it would wait for ever.
+    /// Lets in the next request in line, if it fits. Nobody passes it, as it would wait for ever;
+    /// but who waits for requests of its own namespace to end does not keep others waiting.
     fn admit_next(&mut self, now: Instant, work: &mut Vec<Work>) -> bool {
-        let Some(waiting) = self.waiting.peek() else { return false };
-        let choices = self.choices_of(waiting.request);
-        if self.running_choices() + choices > self.limits.running_max {
-            return false;
-        }
-        let Some(start) = self.start(waiting.request, &waiting.sequence, choices) else {
-            return false;
+        let Some((start, choices, passing)) = self.next_start() else { return false };
+        let next = match passing {
+            Some(namespace) => self.waiting.pop_of(&namespace),
+            None => self.waiting.pop(),
         };
-        let Waiting { request, sequence } = self.waiting.pop().expect("it was just seen");
+        let Waiting { request, sequence } = next.expect("it was just seen");
         self.admissions += 1;
         let order = Order { admission: self.admissions, request, choice: 0 };
         self.sit(order, Active::new(sequence, choices), start, now, work);
         true
     }
 
-    /// What a sequence can reuse, if the blocks of its window can be had without taking anybody's.
-    fn start(&self, request: RequestId, sequence: &Sequence, choices: usize) -> Option<Start> {
+    /// What the request that is let in next can reuse, its choices, and its namespace if it passes
+    /// others.
+    fn next_start(&self) -> Option<(Start, usize, Option<Namespace>)> {
+        let mut is_passing = false;
+        for (namespace, waiting) in self.waiting.firsts() {
+            let choices = self.choices_of(waiting.request);
+            if self.running_choices() + choices > self.limits.running_max {
+                return None;
+            }
+            match self.start(waiting.request, &waiting.sequence, choices) {
+                Ok(start) => return Some((start, choices, is_passing.then(|| namespace.clone()))),
+                Err(Victims::Of(_)) => is_passing = true,
+                Err(Victims::Anybodys) => return None,
+            }
+        }
+        None
+    }
+
+    /// What a sequence can reuse, if the blocks of its window can be had without taking anybody's;
+    /// else whose would not do.
+    fn start(
+        &self,
+        request: RequestId,
+        sequence: &Sequence,
+        choices: usize,
+    ) -> Result<Start, Victims> {
         let tokens = sequence.tokens();
-        let end = window_end(tokens.len(), sequence.budget_tokens());
-        let whole = blocks_for_choices(tokens.len(), end, choices);
+        let whole = window_blocks(sequence, choices);
         let namespace = &self.tickets[&request].namespace;
         let mut start = self.find_start(namespace, tokens);
         start.victims = self.victims_for(namespace, whole - start.shared.len());
         if self.can_make_room(whole - start.shared.len(), &start.victims) {
-            return Some(start);
+            return Ok(start);
         }
         // What is copied from keeps a block that may be just the one.
         start.copy = None;
         if start.restore.is_none() {
             start.reused = start.shared.len() * BLOCK_TOKENS;
         }
-        self.can_make_room(whole - start.shared.len(), &start.victims).then_some(start)
+        match self.can_make_room(whole - start.shared.len(), &start.victims) {
+            true => Ok(start),
+            false => Err(start.victims),
+        }
     }
 
     /// Gives a sequence its blocks; that there is room has been checked.
@@ -326,7 +352,7 @@ impl Scheduler {
     }
 
     /// Whether so many blocks are free or would be if these idle heads were evicted.
-    fn can_make_room(&self, count: usize, victims: &Victims) -> bool {
+    pub(super) fn can_make_room(&self, count: usize, victims: &Victims) -> bool {
         self.pool.free() >= count || self.pool.free() + self.idle_blocks(victims) >= count
     }
 
@@ -383,18 +409,13 @@ impl Scheduler {
     }
 
     /// Whose heads may be evicted for a request of this namespace that needs so many blocks. With
-    /// them it would have more than its share: then only its own and those of others who have, unless
-    /// nothing of it runs, whose end would make room. What was parked had its place already.
+    /// them it would have more than its share: then only its own and those of others who have. If
+    /// these are not enough it waits for something of its namespace to end; anybody's are taken where
+    /// nothing of it runs, and for what was parked, which had its place already.
     fn victims_for(&self, namespace: &Namespace, needed: usize) -> Victims {
-        if !self.parked.is_empty() {
-            return Victims::Anybodys;
-        }
         let of_running = |order: &Order| &self.tickets[&order.request].namespace;
         let mut running = self.running.keys().map(of_running);
-        let has_all = self.agents.has_no_space_but(namespace);
-        if !running.clone().any(|it| it == namespace)
-            || has_all && running.all(|it| it == namespace)
-        {
+        if self.agents.has_no_space_but(namespace) && running.clone().all(|it| it == namespace) {
             return Victims::Anybodys;
         }
         let held = self.held();
@@ -405,7 +426,12 @@ impl Scheduler {
         }
         let crowders = held.into_iter().filter(|(_, blocks)| *blocks > share);
         let spaces = crowders.map(|(crowder, _)| crowder.clone());
-        Victims::Of(spaces.chain([namespace.clone()]).collect())
+        let victims = Victims::Of(spaces.chain([namespace.clone()]).collect());
+        let waits = self.parked.is_empty() && running.any(|it| it == namespace);
+        match waits || self.can_make_room(needed, &victims) {
+            true => victims,
+            false => Victims::Anybodys,
+        }
     }
 
     /// The hot head to evict next for somebody in need.
@@ -427,13 +453,22 @@ impl Scheduler {
     /// The namespaces that have more of the pool than their equal share. They make room first, so
     /// that whoever floods the pool does not take the memory of those who share it.
     fn crowders(&self) -> BTreeSet<Namespace> {
-        if self.agents.has_one_space() {
+        if self.has_one_space() {
             return BTreeSet::new();
         }
         let held = self.held();
         let share = self.share(&held);
         let crowders = held.into_iter().filter(|(_, blocks)| *blocks > share);
         crowders.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// Whether all that is there, idle or running, is of one namespace.
+    fn has_one_space(&self) -> bool {
+        let mut running = self.running.keys().map(|order| &self.tickets[&order.request].namespace);
+        match running.next() {
+            Some(first) => running.all(|it| it == first) && self.agents.has_no_space_but(first),
+            None => self.agents.has_one_space(),
+        }
     }
 
     /// The blocks of each namespace, those of idle heads and of running sequences.
@@ -504,6 +539,12 @@ impl Start {
             ..Start::default()
         }
     }
+}
+
+/// The blocks with which a sequence begins, or comes back.
+pub(super) fn window_blocks(sequence: &Sequence, choices: usize) -> usize {
+    let tokens = sequence.tokens().len();
+    blocks_for_choices(tokens, window_end(tokens, sequence.budget_tokens()), choices)
 }
 
 /// Where the blocks of a sequence that has so many tokens now should end.

@@ -52,6 +52,7 @@ impl Scheduler {
         now: Instant,
     ) {
         let namespace = ticket.namespace.clone();
+        self.tenants.see(&namespace, now);
         let mut outcome = ticket.outcome(now);
         let kept = head.filter(|_| self.store_keeps);
         let kept = kept.and_then(|(id, tokens)| Some((id, tokens, self.agents.head(id)?)));

@@ -14,6 +14,7 @@ mod needed;
 mod parting;
 mod progress;
 mod share;
+mod tenants;
 mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,10 +34,13 @@ use crate::store::BlockRef;
 use crate::text::{Resolved, Tokenizer};
 use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
 
+use admission::{Victims, window_blocks};
 use ending::Ending;
 pub use ending::Filled;
 pub use parting::{Parting, Place};
+use share::{NEIGHBOURS_STEP, turn};
 pub use share::{Prefilling, share};
+use tenants::Tenants;
 use ticket::Ticket;
 
 /// Tokens ahead of a sequence for which it holds blocks: two blocks, so that it can go on for a
@@ -92,6 +96,11 @@ pub struct Scheduler {
     /// Requests whose replies are complete and not yet safe.
     endings: BTreeMap<RequestId, Ending>,
     pace: Pace,
+    tenants: Tenants,
+    /// Whether steps are kept short, for another namespace than the one that is served.
+    has_neighbours: bool,
+    /// In how many steps in a row the oldest prompt had no part.
+    passed: usize,
     /// To be done before the next step.
     copies: Vec<Copy>,
     items: Vec<(RequestId, Item)>,
@@ -214,6 +223,9 @@ impl Scheduler {
             running: BTreeMap::new(),
             tickets: BTreeMap::new(),
             endings: BTreeMap::new(),
+            tenants: Tenants::default(),
+            has_neighbours: false,
+            passed: 0,
             copies: Vec::new(),
             items: Vec::new(),
             replies: Vec::new(),
@@ -234,20 +246,46 @@ impl Scheduler {
         let id = RequestId(self.next_request);
         let automatic = || AgentId::automatic(self.limits.instance, id.0);
         let agent = request.agent.unwrap_or_else(automatic);
-        let cost = sequence.budget_tokens() * choices;
+        self.tenants.see(&request.namespace, now);
+        // What is there already takes no time.
+        let known = self.agents.matched(&request.namespace, sequence.tokens());
+        let cost = (sequence.budget_tokens() - known) * choices;
         let mut ticket =
             Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
         ticket.is_ephemeral = request.is_ephemeral;
+        let has_place = self.has_place_for(&sequence, choices);
         let waiting = Waiting { request: id, sequence };
         if self.is_idle() {
             self.waiting.rest();
         }
         let deadline = now + self.limits.queue_time.min(QUEUE_TIME_MAX);
-        self.waiting
-            .push(&ticket.namespace, cost as u64, deadline, waiting)
-            .map_err(|_| Error::QueueFull { waiting: self.waiting.len() })?;
+        let cost = cost as u64;
+        match has_place {
+            true => self.waiting.put(&ticket.namespace, cost, deadline, waiting),
+            false => self
+                .waiting
+                .push(&ticket.namespace, cost, deadline, waiting)
+                .map_err(|_| Error::QueueFull { waiting: self.waiting.len() })?,
+        }
         self.tickets.insert(id, ticket);
         Ok(id)
+    }
+
+    /// Whether a request can begin with the next step, after all that wait: there are places for all
+    /// of them, and room in the pool whatever they share.
+    fn has_place_for(&self, sequence: &Sequence, choices: usize) -> bool {
+        let free = self.limits.running_max - self.running_choices() - self.parked.len();
+        // Each of the line takes a place at least.
+        if self.waiting.len() >= free {
+            return false;
+        }
+        let (mut places, mut room) = (choices, window_blocks(sequence, choices));
+        for Waiting { request, sequence } in self.waiting.iter() {
+            let choices = self.choices_of(*request);
+            places += choices;
+            room += window_blocks(sequence, choices);
+        }
+        places <= free && self.can_make_room(room, &Victims::Anybodys)
     }
 
     /// The sequence that a request asks for, if it can be served at all.
@@ -365,7 +403,8 @@ impl Scheduler {
     }
 
     /// What runs in the next step: every sequence that generates brings its token, and what is
-    /// left of the step's time is shared among prompts.
+    /// left of the step's time is shared among prompts. The step is short while there are others
+    /// who may come.
     pub fn rows(&self) -> Vec<PlannedRow> {
         let mut rows = Vec::new();
         let mut decoding = Shape::default();
@@ -382,11 +421,24 @@ impl Scheduler {
                 left => prefilling.push(Prefilling { order, context, left }),
             }
         }
-        let capacity = |context: usize| self.pace.prefill_tokens(&decoding, context);
-        for (order, tokens) in share(&prefilling, &capacity) {
+        let whole = |context: usize| self.pace.prefill_tokens(&decoding, context);
+        let short =
+            |context: usize| self.pace.prefill_tokens_within(NEIGHBOURS_STEP, &decoding, context);
+        let shares = match self.has_neighbours {
+            true => share(&turn(prefilling, self.passed, &whole), &short),
+            false => share(&prefilling, &whole),
+        };
+        for (order, tokens) in shares {
             rows.push(self.running[&order].row(order, tokens));
         }
         rows
+    }
+
+    /// Whether more than one namespace runs, or was there a moment ago.
+    fn sees_neighbours(&self, now: Instant) -> bool {
+        let mut running = self.running.keys().map(|order| &self.tickets[&order.request].namespace);
+        let first = running.next();
+        self.tenants.are_several(now) || running.any(|namespace| Some(namespace) != first)
     }
 
     /// The step for these rows.

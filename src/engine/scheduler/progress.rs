@@ -14,6 +14,7 @@ impl Scheduler {
     /// Takes what the step gave for these rows.
     pub fn complete(&mut self, rows: &[PlannedRow], logits: &[Logits], now: Instant) {
         assert_eq!(rows.len(), logits.len());
+        self.count_pass(rows);
         for (row, logits) in rows.iter().zip(logits) {
             // It may have failed with another choice of its request.
             let Some(active) = self.running.get_mut(&row.order) else { continue };
@@ -36,6 +37,17 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Whether the oldest prompt has had no part in this step.
+    fn count_pass(&mut self, rows: &[PlannedRow]) {
+        let is_read = |active: &Active| active.restoring.is_none() && active.left() > 1;
+        let oldest = self.running.iter().find(|(_, active)| is_read(active));
+        let is_in = |order: &Order| rows.iter().any(|row| row.order == *order);
+        self.passed = match oldest.is_some_and(|(order, _)| !is_in(order)) {
+            true => self.passed + 1,
+            false => 0,
+        };
     }
 
     /// The choices that go on from here: a sequence whose prompt is done, and as many more as its

@@ -1,10 +1,25 @@
 //! Shares what a step has time for among the prompts that are being read. Pure.
+//!
+//! While several namespaces are there, steps are short ([`NEIGHBOURS_STEP`]) and [`turn`] says who
+//! takes part in one: whoever comes to a prompt that is being read waits for the rest of a short
+//! step and then has its own.
+
+use std::time::Duration;
 
 use super::Order;
 
 /// Of a step's time for prompts, what the oldest gets at least: a stream of short requests cannot
 /// hold it up for ever.
 const OLDEST_SHARE: f64 = 0.25;
+
+/// How long a step that reads a prompt should last while another namespace may come: less than what
+/// a small model takes for the question of a next turn, and a few times what its weights take to
+/// read, so that little is lost.
+pub const NEIGHBOURS_STEP: Duration = Duration::from_millis(12);
+
+/// So many steps in a row are without the oldest prompt, and the next is its own: it has a quarter
+/// of them.
+const PASSES_MAX: usize = 3;
 
 /// A sequence with more than one token to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +58,24 @@ pub fn share(prefilling: &[Prefilling], capacity: &dyn Fn(usize) -> usize) -> Ve
         shares.push((oldest, 1));
     }
     shares
+}
+
+/// Which of them share the next step while steps are short: those whose rest is short enough for a
+/// step of full length, without the long ones. `whole` is the number of tokens at a context that
+/// would fill such a step; the oldest has been `passed` so many times in a row.
+pub fn turn(
+    prefilling: Vec<Prefilling>,
+    passed: usize,
+    whole: &dyn Fn(usize) -> usize,
+) -> Vec<Prefilling> {
+    if passed >= PASSES_MAX {
+        return prefilling.into_iter().min_by_key(|one| one.order).into_iter().collect();
+    }
+    let is_short = |one: &Prefilling| one.left <= whole(one.context);
+    match prefilling.iter().any(is_short) {
+        true => prefilling.into_iter().filter(is_short).collect(),
+        false => prefilling,
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +129,28 @@ mod tests {
     fn something_is_always_done() {
         check(&[one(1, 0, 4_000), one(2, 0, 3_000)], 1, &[(1, 1)]);
         check(&[one(1, 0, 4_000)], 0, &[(1, 1)]);
+    }
+
+    #[track_caller]
+    fn check_turn(prefilling: &[Prefilling], passed: usize, expected: &[u64]) {
+        let found = turn(prefilling.to_vec(), passed, &|_| 100);
+        let found: Vec<_> = found.iter().map(|one| one.order.request.0).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_short_ones_go_without_the_long_ones() {
+        check_turn(&[one(1, 0, 4_000), one(2, 0, 100)], 0, &[2]);
+        check_turn(&[one(1, 0, 100), one(2, 0, 4_000)], 0, &[1]);
+        check_turn(&[one(1, 0, 4_000), one(2, 0, 30), one(3, 0, 101), one(4, 0, 9)], 2, &[2, 4]);
+        check_turn(&[one(1, 0, 4_000), one(2, 0, 101)], 0, &[1, 2]);
+        check_turn(&[], 0, &[]);
+    }
+
+    #[test]
+    fn the_oldest_has_every_fourth_step_for_itself() {
+        check_turn(&[one(1, 0, 4_000), one(2, 0, 30)], 3, &[1]);
+        check_turn(&[one(2, 0, 30), one(1, 0, 4_000), one(3, 0, 5_000)], 3, &[1]);
     }
 
     proptest! {

@@ -67,7 +67,19 @@ impl World {
         prompt_tokens: usize,
         max_tokens: usize,
     ) -> RequestId {
-        let request = Request {
+        let request = self.request(namespace, choices, token, prompt_tokens, max_tokens);
+        self.scheduler.submit(request, self.now).expect("it is accepted")
+    }
+
+    fn request(
+        &self,
+        namespace: &str,
+        choices: usize,
+        token: u32,
+        prompt_tokens: usize,
+        max_tokens: usize,
+    ) -> Request {
+        Request {
             namespace: Namespace::new(namespace),
             agent: Some(AgentId::new(&format!("a{token}")).expect("a short name")),
             prompt: Prompt::from(vec![TokenId(token); prompt_tokens]),
@@ -79,8 +91,7 @@ impl World {
             logprobs: None,
             is_end_ignored: true,
             is_ephemeral: false,
-        };
-        self.scheduler.submit(request, self.now).expect("it is accepted")
+        }
     }
 
     /// One step in which every row that wants a token gets token 0; who took part.
@@ -388,4 +399,119 @@ fn others_go_on_while_one_waits_for_its_memory() {
         Work::Restore(restore) => restore,
         Work::Copy(_) => unreachable!("it is a restore"),
     }));
+}
+
+/// The guess of what a step costs leaves time for a few tokens in a short one.
+#[test]
+fn a_neighbours_short_prompt_does_not_share_its_steps_with_a_long_one() {
+    let mut world = World::new(64, 8, false);
+    let long = world.submit_to("noisy", 1, 1, 3_000, 5).0;
+    assert_eq!(world.step(), [long]);
+    let short = world.submit_to("quiet", 1, 2, 6, 50).0;
+    assert_eq!(world.step(), [short], "it has all of the next step");
+    assert_eq!(world.step(), [short, long], "it generates");
+    let other = world.submit_to("quiet", 1, 3, 100, 5).0;
+    let steps: Vec<_> = (0..8).map(|_| world.step()).collect();
+    let is_read = |request: u64| -> Vec<bool> {
+        steps.iter().map(|requests| requests.contains(&request)).collect()
+    };
+    let passed = [true, true, true, false, true, true, true, false];
+    assert_eq!(is_read(other), passed);
+    assert_eq!(is_read(long), passed.map(|is_passed| !is_passed));
+    assert_eq!(is_read(short), [true; 8]);
+}
+
+#[test]
+fn steps_are_short_until_the_neighbour_has_been_away_for_a_minute() {
+    let mut world = World::new(64, 8, false);
+    let chunk = |world: &mut World| {
+        world.scheduler.admit(world.now);
+        let rows = world.scheduler.rows();
+        world.step();
+        rows.iter().map(|row| row.end - row.start).max()
+    };
+    world.submit_to("alone", 1, 1, 4_000, 5);
+    assert_eq!(chunk(&mut world), Some(BLOCK_TOKENS), "there is nobody else");
+    world.submit_to("alone", 1, 2, 10, 5);
+    assert_eq!(world.step(), [2, 1], "who is alone shares every step");
+    let neighbour = world.submit_to("neighbour", 1, 3, 10, 5);
+    world.step_until(|scheduler| !scheduler.knows(neighbour));
+    let short = chunk(&mut world);
+    assert!(short.is_some_and(|tokens| tokens < 20), "{short:?}");
+    world.now += tenants::TENANT_TIME - Duration::from_millis(1);
+    assert_eq!(chunk(&mut world), short);
+    world.now += Duration::from_millis(1);
+    assert_eq!(chunk(&mut world), Some(BLOCK_TOKENS));
+}
+
+/// What was cached cost as much as what was computed, and who has a long conversation was behind
+/// everybody's short requests after each of its turns.
+#[test]
+fn a_turn_costs_what_is_new_of_it() {
+    let mut world = World::new(64, 1, false);
+    world.submit_to("talk", 1, 1, 2_000, 5);
+    world.step_until(Scheduler::is_idle);
+    let flood: Vec<_> = (0..6).map(|_| world.submit_to("flood", 1, 2, 100, 5)).collect();
+    for (tokens, behind) in [(2_020, flood[1]), (2_040, flood[2])] {
+        let talk = world.submit_to("talk", 1, 1, tokens, 5);
+        world.step_until(|scheduler| !scheduler.knows(talk));
+        assert!(world.scheduler.knows(behind), "{tokens}");
+    }
+}
+
+/// The neighbour is ahead of its share, so that the flood's request is next; but that one waits for
+/// room that only the flood itself will make.
+#[test]
+fn who_waits_for_its_own_namespace_does_not_keep_a_neighbour_waiting() {
+    let mut world = World::new(16, 8, false);
+    world.submit_to("quiet", 1, 1, 300, 5);
+    world.step_until(Scheduler::is_idle);
+    let prompt_tokens = 4 * BLOCK_TOKENS;
+    let flood: Vec<_> =
+        (2..5).map(|token| world.submit_to("noisy", 1, token, prompt_tokens, 5)).collect();
+    let dear = world.submit_to("quiet", 1, 1, 310, 3_000);
+    world.step();
+    assert_eq!(world.running(), [flood[0].0, dear.0, flood[1].0]);
+    world.scheduler.cancel(dear, world.now);
+    let turn = world.submit_to("quiet", 1, 1, 320, 5);
+    world.step();
+    assert_eq!(world.running(), [flood[0].0, flood[1].0, turn.0]);
+    world.step_until(Scheduler::is_idle);
+    assert_eq!(world.scheduler.finished_requests(), 6);
+}
+
+/// What the store had of the neighbour went first, as nothing is lost by that.
+#[test]
+fn a_reply_that_outgrows_its_namespaces_share_takes_that_namespaces_memory() {
+    let mut world = World::new(16, 8, true);
+    world.submit_to("quiet", 1, 1, 300, 5);
+    world.step_until(Scheduler::is_idle);
+    let quiet = world.scheduler.unsaved().next().expect("it was kept");
+    world.save(quiet);
+    world.submit_to("noisy", 1, 2, 600, 5);
+    world.step_until(Scheduler::is_idle);
+    let noisy = world.scheduler.unsaved().next().expect("it was kept");
+    world.submit_to("noisy", 1, 3, 1_300, 2_000);
+    world.step_until(|scheduler| scheduler.evictions() > 0);
+    assert!(world.scheduler.head(noisy).is_none(), "it was nowhere else");
+    assert!(world.scheduler.head(quiet).is_some_and(Head::is_hot));
+}
+
+#[test]
+fn without_a_line_whoever_finds_a_place_is_served_and_nobody_waits() {
+    let mut world = World::new(64, 3, false);
+    world.scheduler.waiting = Queue::new(0);
+    world.submit_choices(2, 1, 10, 5);
+    let one = world.submit(2, 10, 50);
+    for _ in 0..2 {
+        let refused = world.scheduler.submit(world.request("local", 1, 3, 10, 5), world.now);
+        assert_eq!(
+            refused.err(),
+            Some(Error::QueueFull { waiting: world.scheduler.waiting.len() })
+        );
+        world.step();
+    }
+    world.scheduler.cancel(one, world.now);
+    world.submit(3, 10, 5);
+    world.step_until(Scheduler::is_idle);
 }

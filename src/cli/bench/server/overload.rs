@@ -1,5 +1,6 @@
 //! Four times what the server can do, by clients that do not wait for each other: it goes on doing
-//! what it can, and tells the others at once to come back.
+//! what it can, and tells the others at once to come back. The server has no line: whoever is accepted
+//! begins at once.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -8,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::burst::Said;
 use super::client::Client;
 use super::client::ms;
-use super::sustained::capacity;
 use super::{Host, UNLIMITED, chat};
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::report::{Cell, Row};
@@ -17,14 +17,19 @@ use crate::cli::output::Failure;
 /// Of what it does at most.
 const LOAD: f64 = 4.0;
 const SECONDS: usize = 60;
-/// To find what it does at most, of the time of the load.
+/// To find what it does at most, of the time of the load: with requests of the same kind, of as many
+/// clients as there are places, each of which asks as soon as it is answered.
 const CAPACITY_SHARE: f64 = 0.25;
 /// Who asks alone, before, to see how soon an answer begins then.
 const ALONE: usize = 20;
 const REPLY_TOKENS: usize = 24;
-/// As many at a time as clients that find out what it does at most; a waiting line of two, as who
-/// waits longer begins later.
-const SHORT_LINE: [&str; 2] = ["--max-running=8", "--queue-requests=4"];
+/// Answered at a time: each further one makes the steps longer in which new prompts are read. Two
+/// cores answer three fifths of what they could eight at a time, and each three times as soon.
+const PLACES: usize = 2;
+/// Nobody asks what another has asked: from here on those who find out what it does at most, and
+/// from there on the load.
+const CAPACITY_NUMBERS: usize = 1 << 20;
+const LOAD_NUMBERS: usize = 1 << 21;
 /// Requests under way at a time: beyond these a client would run out of sockets, not the server.
 const OPEN_MAX: f64 = 50_000.0;
 
@@ -34,7 +39,9 @@ const REFUSAL_MS_MAX: f64 = 100.0;
 const TTFT_RATIO_MAX: f64 = 3.0;
 
 pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
-    let server = host.serving("overload", &[&UNLIMITED[..], &SHORT_LINE].concat())?;
+    let places = format!("--max-running={PLACES}");
+    let flags = [&UNLIMITED[..], &[&places, "--queue-requests=0"]].concat();
+    let server = host.serving("overload", &flags)?;
     let address = server.address;
     let time = Duration::from_secs(host.share(SECONDS) as u64);
     let alone = host.block_on(async {
@@ -51,6 +58,25 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
     let asked = host.block_on(hold(address, rate, time));
     host.setup.interrupt.check()?;
     Ok(vec![Load { capacity, time, alone, asked }.row()])
+}
+
+/// Requests per second of clients that never wait.
+async fn capacity(address: SocketAddr, time: Duration) -> f64 {
+    let started = Instant::now();
+    let clients = (0..PLACES).map(|client| async move {
+        let mut answered = 0;
+        while started.elapsed() < time {
+            // Others than those that asked alone.
+            let number = CAPACITY_NUMBERS + client + PLACES * answered;
+            if ask(address, number).await.said != Said::Ok {
+                break;
+            }
+            answered += 1;
+        }
+        answered
+    });
+    let answered: usize = futures_util::future::join_all(clients).await.into_iter().sum();
+    answered as f64 / started.elapsed().as_secs_f64()
 }
 
 /// What became of a request.
@@ -93,8 +119,7 @@ async fn hold(address: SocketAddr, rate: f64, time: Duration) -> Vec<(Asked, Dur
         async move {
             let due = started + Duration::from_secs_f64(number as f64 / rate);
             tokio::time::sleep_until(due.into()).await;
-            // Others than those that asked alone.
-            let asked = ask(address, number + (1 << 20)).await;
+            let asked = ask(address, number + LOAD_NUMBERS).await;
             let ended = asked.ended.saturating_duration_since(started);
             all.borrow_mut().push((asked, ended));
         }
@@ -134,7 +159,9 @@ impl Load {
         let holds = goodput >= GOODPUT_MIN
             && count(Said::Wrong) == 0
             && refusal_ms.is_some_and(|ms| ms <= REFUSAL_MS_MAX);
-        let name = format!("{} s of {LOAD:.0} times what it can do", self.time.as_secs());
+        let seconds = self.time.as_secs();
+        let name =
+            format!("{seconds} s of {LOAD:.0} times what it can do, {PLACES} at a time, no line");
         let mut row = Row::new(name)
             .with("capacity_per_s", Cell::Number(self.capacity, 1))
             .with("ok", Cell::Count(count(Said::Ok) as u64))

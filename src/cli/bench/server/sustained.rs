@@ -49,7 +49,7 @@ pub fn rows(host: &Host<'_>) -> Result<Vec<Row>, Failure> {
 }
 
 /// Requests per second of clients that never wait.
-pub async fn capacity(address: SocketAddr, time: Duration) -> f64 {
+async fn capacity(address: SocketAddr, time: Duration) -> f64 {
     let started = Instant::now();
     let clients = (0..CLIENTS as u64).map(|client| async move {
         let mut answered = 0;
