@@ -74,7 +74,7 @@ fn an_exported_sequence_goes_on_elsewhere_as_if_it_had_never_left() {
     }
 }
 
-/// The paths round differently, so a new token's own codes may differ by one.
+/// The paths round differently, so a new token's own codes may differ by one, of fifteen at 4 bits.
 #[test]
 fn what_one_path_exports_the_other_goes_on_from() {
     for kv in SETTINGS {
@@ -89,7 +89,7 @@ fn what_one_path_exports_the_other_goes_on_from() {
             let most = stayed.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
             let pairs = stayed.iter().zip(&moved);
             let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
-            assert!(worst < 1e-3 * most, "{kv}: {from} to {to}: off by {worst} of {most}");
+            assert!(worst < 3e-3 * most, "{kv}: {from} to {to}: off by {worst} of {most}");
         }
     }
 }

@@ -126,3 +126,11 @@ pub(super) fn quantise<S: Lanes>(lanes: S, x: &[f32], largest: f32, to: &mut [i1
     }
     step
 }
+
+/// The larger of the magnitudes of `x` and what is found already. Whoever else writes a cache may
+/// give codes a negative scale, as MLX does.
+#[inline(always)]
+pub(super) fn magnitude<S: Lanes>(lanes: S, x: S::F, so_far: S::F) -> S::F {
+    let negative = lanes.sub(lanes.splat(0.0), x);
+    lanes.max(x, lanes.max(negative, so_far))
+}

@@ -140,7 +140,7 @@ impl<'a> Tile<'a> {
         for (x, scaled) in vectors.zip(scaled.as_chunks_mut::<LANES>().0) {
             let x = lanes.mul(lanes.of(x), scale);
             *scaled = lanes.to_array(x);
-            largest = lanes.max(lanes.max(x, lanes.sub(lanes.splat(0.0), x)), largest);
+            largest = coded::magnitude(lanes, x, largest);
         }
         if !layout.key_bits().is_affine() {
             self.scratch.query_steps[index] = 1.0;

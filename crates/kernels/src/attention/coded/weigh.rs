@@ -1,7 +1,7 @@
 //! The weights of a block's values: each token's part of the softmax times the scale of its codes,
 //! as integers of 16 bits.
 
-use super::quantise;
+use super::{magnitude, quantise};
 use crate::attention::Span;
 use crate::attention::tile::{GROUPS_MAX, Scratch, Tile, visible};
 use crate::kv::BLOCK_TOKENS;
@@ -43,7 +43,6 @@ pub(in crate::attention) fn weigh<S: Lanes>(
             let biases = parameters.biases[group].as_chunks::<LANES>().0;
             let to = products.as_chunks_mut::<LANES>().0;
             let mut sums = lanes.splat(0.0);
-            // None is negative, as no scale is.
             let mut largest = lanes.splat(0.0);
             for v in vectors.clone() {
                 let part = lanes.of(&parts[v]);
@@ -52,7 +51,7 @@ pub(in crate::attention) fn weigh<S: Lanes>(
                 let bias = visible(lanes, span, v, lanes.of(&biases[v]), 0.0);
                 let product = lanes.mul(part, scale);
                 sums = lanes.fma(part, bias, sums);
-                largest = lanes.max(product, largest);
+                largest = magnitude(lanes, product, largest);
                 to[v] = lanes.to_array(product);
             }
             let slots = vectors.start * LANES..vectors.end * LANES;
