@@ -47,6 +47,10 @@ const STEP: usize = 0;
 const TOKEN: usize = 3;
 const READ: usize = 4;
 
+/// The step that ends a prompt may be so many times as long as others if it delays nobody who is there:
+/// the next turn of a conversation is read in one step, for weights that are read once.
+const LAST_STEP: f64 = 2.5;
+
 /// Seconds before anything is known: a model of 100 M parameters on two cores.
 const COST_GUESS: Parts = [5e-3, 1e-3, 1e-6, 1e-3, 2e-7];
 /// All parts together may cost 20 times as much or as little: the logarithm of that is 3, its
@@ -121,6 +125,11 @@ impl Pace {
     /// The same of a step that should last so long, if that is shorter.
     pub fn prefill_tokens_within(&self, time: Duration, step: &Shape, start: usize) -> usize {
         self.fitting(self.step_s.min(time.as_secs_f64()), step, start)
+    }
+
+    /// The same of a step that ends a prompt beside which nothing runs.
+    pub fn prefill_tokens_at_last(&self, start: usize) -> usize {
+        self.fitting(self.step_s * LAST_STEP, &Shape::default(), start)
     }
 
     fn fitting(&self, step_s: f64, step: &Shape, start: usize) -> usize {
@@ -373,6 +382,16 @@ mod tests {
         }
         for part in 0..PARTS {
             assert!(pace.covariance[part][part] <= VARIANCE_SCALE + VARIANCE_PART);
+        }
+    }
+
+    #[test]
+    fn the_last_step_of_a_prompt_that_is_alone_may_be_longer() {
+        let (machine, pace) = learned(SMALL);
+        for start in [0, 4_096] {
+            let step = prefill(start, pace.prefill_tokens_at_last(start));
+            let seconds = machine.seconds(&step);
+            assert!((0.21..0.29).contains(&seconds), "{seconds} s at {start}");
         }
     }
 

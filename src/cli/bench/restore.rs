@@ -94,7 +94,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Section, Failure> {
     let stored = |name: &str| -> Result<Live<'_>, Failure> {
         let live = start(setup, scratch.keeping(setup, name)?, pool_blocks)?;
         for &length in &lengths {
-            say(&live, &tokens[..length])?;
+            say(&live, &marked(&tokens[..length], (length, KEPT)))?;
         }
         live.evict_all()?;
         Ok(live)
@@ -166,18 +166,35 @@ fn start<'a>(
     Live::begin(start, &setup.interrupt)
 }
 
-/// One conversation does not find another that begins with the same text.
-fn namespace(tokens: usize) -> Namespace {
-    Namespace::new(&format!("{tokens} tokens"))
+/// What tells conversations of the same text apart: its length, and the round that begins it, or
+/// [`KEPT`].
+type Mark = (usize, usize);
+
+/// Of the conversations that are stored.
+const KEPT: usize = 0;
+/// Ids that every vocabulary has.
+const IDS: usize = 64;
+
+/// The same with its first tokens replaced, so that it does not find what others have of the same
+/// text, and none that is kept finds a part of what is not. All are of one namespace: where there
+/// are several, steps are short.
+fn marked(tokens: &[TokenId], (length, round): Mark) -> Vec<TokenId> {
+    let first = if round == KEPT { 0 } else { 1 + round % (IDS - 1) };
+    let ids = [first, length / IDS % IDS, length % IDS].map(|id| TokenId(id as u32));
+    let mut tokens = tokens.to_vec();
+    for (token, id) in tokens.iter_mut().zip(ids) {
+        *token = id;
+    }
+    tokens
+}
+
+fn agent(length: usize) -> Result<AgentId, Failure> {
+    Ok(AgentId::new(&format!("bench-{length}"))?)
 }
 
 /// Has the conversation, which is in the pool and in the store then.
 fn say(live: &Live<'_>, tokens: &[TokenId]) -> Result<(), Failure> {
-    let request = Request {
-        namespace: namespace(tokens.len()),
-        agent: Some(AgentId::new("bench")?),
-        ..request(tokens.to_vec(), 1)
-    };
+    let request = Request { agent: Some(agent(tokens.len())?), ..request(tokens.to_vec(), 1) };
     live.answer(request)?;
     Ok(())
 }
@@ -186,19 +203,19 @@ fn say(live: &Live<'_>, tokens: &[TokenId]) -> Result<(), Failure> {
 fn stored_bytes(keeping: &Keeping, lengths: &[usize]) -> Result<Vec<u64>, Failure> {
     let agents = keeping.store.agents()?;
     let bytes = |&length: &usize| {
-        let agent = agents.iter().find(|agent| agent.namespace == namespace(length));
-        agent.map_or(0, |agent| agent.newest().bytes)
+        let id = agent(length)?;
+        let agent = agents.iter().find(|agent| agent.agent == id);
+        Ok(agent.map_or(0, |agent| agent.newest().bytes))
     };
-    Ok(lengths.iter().map(bytes).collect())
+    lengths.iter().map(bytes).collect()
 }
 
 impl Bench<'_> {
     fn round(&self, length: usize, index: usize) -> Result<Round, Failure> {
-        let nobodys = Namespace::new(&format!("{length} tokens, round {index}"));
-        let cold = self.answer(length, NEW_TOKENS, nobodys, Place::Nowhere)?;
+        let cold = self.answer((length, 1 + index), NEW_TOKENS, Place::Nowhere)?;
         let warm = self.turns(length, Place::Disk)?;
         // Of what nothing is kept, nothing stays in the pool either.
-        say(&self.live, &self.tokens[..length])?;
+        say(&self.live, &marked(&self.tokens[..length], (length, KEPT)))?;
         let hot = self.turns(length, Place::Pool)?;
         self.live.evict_all()?;
         let (restart, start_ms) = self.restart(length)?;
@@ -211,7 +228,7 @@ impl Bench<'_> {
     }
 
     fn turns(&self, length: usize, place: Place) -> Result<FromPlace, Failure> {
-        let turn = |new_tokens| self.answer(length, new_tokens, namespace(length), place);
+        let turn = |new_tokens| self.answer((length, KEPT), new_tokens, place);
         let all = length + EXTEND_TOKENS;
         let fits = all < self.setup.summary.context_tokens && all <= self.tokens.len();
         Ok(FromPlace {
@@ -223,15 +240,10 @@ impl Bench<'_> {
 
     /// A turn of so many tokens, of which nothing is kept, so that what follows finds what this one
     /// did. Until the first token that makes no difference: a block that is filled is shared later.
-    fn answer(
-        &self,
-        length: usize,
-        new_tokens: usize,
-        owner: Namespace,
-        place: Place,
-    ) -> Result<Found, Failure> {
-        let prompt = self.tokens[..length + new_tokens].to_vec();
-        let request = Request { namespace: owner, is_ephemeral: true, ..request(prompt, 1) };
+    fn answer(&self, mark: Mark, new_tokens: usize, place: Place) -> Result<Found, Failure> {
+        let (length, _) = mark;
+        let prompt = marked(&self.tokens[..length + new_tokens], mark);
+        let request = Request { is_ephemeral: true, ..request(prompt, 1) };
         // Somebody has to compute the logits of the last token.
         let reusable = length.min(length + new_tokens - 1);
         check(Found::of(&self.live.answer(request)?), reusable, place)
@@ -240,7 +252,7 @@ impl Bench<'_> {
     /// The next turn in a new process, and how long that took to be ready.
     fn restart(&self, length: usize) -> Result<(Found, f64), Failure> {
         let setup = self.setup;
-        let prompt = &self.tokens[..length + NEW_TOKENS];
+        let prompt = marked(&self.tokens[..length + NEW_TOKENS], (length, KEPT));
         let task = Task::Answer(Answer {
             model: setup.model_path.clone(),
             kv: setup.kv.to_string(),
@@ -249,7 +261,7 @@ impl Bench<'_> {
             pool_blocks: self.pool_blocks,
             store: self.scratch.path(RESTART),
             digests: self.scratch.path("digests"),
-            namespace: namespace(length).as_str().to_owned(),
+            namespace: Namespace::local().as_str().to_owned(),
             prompt: prompt.iter().map(|token| token.0).collect(),
         });
         let started_unix_s = unix_s();

@@ -404,7 +404,7 @@ impl Scheduler {
 
     /// What runs in the next step: every sequence that generates brings its token, and what is
     /// left of the step's time is shared among prompts. The step is short while there are others
-    /// who may come.
+    /// who may come, and longer if it ends a prompt that is alone.
     pub fn rows(&self) -> Vec<PlannedRow> {
         let mut rows = Vec::new();
         let mut decoding = Shape::default();
@@ -421,6 +421,12 @@ impl Scheduler {
                 left => prefilling.push(Prefilling { order, context, left }),
             }
         }
+        if let [Prefilling { order, context, left }] = prefilling[..]
+            && self.is_alone(order)
+            && left <= self.pace.prefill_tokens_at_last(context)
+        {
+            return vec![self.running[&order].row(order, left)];
+        }
         let whole = |context: usize| self.pace.prefill_tokens(&decoding, context);
         let short =
             |context: usize| self.pace.prefill_tokens_within(NEIGHBOURS_STEP, &decoding, context);
@@ -432,6 +438,12 @@ impl Scheduler {
             rows.push(self.running[&order].row(order, tokens));
         }
         rows
+    }
+
+    /// Whether nothing else runs or waits, and nobody else's next turn may come.
+    fn is_alone(&self, order: Order) -> bool {
+        let others = self.running.keys().any(|other| *other != order);
+        !others && self.parked.is_empty() && self.waiting.is_empty() && !self.has_neighbours
     }
 
     /// Whether more than one namespace runs, or was there a moment ago.

@@ -28,8 +28,9 @@ use crate::types::BLOCK_TOKENS;
 /// How often streams that do not take their items, and drains, are looked at while nothing runs.
 const IDLE_PERIOD: Duration = Duration::from_millis(10);
 
-/// Of the pool, what is made ready for the first conversation to come back to at most: 50 ms.
-const PREPARED_BYTES: usize = 128 << 20;
+/// Of the pool, what is made ready at most for the first conversations that come back: memory that
+/// was never used takes a system longer to give than the store to fill.
+const PREPARED_BYTES: usize = 256 << 20;
 
 /// What a handle asks of the thread.
 pub enum Command {
@@ -174,13 +175,13 @@ fn serve(
     let keeper = match keeping {
         None => None,
         Some(keeping) => {
-            let mut longest_blocks = 0;
+            let mut stored_blocks = 0;
             for line in keeping.store.lines(&keeping.fingerprint) {
                 remember_replies(&line, &tokenizer, &mut shared.replies());
-                longest_blocks = longest_blocks.max(line.blocks.len());
+                stored_blocks += line.blocks.len();
                 scheduler.found(line);
             }
-            model.prepare(longest_blocks.min(PREPARED_BYTES / spec.block_bytes(BLOCK_TOKENS)));
+            model.prepare(stored_blocks.min(PREPARED_BYTES / spec.block_bytes(BLOCK_TOKENS)));
             let kv_model = keeping.model(&*model);
             // If the channel is full, its reader is awake.
             let wake = move || drop(sender.try_send(Command::Wake));
