@@ -25,13 +25,13 @@ use crate::metrics::Metrics;
 use crate::text::{ChatTemplate, Message, RenderOptions, Special};
 use crate::types::{AgentId, Namespace, TokenId};
 
-/// Short, so that what HTTP adds is seen beside it.
-const WORDS: usize = 16;
-const REPLY_TOKENS: usize = 96;
+/// Both short, so that what HTTP adds is seen beside what they take and how much that varies.
+const WORDS: usize = 4;
+const REPLY_TOKENS: usize = 32;
 /// A reply of fewer tokens has no speed.
 const REPLY_TOKENS_MIN: usize = 8;
 /// For each of the user's rounds: a difference of 1 ms is looked for.
-const REPETITIONS: usize = 6;
+const REPETITIONS: usize = 20;
 
 /// The promises.
 const TTFT_ADDED_MS_MAX: f64 = 2.0;
@@ -178,7 +178,7 @@ impl<'a> Sides<'a> {
     }
 }
 
-/// Long enough that it is not the first block that many others begin with.
+/// Another one each time from its first word on.
 fn question(round: usize) -> String {
     let words: Vec<String> = (0..WORDS).map(|word| (round * WORDS + word).to_string()).collect();
     format!("{} is a list. Continue it for as long as you can.", words.join(" "))
