@@ -83,13 +83,15 @@ fn decode_as_json_has_every_field_and_the_data_folder_stays_as_it_was() {
         keys(&report),
         ["schema", "began", "machine", "model", "settings", "peer", "suites"]
     );
-    let expected = ["cpu", "threads", "instruction_set", "memory_read_gb_per_s", "semantic", "mlx"];
-    assert_eq!(keys(&report["machine"]), expected);
+    assert_eq!(keys(&report["machine"])[..4], ["cpu", "cores", "memory_bytes", "system"]);
+    let expected =
+        ["threads", "instruction_set", "memory_read_gb_per_s", "semantic", "commit", "mlx"];
+    assert_eq!(keys(&report["machine"])[4..], expected);
     assert!(report["machine"]["memory_read_gb_per_s"].as_f64() > Some(0.0), "{report}");
     assert_eq!(report["model"]["file"], "llama-f16");
     assert!(report["model"]["file_bytes"].as_u64() > Some(0), "{report}");
     let settings = &report["settings"];
-    assert_eq!(keys(settings), ["device", "kv_bits", "runs", "plan", "sizes"]);
+    assert_eq!(keys(settings), ["device", "kv_bits", "runs", "plan", "sizes", "race", "text"]);
     assert_eq!((&settings["kv_bits"], &settings["runs"]), (&json!("8/8"), &json!(2)));
     assert_eq!((&settings["plan"], &settings["sizes"]["agents"]), (&json!("full"), &json!(20)));
     assert_eq!(report["peer"], Json::Null);

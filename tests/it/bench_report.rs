@@ -103,6 +103,32 @@ fn a_report_is_written_beside_the_tables_and_shown_again_from_its_file() {
 }
 
 #[test]
+fn a_suite_that_fails_leaves_the_report_of_those_before_it() {
+    let machine = Machine::new();
+    std::fs::write(machine.path("peer.gguf"), "").expect("a file");
+    let ran = bench(
+        &machine,
+        &[
+            "--suite=decode",
+            "--suite=agents",
+            "--peer-server=/bin/false",
+            "--peer-model=peer.gguf",
+            "--race-agents=2",
+            "--race-context=64",
+            "--race-turns=2",
+            "--json=part.json",
+        ],
+    );
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("\nerror: "), "{ran:?}");
+    let report = read(&machine.path("part.json"));
+    let suites = report["suites"].as_array().expect("suites");
+    assert_eq!(suites.iter().map(|it| &it["suite"]).collect::<Vec<_>>(), ["decode"]);
+    assert_eq!(report["settings"]["race"]["context"], 64, "{report}");
+    assert_eq!(report["peer"]["llama-server"]["model"], "peer.gguf", "{report}");
+}
+
+#[test]
 fn a_report_that_cannot_be_written_is_said_before_anything_is_measured() {
     let machine = Machine::new();
     std::fs::create_dir(machine.path("folder")).expect("a folder");
@@ -113,16 +139,18 @@ fn a_report_that_cannot_be_written_is_said_before_anything_is_measured() {
     };
     check(
         &["--json=no/such/file"],
-        1,
+        73,
         expect![[r#"
-        error: cannot write no/such/file: entity not found
+        error: cannot write no/such/file: there is no folder no/such
+        hint: name a file in a folder that is yours
     "#]],
     );
     check(
         &["--html=folder"],
-        1,
+        73,
         expect![[r#"
         error: cannot write folder: it is a folder
+        hint: name a file in a folder that is yours
     "#]],
     );
     check(
@@ -235,7 +263,9 @@ fn a_file_that_is_no_report_is_named_with_what_is_wrong() {
     check(
         &["--against=text"],
         1,
-        expect!["error: cannot read the report text: expected ident at line 1 column 2"],
+        expect![
+            "error: cannot read the report text: it is no JSON: expected ident at line 1 column 2"
+        ],
     );
     check(
         &["--from=other.json"],

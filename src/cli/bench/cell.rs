@@ -123,9 +123,11 @@ impl<'de> Deserialize<'de> for Cell {
 
 /// How many a number is shown with of which only the value is known.
 fn decimals(number: f64) -> usize {
+    if number == 0.0 {
+        return 1;
+    }
     let before_point = number.abs().log10().floor() + 1.0;
-    // Zero has infinitely few digits before its point.
-    (DIGITS - before_point.max(-100.0) as i32).clamp(0, DECIMALS_MAX) as usize
+    (DIGITS - before_point as i32).clamp(0, DECIMALS_MAX) as usize
 }
 
 #[cfg(test)]
@@ -161,10 +163,7 @@ mod tests {
     fn a_number_from_a_file_is_shown_with_four_digits() {
         let shown = [1234.56, 123.456, 1.23456, 0.001234567, 0.0, -2.5, 9e-7]
             .map(|number| Cell::Number(number, decimals(number)).text());
-        assert_eq!(
-            shown,
-            ["1235", "123.5", "1.235", "0.001235", "0.000000000", "-2.500", "0.000000900"]
-        );
+        assert_eq!(shown, ["1235", "123.5", "1.235", "0.001235", "0.0", "-2.500", "0.000000900"]);
     }
 
     #[test]

@@ -15,10 +15,12 @@ const MORE: &[&str] = &["_per_s"];
 const LESS: &[&str] =
     &["_ms", "_s", "ms_per_token", "_bytes", "_bytes_per_token", "_mb", "_mib", "perplexity"];
 /// Also good in the other direction, but not by their unit.
-const MORE_BY_NAME: &[&str] = &["top1_agreement_percent", "agents_per_gib"];
-/// Bounds, and what is so because the model or another program is.
-const SAID: &[&str] =
-    &["peer_", "reference_", "at_most", "at_least", "before_", "target_", "file_bytes"];
+const MORE_BY_NAME: &[&str] =
+    &["top1_agreement_percent", "agents_per_gib_of_memory", "agents_per_gib_of_disk"];
+/// Bounds, and what is so because the model or another program is: how such names begin, what is
+/// in them, and all of them.
+const SAID_FIRST: &[&str] = &["peer_", "reference_", "before_", "target_"];
+const SAID: &[&str] = &["at_most", "at_least", "file_bytes"];
 const SAID_EXACTLY: &[&str] = &["kv_bytes", "kv_bytes_per_token", "bytes_per_token", "serial_ms"];
 /// Facts that every run measures anew, or that say which two versions are compared.
 const MEASURED_FACTS: &[&str] = &["memory_read_gb_per_s", "semantic", "mlx", "commit"];
@@ -137,7 +139,10 @@ pub fn changes(old: &SuiteReport, new: &SuiteReport, tolerance_percent: f64) -> 
                 field: field.clone().into_owned(),
                 old,
                 new: now,
-                mark: mark(field, was, cell, tolerance_percent),
+                mark: match row.is_peers && cell.holds().is_none() {
+                    true => Mark::Same,
+                    false => mark(field, was, cell, tolerance_percent),
+                },
             });
         }
     }
@@ -175,7 +180,9 @@ fn mark(field: &str, old: &Cell, new: &Cell, tolerance_percent: f64) -> Mark {
 }
 
 fn better(field: &str) -> Better {
-    let is_said = SAID.iter().any(|part| field.contains(part)) || SAID_EXACTLY.contains(&field);
+    let is_said = SAID_FIRST.iter().any(|part| field.starts_with(part))
+        || SAID.iter().any(|part| field.contains(part))
+        || SAID_EXACTLY.contains(&field);
     let ends = |units: &[&str]| units.iter().any(|unit| field.ends_with(unit));
     match () {
         () if is_said => Better::Neither,
@@ -252,10 +259,12 @@ mod tests {
         let (few, many) = (Cell::Number(50.0, 0), Cell::Number(100.0, 0));
         let up = |field| marked(field, few.clone(), many.clone());
         let down = |field| marked(field, many.clone(), few.clone());
-        for field in ["tokens_per_s", "gb_per_s", "top1_agreement_percent"] {
+        let more = ["tokens_per_s", "top1_agreement_percent", "agents_per_gib_of_disk"];
+        for field in more {
             assert_eq!((up(field), down(field)), (Mark::Improvement, Mark::Regression), "{field}");
         }
-        for field in ["ttft_ms", "slowest_s", "rss_growth_bytes", "written_mb", "perplexity"] {
+        let less = ["ttft_ms", "turns_before_s", "rss_growth_bytes", "written_mb", "perplexity"];
+        for field in less {
             assert_eq!((up(field), down(field)), (Mark::Regression, Mark::Improvement), "{field}");
         }
         let neither = [
@@ -271,6 +280,19 @@ mod tests {
         for field in neither {
             assert_eq!((up(field), down(field)), (Mark::Same, Mark::Same), "{field}");
         }
+    }
+
+    #[test]
+    fn another_program_is_not_our_fault_but_what_we_promise_beside_it_is() {
+        let theirs = |ms: f64, holds| {
+            let row = Row::new("llama-server").of_peer();
+            report(vec![
+                row.with("ttft_ms", Cell::Number(ms, 1)).with("promise", Cell::Verdict(holds)),
+            ])
+        };
+        let comparison = Comparison::of(&theirs(100.0, true), &theirs(200.0, false), 10.0);
+        let marks: Vec<Mark> = comparison.changes.iter().map(|change| change.mark).collect();
+        assert_eq!(marks, [Mark::Same, Mark::Regression]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Where a report goes: a file that is whole or not there, or stdout.
 
+use std::fmt::Display;
 use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context as _, anyhow};
 use tempfile::NamedTempFile;
 
 use crate::cli::output::{self, Failure};
@@ -48,8 +48,8 @@ impl Destination {
         };
         let mut file = beside(path)?;
         let written = file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all());
-        written.with_context(|| cannot_write(path))?;
-        file.persist(path).map_err(|error| error.error).with_context(|| cannot_write(path))?;
+        written.map_err(|error| cannot_write(path, error))?;
+        file.persist(path).map_err(|error| cannot_write(path, error.error))?;
         Ok(())
     }
 }
@@ -57,24 +57,26 @@ impl Destination {
 /// A file in the same folder, gone unless it takes the other's name.
 fn beside(path: &Path) -> Result<NamedTempFile, Failure> {
     if path.is_dir() {
-        return Err(anyhow!("{}: it is a folder", cannot_write(path)).into());
+        return Err(cannot_write(path, "it is a folder"));
     }
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let file = tempfile::Builder::new()
+    if !folder.is_dir() {
+        return Err(cannot_write(path, format!("there is no folder {}", folder.display())));
+    }
+    tempfile::Builder::new()
         .prefix(".semantic-bench-")
         .permissions(Permissions::from_mode(MODE))
         .tempfile_in(folder)
         // The name of the file that was tried means nothing to the user.
-        .map_err(|error| std::io::Error::from(error.kind()))
-        .with_context(|| cannot_write(path))?;
-    Ok(file)
+        .map_err(|error| cannot_write(path, std::io::Error::from(error.kind())))
 }
 
-fn cannot_write(path: &Path) -> String {
-    format!("cannot write {}", path.display())
+fn cannot_write(path: &Path, reason: impl Display) -> Failure {
+    let message = format!("cannot write {}: {reason}", path.display());
+    Failure::CannotWrite { message, hint: "name a file in a folder that is yours".to_owned() }
 }
 
 #[cfg(test)]

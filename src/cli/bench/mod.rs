@@ -1,4 +1,4 @@
-//! `semantic bench`: measures a model on this machine, alone or beside llama.cpp.
+//! `semantic bench`: measures a model on this machine, alone or beside other servers.
 //!
 //! A suite is one file here and one line in [`SUITES`]. Figures are medians of interleaved rounds
 //! with their extremes, because machines are shared and drift. Nothing is stored but in folders that
@@ -236,8 +236,8 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
     arguments.check_destinations()?;
     arguments.check_plot()?;
     let old = arguments.outcome.old()?;
-    let mut report = match arguments.outcome.report()? {
-        Some(report) => report,
+    let (mut report, failure) = match arguments.outcome.report()? {
+        Some(report) => (report, None),
         None => measure(&Setup::new(arguments, context, interrupt)?, old.as_ref())?,
     };
     if let Some(old) = &old {
@@ -250,25 +250,33 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         arguments.show(&old.text(comparison))?;
     }
     arguments.write(&report)?;
-    Ok(arguments.outcome.judge(&report, old.as_ref()))
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(arguments.outcome.judge(&report, old.as_ref())),
+    }
 }
 
-/// Runs the suites that are wanted. Each one's table is shown when it has run.
-fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<Report, Failure> {
+/// Runs the suites that are wanted. Each one's table is shown when it has run. If one fails, or the
+/// user has had enough, there is a report of those before it.
+fn measure(setup: &Setup<'_>, old: Option<&Old>) -> Result<(Report, Option<Failure>), Failure> {
     let arguments = setup.arguments;
     arguments.show(&setup.headline())?;
     let wanted: Vec<&Suite> = arguments.suites_wanted().collect();
     let mut suites = Vec::new();
     for (index, suite) in wanted.iter().enumerate() {
         setup.turn.begin(index, wanted.len());
-        let section = (suite.run)(setup)?;
+        let section = match (suite.run)(setup) {
+            Ok(section) => section,
+            Err(failure) if suites.is_empty() => return Err(failure),
+            Err(failure) => return Ok((setup.report(suites), Some(failure))),
+        };
         let report = SuiteReport { suite: suite.name.to_owned(), section };
         let changes = old.map_or(Vec::new(), |old| old.changes(&report));
         arguments.show(&report.section.table(suite.name, &changes))?;
         setup.turn.end(suite.name, setup.talk());
         suites.push(report);
     }
-    Ok(setup.report(suites))
+    Ok((setup.report(suites), None))
 }
 
 impl Arguments {

@@ -6,10 +6,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
+use serde_json::Value as Json;
 
 use super::changes::{Change, Comparison, Mark, changes};
 use super::report::{Report, SCHEMA, SuiteReport};
@@ -124,12 +125,18 @@ fn read(path: &Path) -> Result<Report, Failure> {
             text.len() as u64 <= REPORT_BYTES_MAX,
             "it is larger than {REPORT_BYTES_MAX} bytes"
         );
-        let report: Report = serde_json::from_str(&text)?;
-        let schema = report.schema;
-        ensure!(schema == SCHEMA, "it has schema {schema}; this program reads {SCHEMA}");
-        Ok(report)
+        // Another schema may look like anything beside this one field.
+        let json: Json = serde_json::from_str(&text).context("it is no JSON")?;
+        match json.get("schema").and_then(Json::as_u64) {
+            Some(schema) if schema == u64::from(SCHEMA) => Ok(serde_json::from_value(json)?),
+            Some(schema) => bail!("it has schema {schema}; this program reads {SCHEMA}"),
+            None => bail!("it does not say which schema it has"),
+        }
     };
-    Ok(read().with_context(|| format!("cannot read the report {}", path.display()))?)
+    read().map_err(|error| {
+        let error = error.context(format!("cannot read the report {}", path.display()));
+        Failure::with_hint(error, Some("`semantic bench --json FILE` writes one".to_owned()))
+    })
 }
 
 impl Old {

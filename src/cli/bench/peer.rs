@@ -3,7 +3,7 @@
 //! A process per work and round, which loads the model, warms up and times itself.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::ArgGroup;
@@ -77,8 +77,8 @@ impl Peer {
 
     pub fn facts(&self) -> Facts {
         facts([
-            ("program", json!(self.bench.display().to_string())),
-            ("model", json!(self.model.display().to_string())),
+            ("program", json!(file_name(&self.bench))),
+            ("model", json!(file_name(&self.model))),
             ("threads", json!(self.threads)),
             ("kv_bits", json!("16/16")),
             ("about", json!(self.about.get())),
@@ -132,6 +132,11 @@ impl Peer {
     }
 }
 
+/// What a report says of a file: it may be shown to others, whom our folders do not concern.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// What flags name is there.
 pub fn check_files<'a>(
     flags: impl IntoIterator<Item = (&'static str, &'a PathBuf)>,
@@ -158,8 +163,8 @@ fn parse_bench(output: &str) -> anyhow::Result<Sample> {
         Some([result]) => result,
         _ => bail!("wanted a list with one result: {}", shown(output)),
     };
-    let about = ["build_commit", "model_type", "model_filename", "backends"]
-        .map(|key| (key.to_owned(), result[key].clone()));
+    let about =
+        ["build_commit", "model_type", "backends"].map(|key| (key.to_owned(), result[key].clone()));
     Ok(Sample {
         tokens_per_s: speed(&result["avg_ts"], "avg_ts")?,
         about: Some(Json::Object(about.into_iter().collect())),

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value as Json, json};
 
-use super::peer::{CONTEXT_MULTIPLE, PeerFlags, check_files};
-use super::process::{runnable, text_in};
+use super::peer::{CONTEXT_MULTIPLE, PeerFlags, check_files, file_name};
+use super::process::{runnable, text_in, version_of};
+use super::report::{Facts, facts};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
 
+pub const NAME: &str = "llama-server";
 /// Loading a model takes seconds; a prompt of thousands of tokens may take minutes.
 const TIME_MAX: Duration = Duration::from_secs(600);
 /// Between two looks whether it is ready.
@@ -50,6 +52,11 @@ impl PeerProgram {
         };
         check_files([("--peer-server", program), ("--peer-model", model)])?;
         Ok(Some(PeerProgram { program: runnable(program), model: model.clone() }))
+    }
+
+    pub fn facts(&self, interrupt: &Interrupt) -> Facts {
+        let version = version_of(&self.program, &["--version"], interrupt);
+        facts([("version", json!(version)), ("model", json!(file_name(&self.model)))])
     }
 
     /// It on its model, with nothing else said.
@@ -95,11 +102,7 @@ impl PeerProgram {
             child,
             address: format!("http://127.0.0.1:{port}"),
             agent: config.build().into(),
-            about: format!(
-                "peer: {} on {}, {flags}, KV bits 16/16",
-                self.program.display(),
-                self.model.display()
-            ),
+            about: format!("{} on {}: {flags}, KV bits 16/16", NAME, file_name(&self.model)),
         };
         server
             .wait_ready(stderr, interrupt)

@@ -25,6 +25,26 @@ pub fn output_of(
     arguments: &[impl AsRef<OsStr>],
     interrupt: &Interrupt,
 ) -> Result<String, Failure> {
+    Ok(outputs_of(program, arguments, interrupt)?.0)
+}
+
+/// What a program says of its version, on either stream; `None` if nothing.
+pub fn version_of(
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    interrupt: &Interrupt,
+) -> Option<String> {
+    let (stdout, stderr) = outputs_of(program, arguments, interrupt).ok()?;
+    let line = stdout.lines().chain(stderr.lines()).map(str::trim).find(|it| !it.is_empty())?;
+    Some(line.strip_prefix("version: ").unwrap_or(line).to_owned())
+}
+
+/// stdout and stderr of a program that has ended well.
+fn outputs_of(
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    interrupt: &Interrupt,
+) -> Result<(String, String), Failure> {
     // Files, because a pipe that is not read while the program runs fills up.
     let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let child = Command::new(program)
@@ -45,7 +65,7 @@ pub fn output_of(
         let said = last.unwrap_or("it said nothing").to_owned();
         return Err(anyhow!("{} failed ({status}): {said}", program.display()).into());
     }
-    Ok(text_in(stdout)?)
+    Ok((text_in(stdout)?, text_in(stderr)?))
 }
 
 /// Waits for the process, which ends with us if it has not ended before.

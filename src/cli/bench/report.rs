@@ -14,6 +14,9 @@ use super::changes::{Change, Comparison};
 /// Grows when a reader of older reports would misread a new one.
 pub const SCHEMA: u32 = 1;
 
+/// What a row of another program's is marked with in JSON.
+const PEERS: &str = "of_peer";
+
 /// Facts by name, as they are shown.
 pub type Facts = Map<String, Json>;
 
@@ -59,6 +62,8 @@ pub struct Section {
 #[serde(into = "Map<String, Json>", try_from = "Map<String, Json>")]
 pub struct Row {
     pub name: String,
+    /// What another program did: how fast it is is no merit or fault of ours.
+    pub is_peers: bool,
     pub cells: Vec<(Cow<'static, str>, Cell)>,
 }
 
@@ -98,7 +103,12 @@ impl Report {
 
 impl Row {
     pub fn new(name: impl Into<String>) -> Row {
-        Row { name: name.into(), cells: Vec::new() }
+        Row { name: name.into(), is_peers: false, cells: Vec::new() }
+    }
+
+    /// Another program's.
+    pub fn of_peer(self) -> Row {
+        Row { is_peers: true, ..self }
     }
 
     pub fn with(mut self, field: impl Into<Cow<'static, str>>, cell: Cell) -> Row {
@@ -130,6 +140,9 @@ impl From<Row> for Map<String, Json> {
     fn from(row: Row) -> Map<String, Json> {
         let mut map = Map::new();
         map.insert("name".to_owned(), Json::String(row.name));
+        if row.is_peers {
+            map.insert(PEERS.to_owned(), Json::Bool(true));
+        }
         for (field, cell) in row.cells {
             let json = serde_json::to_value(cell).expect("numbers and texts are JSON");
             map.insert(field.into_owned(), json);
@@ -146,6 +159,7 @@ impl TryFrom<Map<String, Json>> for Row {
             return Err("a row has no name".to_owned());
         };
         let mut row = Row::new(name);
+        row.is_peers = map.shift_remove(PEERS) == Some(Json::Bool(true));
         for (field, json) in map {
             let cell = serde_json::from_value(json)
                 .map_err(|error| format!("row {:?}, {field}: {error}", row.name))?;
@@ -209,7 +223,7 @@ mod tests {
             rows: vec![
                 row("128 tokens", &[1.0, 2.0, 3.0]),
                 row("4096 tokens", &[100.0]),
-                Row::new("other").with("count", Cell::Count(7)),
+                Row::new("other").of_peer().with("count", Cell::Count(7)),
             ],
             notes: vec!["read this".to_owned()],
         }
@@ -247,7 +261,7 @@ mod tests {
     fn json_has_the_same_names() {
         let report = SuiteReport { suite: "prefill".to_owned(), section: section() };
         let json = serde_json::to_string(&report).expect("it is JSON");
-        expect![[r#"{"suite":"prefill","rows":[{"name":"128 tokens","tokens_per_s":{"median":2.0,"min":1.0,"max":3.0,"p50":2.0,"p95":3.0,"p99":3.0,"runs":[1.0,2.0,3.0]},"ratio":1.234},{"name":"4096 tokens","tokens_per_s":{"median":100.0,"min":100.0,"max":100.0,"p50":100.0,"p95":100.0,"p99":100.0,"runs":[100.0]},"ratio":1.234},{"name":"other","count":7}],"notes":["read this"]}"#]].assert_eq(&json);
+        expect![[r#"{"suite":"prefill","rows":[{"name":"128 tokens","tokens_per_s":{"median":2.0,"min":1.0,"max":3.0,"p50":2.0,"p95":3.0,"p99":3.0,"runs":[1.0,2.0,3.0]},"ratio":1.234},{"name":"4096 tokens","tokens_per_s":{"median":100.0,"min":100.0,"max":100.0,"p50":100.0,"p95":100.0,"p99":100.0,"runs":[100.0]},"ratio":1.234},{"name":"other","of_peer":true,"count":7}],"notes":["read this"]}"#]].assert_eq(&json);
     }
 
     #[test]

@@ -398,6 +398,7 @@ fn beside_the_peer(conversation: &Conversation) -> Option<Row> {
     let ratio = conversation.ttft(|round| round.restart).ratio(&ttft);
     Some(
         Row::new(format!("{} tokens, llama-server", conversation.tokens))
+            .of_peer()
             .with("ttft_ms", Cell::Figure(ttft))
             .with("restore_ms", Cell::Figure(restore))
             .with("restart_ratio", Cell::Number(ratio, 2))

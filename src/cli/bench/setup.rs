@@ -4,22 +4,22 @@ use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::Arguments;
 use super::agents::MlxProgram;
 use super::compare::Endpoint;
 use super::machine::cpu_name;
 use super::peer::Peer;
-use super::peer_server::PeerProgram;
+use super::peer_server::{self, PeerProgram};
 use super::plan::{Plan, Sizes};
 use super::progress::{Progress, Talk, Turn};
 use super::report::{Facts, Report, SCHEMA, SuiteReport, facts};
 use crate::cli::Context;
 use crate::cli::compute::{Compute, ComputeFlags};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::model;
 use crate::cli::output::{Failure, human_bytes, utc};
+use crate::cli::{memory, model};
 use crate::config;
 use crate::model::{
     Device, Error, KvConfig, LoadOptions, Model, ModelFiles, ModelSummary, machine,
@@ -162,7 +162,7 @@ impl Setup<'_> {
             machine: self.machine(),
             model: self.model(),
             settings: self.settings(),
-            peer: self.peer.as_ref().map(Peer::facts),
+            peer: self.peers(),
             suites,
             against: None,
         }
@@ -171,12 +171,26 @@ impl Setup<'_> {
     fn machine(&self) -> Facts {
         facts([
             ("cpu", json!(cpu_name())),
+            ("cores", json!(machine::default_threads())),
+            ("memory_bytes", json!(memory::total_bytes())),
+            ("system", json!(env!("SEMANTIC_TARGET"))),
             ("threads", json!(self.threads())),
             ("instruction_set", json!(machine::instruction_set())),
             ("memory_read_gb_per_s", json!(self.read_bytes_per_s() / 1e9)),
             ("semantic", json!(env!("CARGO_PKG_VERSION"))),
+            ("commit", json!(env!("SEMANTIC_COMMIT"))),
             ("mlx", json!(crate::model::mlx_version())),
         ])
+    }
+
+    /// Each program beside ours, by its name; `None` if there is none.
+    fn peers(&self) -> Option<Facts> {
+        let mut peers = self.peer.as_ref().map_or_else(Facts::new, Peer::facts);
+        let server = self.peer_server.as_ref().map(|it| it.facts(&self.interrupt));
+        let mlx = self.peer_mlx.as_ref().map(|it| it.facts(&self.interrupt));
+        peers.extend(server.map(|facts| (peer_server::NAME.to_owned(), Json::Object(facts))));
+        peers.extend(mlx.map(|facts| ("mlx_lm.server".to_owned(), Json::Object(facts))));
+        (!peers.is_empty()).then_some(peers)
     }
 
     fn model(&self) -> Facts {
@@ -197,6 +211,8 @@ impl Setup<'_> {
             ("runs", json!(self.sizes.runs)),
             ("plan", json!(self.plan)),
             ("sizes", json!(self.sizes)),
+            ("race", json!(self.arguments.agents.sizes(self.plan))),
+            ("text", json!(self.arguments.text.named())),
         ])
     }
 

@@ -3,7 +3,10 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use serde_json::{Value as Json, json};
+
 use super::driver::step;
+use super::peer::file_name;
 use super::setup::{Setup, blocks};
 use super::up_to;
 use crate::cli::interrupt::Interrupt;
@@ -31,6 +34,13 @@ pub struct TextFlags {
     /// [default: 2048 for kv-quality, 256 for fidelity]
     #[arg(long, value_name = "N", value_parser = up_to(TOKENS_MAX))]
     tokens: Option<usize>,
+}
+
+impl TextFlags {
+    /// What was read and how much of it, for a report.
+    pub fn named(&self) -> Json {
+        json!({ "file": self.text.as_deref().map(file_name), "tokens": self.tokens })
+    }
 }
 
 /// The text itself.

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -88,6 +89,49 @@ fn every_command_has_examples_that_it_would_take() {
             assert!(words.join(" ").starts_with(typed.trim_end()), "{example}");
             let parsed = command().try_get_matches_from(&words);
             assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        }
+    }
+}
+
+/// The lines of code and the words in backticks that begin with the program's name.
+fn commands_of(document: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in document.lines() {
+        let code = line.strip_prefix("    ").map(str::trim_start);
+        match code.filter(|code| code.starts_with("semantic ")) {
+            Some(code) => found.push(code.split(" #").next().unwrap_or(code).trim_end().to_owned()),
+            None => {
+                let quoted = line.split('`').skip(1).step_by(2);
+                found.extend(quoted.filter(|it| it.starts_with("semantic ")).map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_program_would_take_every_command_of_the_documents() {
+    let documents = [
+        include_str!("../../../README.md"),
+        include_str!("../../../CHANGELOG.md"),
+        include_str!("../../../docs/benchmarks.md"),
+        include_str!("../../../docs/benchmarks/agents.md"),
+        include_str!("../../../docs/figures.md"),
+        include_str!("../../../docs/http-api.md"),
+        include_str!("../../../docs/operating.md"),
+    ];
+    let all: Vec<String> = documents.iter().flat_map(|it| commands_of(it)).collect();
+    assert!(all.len() > 30, "{all:?}");
+    const NAMED_ONLY: [ErrorKind; 2] =
+        [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingRequiredArgument];
+    // `COMMAND` is any; the shell's lines go on after these two.
+    let is_whole = |line: &&String| !line.contains("COMMAND") && !line.ends_with(['\\', '|']);
+    for line in all.iter().filter(is_whole) {
+        match command().try_get_matches_from(words(line)) {
+            // It asks for help, or names a command and no more of it.
+            Err(error) if error.exit_code() == 0 || NAMED_ONLY.contains(&error.kind()) => (),
+            Err(error) => panic!("{line}: {error}"),
+            Ok(_) => (),
         }
     }
 }

@@ -10,13 +10,18 @@ use super::client::{Answered, Asked};
 use super::plan::Sizes;
 use super::process::{Process, free_port};
 use super::race::{Contender, Room};
-use crate::cli::bench::peer::{PeerFlags, check_files};
-use crate::cli::bench::process::runnable;
+use crate::cli::bench::peer::{PeerFlags, check_files, file_name};
+use crate::cli::bench::process::{runnable, version_of};
+use crate::cli::bench::report::{Facts, facts};
 use crate::cli::bench::scratch::Scratch;
 use crate::cli::bench::setup::{Setup, blocks};
+use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
 use crate::model::KvConfig;
 
+/// A line of Python.
+const SAY_VERSIONS: &str = "from importlib.metadata import version as v; \
+    print(v('mlx-lm') + ', MLX ' + v('mlx'))";
 /// On a CPU it is quickest with weights of 32 bits, whose KV is of 32 bits, too.
 const OF_16_BITS: usize = 2;
 
@@ -37,6 +42,11 @@ impl MlxProgram {
             return Err(anyhow!("--peer-mlx-model: {} is not a folder", model.display()).into());
         }
         Ok(Some(MlxProgram { python: runnable(python), model: model.clone() }))
+    }
+
+    pub fn facts(&self, interrupt: &Interrupt) -> Facts {
+        let version = version_of(&self.python, &["-c", SAY_VERSIONS], interrupt);
+        facts([("version", json!(version)), ("model", json!(file_name(&self.model)))])
     }
 }
 

@@ -18,7 +18,7 @@ mod rows;
 mod weight;
 
 use super::plan::Plan as Effort;
-use super::report::{Row, Section};
+use super::report::Section;
 use super::rounds::load_note;
 use super::scratch::Scratch;
 use super::setup::Setup;
@@ -60,7 +60,8 @@ pub struct AgentsFlags {
 }
 
 impl AgentsFlags {
-    fn sizes(&self, effort: Effort) -> Sizes {
+    /// Before the model's context makes them smaller.
+    pub fn sizes(&self, effort: Effort) -> Sizes {
         let (agents, context, turns) = match effort {
             Effort::Full => (10, 4_000, 60),
             Effort::Quick => (4, 500, 8),
@@ -120,15 +121,15 @@ impl Bench<'_> {
         }
         let mut notes = self.notes(&runners);
         let mut rows = rows::race(&runners, &again);
-        let mut by_turn: Vec<Row> = runners.iter().map(rows::by_turn).collect();
+        let mut by_turn = rows::each(&runners, rows::by_turn);
         if let Some(mlx) = &self.setup.peer_mlx {
             let plan = self.plan.first(MLX_AGENTS_MAX, MLX_TURNS_MAX);
             let mlx = Mlx::new(self.setup, &self.scratch, mlx, &plan.sizes)?;
             let mut runners = [Runner::new(Box::new(mlx), &plan)];
             race::run(&mut runners, &progress)?;
             notes.push(rows::mlx_note(&plan.sizes, &runners[0]));
-            rows.extend(runners.iter().map(rows::row));
-            by_turn.extend(runners.iter().map(rows::by_turn));
+            rows.extend(runners.iter().map(|runner| rows::row(runner).of_peer()));
+            by_turn.extend(runners.iter().map(|runner| rows::by_turn(runner).of_peer()));
         }
         rows.extend(by_turn);
         Ok(Section { rows, notes })

@@ -14,7 +14,7 @@ const STRIDE: usize = 1613;
 const TURN_TOKENS_MIN: usize = 4;
 
 /// How large the race is, in tokens as the model under measurement has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Sizes {
     pub agents: usize,
     /// What each agent begins with, of which it shares `shared`.

@@ -10,13 +10,13 @@ use crate::cli::bench::report::{Cell, Row};
 
 /// What most turns take at most.
 const MOST: f64 = 0.95;
-/// The promises: of the best peer's time.
+/// The targets: of the best peer's time.
 const WALL_RATIO_MAX: f64 = 0.5;
 const TTFT_RATIO_MAX: f64 = 0.25;
 
 /// The racers, of which ours is the first, beside those that ran undisturbed.
 pub fn race(runners: &[Runner<'_>], undisturbed: &[Runner<'_>]) -> Vec<Row> {
-    let mut rows: Vec<Row> = runners.iter().map(row).collect();
+    let mut rows = each(runners, row);
     // All runs of a peer are compared with its one undisturbed run.
     for (index, runner) in runners.iter().enumerate() {
         if let Some(whole) = undisturbed.get(index.min(1)) {
@@ -27,6 +27,13 @@ pub fn race(runners: &[Runner<'_>], undisturbed: &[Runner<'_>]) -> Vec<Row> {
         rows.extend(beside_the_best(ours, peers));
     }
     rows
+}
+
+/// A row of each, ours first.
+pub fn each(runners: &[Runner<'_>], row: fn(&Runner<'_>) -> Row) -> Vec<Row> {
+    let Some((ours, peers)) = runners.split_first() else { return Vec::new() };
+    let theirs = peers.iter().map(|runner| row(runner).of_peer());
+    std::iter::once(row(ours)).chain(theirs).collect()
 }
 
 pub fn row(runner: &Runner<'_>) -> Row {
@@ -66,7 +73,7 @@ fn differences(runner: &Runner<'_>, whole: &Runner<'_>, index: usize) -> Row {
         .with("different_answers", Cell::Count(different as u64));
     match index {
         0 => row.with("target", Cell::Verdict(different == 0)),
-        _ => row,
+        _ => row.of_peer(),
     }
 }
 

@@ -167,8 +167,7 @@ impl Endpoint {
     fn get(&self, path: &str) -> anyhow::Result<Json> {
         let mut answer = self.with_key(self.agent.get(format!("{}{path}", self.base))).call()?;
         if !answer.status().is_success() {
-            let status = answer.status().as_u16();
-            return Err(refusal(&mut answer).context(format!("{path} answered {status}")));
+            return Err(refusal(&mut answer).context(format!("{path} is refused")));
         }
         let body = answer.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_vec()?;
         serde_json::from_slice(&body).with_context(|| format!("{path} is no JSON"))

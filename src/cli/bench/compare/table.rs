@@ -11,8 +11,9 @@ type All = [(Work, Vec<Measured>)];
 pub fn rows(servers: &[&Endpoint], all: &All) -> Vec<Row> {
     let mut rows = Vec::new();
     for (work, measured) in all {
-        for (server, theirs) in servers.iter().zip(measured) {
+        for (number, (server, theirs)) in servers.iter().zip(measured).enumerate() {
             let row = Row::new(format!("{}, {}", work.name(), server.name));
+            let row = if number == 0 { row } else { row.of_peer() };
             rows.extend(match work {
                 Work::Turns { .. } => turns(row, &measured[0], theirs),
                 Work::Streams { .. } => speed(row, &measured[0], theirs),

@@ -10,7 +10,8 @@ use super::verdicts;
 /// How the figures came to be; a reader judges them by it.
 const METHOD: &[&str] = &[
     "A figure is the median of its runs, with the lowest and the highest beside it. What is \
-     compared alternates within one run: ours, theirs, ours, theirs. A first round is not counted.",
+     compared alternates within one run: ours, theirs, ours, theirs. Where there are rounds, a first one \
+     is not counted; the race of the agents is one run.",
     "p50, p95 and p99 are runs that were: the smallest that 50, 95 or 99 of 100 runs do not \
      exceed.",
     "Everything was kept in folders of its own, which are gone.",
@@ -126,6 +127,6 @@ pub fn draw_method(report: &Report, body: &mut Markup) {
             footer.words("p", &[], paragraph);
         }
         let version = report.machine.get("semantic").and_then(Json::as_str).unwrap_or_default();
-        footer.words("p", &[], &format!("Made by semantic bench {version} of its own report."));
+        footer.words("p", &[], &format!("Made by semantic bench {version}."));
     });
 }

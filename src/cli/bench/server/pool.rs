@@ -89,7 +89,9 @@ struct State {
 
 /// Starts a reply and waits until it has begun. Leaves the line again if there is no room.
 async fn fill(address: SocketAddr, number: usize, tokens: usize, state: &Arc<State>) -> bool {
-    let body = chat(&format!("Count from {number} to a thousand."), tokens);
+    let mut body = chat(&format!("Count from {number} to a thousand."), tokens);
+    // A model that has said enough would give its blocks back early.
+    body["ignore_eos"] = true.into();
     let begun = number + 1;
     let filling = tokio::spawn({
         let state = Arc::clone(state);
