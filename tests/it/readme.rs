@@ -68,6 +68,11 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ("docs/http-api.md", "curl http://localhost:8000/v1/agents/planner/generate", How::Asks),
     ("docs/operating.md", "sum(rate(", How::Text),
     ("docs/benchmarks.md", "semantic bench --suite restore", How::NotRun(MEASURES)),
+    (
+        "docs/benchmarks.md",
+        "semantic bench --from",
+        How::NotRun("needs a report of a suite of minutes"),
+    ),
     ("docs/benchmarks/agents.md", "semantic bench --suite agents", How::NotRun(MEASURES)),
     ("docs/deploy/README.md", "sudo mkdir", How::NotRun(NEEDS_ROOT)),
     ("docs/deploy/README.md", "sudo systemd-run", How::NotRun(NEEDS_ROOT)),
