@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value as Json, json};
 
 use super::peer::{CONTEXT_MULTIPLE, PeerFlags, check_files, file_name};
-use super::process::{runnable, text_in, version_of};
+use super::process::{last_line, runnable, text_in, version_of};
 use super::report::{Facts, facts};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
@@ -190,8 +190,7 @@ impl PeerServer {
             }
             if let Some(status) = self.child.try_wait()? {
                 let said = text_in(stderr)?;
-                let last = said.lines().rev().find(|line| !line.trim().is_empty());
-                return Err(anyhow!("{status}: {}", last.unwrap_or("it said nothing")).into());
+                return Err(anyhow!("{status}: {}", last_line(&said)).into());
             }
             if started.elapsed() > TIME_MAX {
                 return Err(anyhow!("not ready after {} s", TIME_MAX.as_secs()).into());

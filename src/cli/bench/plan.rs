@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::up_to;
 
 /// Above any context there is; more is a mistake.
-const TOKENS_MAX: u64 = 1 << 24;
+pub const TOKENS_MAX: u64 = 1 << 24;
 const SEQUENCES_MAX: u64 = 4096;
 /// Three files each.
 const AGENTS_MAX: u64 = 1_000_000;

@@ -61,9 +61,8 @@ fn outputs_of(
         // A Ctrl-C on the terminal reaches the peer, too.
         interrupt.check()?;
         let said = text_in(stderr)?;
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        let said = last.unwrap_or("it said nothing").to_owned();
-        return Err(anyhow!("{} failed ({status}): {said}", program.display()).into());
+        let last = last_line(&said);
+        return Err(anyhow!("{} failed ({status}): {last}", program.display()).into());
     }
     Ok((text_in(stdout)?, text_in(stderr)?))
 }
@@ -96,6 +95,12 @@ pub fn text_in(mut file: File) -> anyhow::Result<String> {
     file.rewind()?;
     file.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The last that a program said, where it may have said nothing.
+pub fn last_line(said: &str) -> &str {
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    last.unwrap_or("it said nothing")
 }
 
 /// A bare name would be looked for in `PATH`, though the user meant the file here.

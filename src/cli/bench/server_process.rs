@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
 use super::host::Host;
+use super::process::last_line;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::memory;
 use crate::cli::output::Failure;
@@ -131,8 +132,7 @@ impl Server {
 
     fn last_said(&self) -> String {
         let said = self.said().unwrap_or_default();
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        last.unwrap_or("it said nothing").to_owned()
+        last_line(&said).to_owned()
     }
 
     pub fn signal(&self, signal: Signal) -> Result<(), Failure> {

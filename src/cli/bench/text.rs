@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::driver::step;
 use super::peer::file_name;
+use super::plan::TOKENS_MAX;
 use super::setup::{Setup, blocks};
 use super::up_to;
 use crate::cli::interrupt::Interrupt;
@@ -20,8 +21,6 @@ use crate::types::{BlockId, TokenId};
 const TEXT: &str = include_str!("text.txt");
 /// Logits of a step are this large at most; there is a float per position and vocabulary entry.
 const LOGITS_BYTES_MAX: usize = 64 << 20;
-/// Above any context there is; more is a mistake.
-const TOKENS_MAX: u64 = 1 << 24;
 /// A token to read and one to foretell.
 const TOKENS_MIN: usize = 2;
 

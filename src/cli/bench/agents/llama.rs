@@ -28,6 +28,13 @@ pub enum Saving {
     Switch,
 }
 
+/// What it runs under.
+pub struct Terms<'a> {
+    pub sizes: &'a Sizes,
+    pub room: Room,
+    pub saving: Saving,
+}
+
 pub struct Llama<'a> {
     setup: &'a Setup<'a>,
     program: &'a PeerProgram,
@@ -58,7 +65,7 @@ impl<'a> Llama<'a> {
         setup: &'a Setup<'_>,
         scratch: &Scratch,
         program: &'a PeerProgram,
-        (sizes, room, saving): (&Sizes, Room, Saving),
+        Terms { sizes, room, saving }: Terms<'_>,
     ) -> Result<Llama<'a>, Failure> {
         let name = format!("llama-{saving:?}-{room:?}");
         let folder = scratch.path(&name);

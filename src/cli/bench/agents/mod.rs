@@ -17,7 +17,7 @@ mod routing;
 mod rows;
 mod weight;
 
-use super::plan::Plan as Effort;
+use super::plan::{Plan as Effort, TOKENS_MAX};
 use super::report::Section;
 use super::rounds::load_note;
 use super::scratch::Scratch;
@@ -25,7 +25,7 @@ use super::setup::Setup;
 use super::{text, up_to};
 use crate::cli::output::Failure;
 use crate::text::Tokenizer;
-use llama::{Llama, Saving};
+use llama::{Llama, Saving, Terms};
 use mlx::Mlx;
 pub use mlx::MlxProgram;
 use ours::Ours;
@@ -35,8 +35,6 @@ use race::{Room, Runner};
 /// Each is a process's worth of files and memory on the peer's side.
 const AGENTS_MAX: u64 = 1_000;
 const TURNS_MAX: u64 = 100_000;
-/// Above any context there is; more is a mistake.
-const TOKENS_MAX: u64 = 1 << 24;
 /// Of an agent's beginning, what all agents share: one in so many tokens.
 const SHARED_PART: usize = 4;
 /// What comes with a turn, and what is answered, in tokens.
@@ -144,8 +142,8 @@ impl Bench<'_> {
     /// `None` if there is no such peer.
     fn llama(&self, room: Room, saving: Saving) -> Result<Option<Runner<'_>>, Failure> {
         let Some(program) = &self.setup.peer_server else { return Ok(None) };
-        let room = (&self.sizes, room, saving);
-        let llama = Llama::new(self.setup, &self.scratch, program, room)?;
+        let terms = Terms { sizes: &self.sizes, room, saving };
+        let llama = Llama::new(self.setup, &self.scratch, program, terms)?;
         Ok(Some(Runner::new(Box::new(llama), &self.plan)))
     }
 

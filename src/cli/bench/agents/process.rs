@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use super::client::{Answered, Asked, Client};
+use crate::cli::bench::process::last_line;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Failure;
 
@@ -99,8 +100,7 @@ impl Process {
             Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) => return error.to_string(),
         };
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        last.unwrap_or("it said nothing").to_owned()
+        last_line(&said).to_owned()
     }
 }
 

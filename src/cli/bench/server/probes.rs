@@ -106,10 +106,7 @@ fn row(name: &str, checks: &[Check], percentile: f64, most: f64) -> Row {
     let ok = checks.iter().filter(|check| check.status == Some(200)).count();
     let figure = Figure::new(checks.iter().map(|check| check.ms).collect());
     let holds = ok == checks.len() && figure.percentile(percentile) <= most;
-    let bound = match percentile {
-        0.99 => "p99_at_most",
-        _ => "p95_at_most",
-    };
+    let bound = format!("p{:.0}_at_most", percentile * 100.0);
     Row::new(name)
         .with("checks", Cell::Count(checks.len() as u64))
         .with("ok", Cell::Count(ok as u64))
