@@ -169,7 +169,7 @@ pub enum AgentError {
     NotSaved(AgentId),
     #[error("a copy of agent {:?} is more than its owner may keep on disk", .0.as_str())]
     Quota(AgentId),
-    #[error("agent {:?} has no {}", .agent.as_str(), save(*.generation))]
+    #[error("agent {:?} has no {}", .agent.as_str(), save(*generation))]
     NoSave { agent: AgentId, generation: Option<Generation> },
     #[error("the disk takes long over agent {:?}, and goes on with it", .0.as_str())]
     Late(AgentId),

@@ -214,12 +214,12 @@ impl Worker {
         let is_read_only = self.keeper.as_ref().is_some_and(|keeper| keeper.saver.is_none());
         match what {
             _ if requests == 0 && !has_memory => Some(AgentError::NotFound(agent.clone())),
-            What::Evict(_) | What::Rollback { .. } => {
-                self.saver().is_none().then_some(AgentError::NothingKept)
-            }
-            // Its end would bring back what is forgotten now.
+            // Its end would bring back what is forgotten now, or be the newest again.
             What::Forget(_) | What::Rollback { .. } if requests > 0 => {
                 Some(AgentError::Busy(agent.clone()))
+            }
+            What::Evict(_) | What::Rollback { .. } => {
+                self.saver().is_none().then_some(AgentError::NothingKept)
             }
             What::Fork { to, .. } if self.is_there(namespace, to) => {
                 Some(AgentError::Exists(to.clone()))
