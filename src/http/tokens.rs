@@ -179,8 +179,13 @@ fn encode(serving: &Serving, text: Text) -> Result<Vec<TokenId>, Error> {
     Ok(match text {
         Text::Plain { text, special } => tokenizer.encode(&text, special)?,
         Text::Begun(text) => tokenizer.encode_raw(&text)?,
-        Text::Chat(messages) => tokenizer.encode(&render(serving, &messages)?, Special::Parse)?,
+        Text::Chat(messages) => chat_tokens(serving, &messages)?,
     })
+}
+
+/// What a conversation becomes, the next turn to be the model's.
+pub fn chat_tokens(serving: &Serving, messages: &[Message]) -> Result<Vec<TokenId>, Error> {
+    Ok(serving.tokenizer.encode(&render(serving, messages)?, Special::Parse)?)
 }
 
 fn render(serving: &Serving, messages: &[Message]) -> Result<String, Error> {

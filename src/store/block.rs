@@ -69,12 +69,18 @@ impl KvModel {
                 return false;
             };
             rest = after;
-            match tensor.element {
-                KvElement::F16 => all_finite(bytes.as_chunks().0, f16_is_finite),
-                KvElement::F32 => all_finite(bytes.as_chunks().0, f32_is_finite),
-                KvElement::U8 | KvElement::U64 => true,
-            }
+            is_finite(Some(tensor.element), bytes)
         })
+    }
+}
+
+/// The same of one tensor; what has no element that is known is not.
+pub(super) fn is_finite(element: Option<KvElement>, bytes: &[u8]) -> bool {
+    match element {
+        Some(KvElement::F16) => all_finite(bytes.as_chunks().0, f16_is_finite),
+        Some(KvElement::F32) => all_finite(bytes.as_chunks().0, f32_is_finite),
+        Some(KvElement::U8 | KvElement::U64) => true,
+        None => false,
     }
 }
 

@@ -34,7 +34,7 @@ impl Store {
             match self.copy(folder, from_folder, head, to) {
                 Ok(copy) => copies.push(copy),
                 Err(error) => {
-                    self.undo_fork(namespace, to, copies);
+                    self.undo_copies(namespace, to, copies);
                     return Err(error);
                 }
             }
@@ -42,12 +42,12 @@ impl Store {
         merge(copies).ok_or_else(|| StoreError::NotFound(describe(from)))
     }
 
-    /// Half a fork is none; what went to make room for it is still to be told.
-    fn undo_fork(&self, namespace: &Namespace, to: &AgentId, copies: Vec<Committed>) {
+    /// Half a copy is none; what went to make room for it is still to be told.
+    pub(super) fn undo_copies(&self, namespace: &Namespace, to: &AgentId, copies: Vec<Committed>) {
         let removed = copies.into_iter().flat_map(|copy| copy.removed);
         self.index().removed.extend(removed);
         if let Err(error) = self.remove_agent(namespace, to) {
-            tracing::warn!(agent = to.as_str(), %error, "a fork that failed could not be removed");
+            tracing::warn!(agent = to.as_str(), %error, "a copy that failed could not be removed");
         }
     }
 

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
-use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensors};
 
-use super::KvModel;
+use super::{KvModel, block};
 use crate::types::{Fingerprint, KvElement, KvTensor};
 
 /// The bytes before a block's KV, and how many follow.
@@ -94,6 +94,29 @@ impl Header {
     }
 }
 
+/// Whether a file that came from elsewhere has the form of a block of this model's, with numbers that
+/// are finite. Gives the bytes before its KV. What the model would write is compared when the block is
+/// read, as only then the model is there.
+pub fn check(file: &[u8], fingerprint: &Fingerprint) -> Result<usize, String> {
+    let (json_bytes, metadata) =
+        SafeTensors::read_metadata(file).map_err(|error| format!("a block's header: {error}"))?;
+    let said = metadata.metadata().as_ref();
+    let says = |name: &str| said.and_then(|said| said.get(name)).map(String::as_str);
+    if says("format") != Some(FORMAT) || says("fingerprint") != Some(&fingerprint.to_string()) {
+        return Err("a block is of another model than its conversation".to_owned());
+    }
+    let header_bytes = LENGTH_BYTES + json_bytes;
+    let kv = &file[header_bytes..];
+    for (name, tensor) in metadata.tensors() {
+        let (start, end) = tensor.data_offsets;
+        let bytes = kv.get(start..end).ok_or("a block's header: a tensor ends after the file")?;
+        if !block::is_finite(element(tensor.dtype), bytes) {
+            return Err(format!("{name} of a block has a number that is not finite"));
+        }
+    }
+    Ok(header_bytes)
+}
+
 /// What every reader of safetensors files finds in the header is what the model has.
 fn assert_is_of(json: &str, model: &KvModel, tokens: usize, kv_bytes: usize) {
     let metadata: Metadata = serde_json::from_str(json).expect("our own header can be parsed");
@@ -115,6 +138,13 @@ fn dtype(element: KvElement) -> Dtype {
     }
 }
 
+/// `None` for what no block of ours has.
+fn element(dtype: Dtype) -> Option<KvElement> {
+    [KvElement::U8, KvElement::F16, KvElement::F32, KvElement::U64]
+        .into_iter()
+        .find(|element| self::dtype(*element) == dtype)
+}
+
 fn dtype_name(element: KvElement) -> &'static str {
     match element {
         KvElement::U8 => "U8",
@@ -126,8 +156,6 @@ fn dtype_name(element: KvElement) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use safetensors::SafeTensors;
-
     use super::*;
     use crate::types::KvAxis;
 

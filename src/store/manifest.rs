@@ -62,7 +62,7 @@ pub const TOKENS_MAX: usize = 16 << 20;
 /// 226,000 blocks.
 const HEAD_BYTES_MAX: usize = 16 << 20;
 /// Of a name that people read.
-const NAME_BYTES_MAX: usize = 1024;
+pub const NAME_BYTES_MAX: usize = 1024;
 
 impl Lengths {
     /// From the beginning of a file of so many bytes.

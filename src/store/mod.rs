@@ -40,6 +40,7 @@ mod save;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod verify;
 
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -54,6 +55,7 @@ pub use info::{
 };
 pub use save::{Committed, Draft, StoredLine};
 pub use settings::{BUDGET_BYTES, Settings};
+pub use transfer::{Import, TransferError, Transferred};
 
 use crate::types::{AgentId, Line, Namespace};
 use disk::Lock;

@@ -163,6 +163,24 @@ impl Store {
         read
     }
 
+    /// Reads a block's whole file into the buffer and verifies every byte, whatever model it is of.
+    pub(super) fn read_file(
+        &self,
+        namespace: FolderName,
+        block: &BlockRef,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let number = self.index().shelf(namespace).file_number(&block.name);
+        let read = || {
+            let path = layout::block_file(namespace, &block.name);
+            let file = self.files.disk.open(&path).map_err(ReadError::Io)?;
+            read_and_verify(&*file, block, buffer, self.secrets.digest(namespace))
+        };
+        let read = read().map_err(|error| block_error(namespace, block, error));
+        self.note_reading(namespace, block, number, read.as_ref().err());
+        read
+    }
+
     /// Reads a block and keeps nothing.
     pub(super) fn verify_block(
         &self,

@@ -49,6 +49,40 @@ pub fn difference(
     })
 }
 
+/// How what is given stands to what is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    pub same_tokens: usize,
+    pub difference: Option<Difference>,
+    /// In words.
+    pub text: String,
+}
+
+/// `given_name` is what the second one is called.
+pub fn explain(
+    tokenizer: &Tokenizer,
+    stored: &[TokenId],
+    given: &[TokenId],
+    given_name: &str,
+) -> Explanation {
+    let difference = difference(tokenizer, stored, given);
+    let text = match &difference {
+        Some(difference) => difference.cause.explanation().to_owned(),
+        None if given.len() > stored.len() => {
+            format!("nothing differs: {given_name} goes on where what is stored ends")
+        }
+        None => format!("nothing differs: all of {given_name} is stored"),
+    };
+    Explanation { same_tokens: common_tokens(stored, given), difference, text }
+}
+
+impl Explanation {
+    /// Why they part, if they do.
+    pub fn cause(&self) -> Option<Cause> {
+        self.difference.as_ref().map(|difference| difference.cause)
+    }
+}
+
 /// The text of a whole sequence, special tokens included.
 pub fn text_of(tokenizer: &Tokenizer, tokens: &[TokenId]) -> String {
     String::from_utf8_lossy(&bytes_of(tokenizer, tokens)).into_owned()

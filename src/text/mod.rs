@@ -36,7 +36,7 @@ mod tests;
 pub use cause::{Cause, Role};
 pub use chat::{Conversation, chat_prompt, has_system, next_turn};
 pub use detokenizer::Detokenizer;
-pub use difference::{Difference, common_tokens, difference, text_of};
+pub use difference::{Difference, Explanation, common_tokens, difference, explain, text_of};
 pub use error::Error;
 pub use prompt::{Piece, Prompt, Resolved, turns};
 pub use replies::Replies;

@@ -3,6 +3,7 @@
 mod evicting;
 mod explaining;
 mod listing;
+mod moving;
 mod opening;
 mod repairing;
 

@@ -12,6 +12,7 @@ use crate::support::log;
 use crate::support::scale::scaled;
 use crate::support::scrape::Scrape;
 
+const GRAFANA: &str = include_str!("../../docs/deploy/grafana.json");
 const KEY: &str = "key-of-the-tests-1";
 
 /// So many tokens, greedily, as this agent.
@@ -326,6 +327,7 @@ fn every_name_in_the_alert_rules_and_in_the_readme_is_there() {
     let scrape = Scrape::of(&server);
     for (file, text) in [
         ("alerts.yml", include_str!("../../docs/deploy/alerts.yml")),
+        ("grafana.json", GRAFANA),
         ("docs/operating.md", include_str!("../../docs/operating.md")),
     ] {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
@@ -336,14 +338,41 @@ fn every_name_in_the_alert_rules_and_in_the_readme_is_there() {
             .collect();
         assert!(names.len() > 10, "{file} names only {names:?}");
         for name in names {
-            // A family of histograms by its own name, in prose.
-            let is_there = scrape.has(name) || scrape.has(&format!("{name}_count"));
+            // A family of histograms by its own name, in prose, or what appears once it happens.
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            let is_there = scrape.has(family) || scrape.has(&format!("{family}_count"));
             assert!(is_there, "{file}: {name} is not in /metrics");
         }
     }
     for family in scrape.families() {
         let is_told = include_str!("../../docs/operating.md").contains(&format!("`{family}`"));
         assert!(is_told, "docs/operating.md has no `{family}`");
+    }
+}
+
+#[test]
+fn the_panels_of_the_dashboard_have_a_title_a_query_and_a_place_of_their_own() {
+    let dashboard: Json = serde_json::from_str(GRAFANA).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    assert!(panels.len() > 10, "{}", panels.len());
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let title = panel["title"].as_str().expect("a title");
+        let queries = panel["targets"].as_array().expect("queries");
+        assert!(!queries.is_empty(), "{title}");
+        for query in queries {
+            let query = query["expr"].as_str().expect("an expression");
+            let opened = query.matches(['(', '[', '{']).count();
+            assert_eq!(opened, query.matches([')', ']', '}']).count(), "{title}: {query}");
+            assert!(query.contains("$instance"), "{title}: {query}");
+        }
+        let number = |name: &str| panel["gridPos"][name].as_u64().expect("a number");
+        assert!(number("x") + number("w") <= 24, "{title}");
+        for x in number("x")..number("x") + number("w") {
+            for y in number("y")..number("y") + number("h") {
+                assert!(taken.insert((x, y)), "{title} lies on another panel");
+            }
+        }
     }
 }
 

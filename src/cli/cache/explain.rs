@@ -190,15 +190,8 @@ fn read_stdin() -> Result<String, Failure> {
 impl Report {
     fn new(info: &AgentInfo, pair: &Pair<'_>, reader: &Reader) -> Report {
         let Pair { save, stored, given, given_name } = pair;
-        let difference = text::difference(&reader.tokenizer, stored, given);
-        let cause = difference.as_ref().map(|it| it.cause);
-        let explanation = match cause {
-            Some(cause) => cause.explanation().to_owned(),
-            None if given.len() > stored.len() => {
-                format!("nothing differs: {given_name} goes on where what is stored ends")
-            }
-            None => format!("nothing differs: all of {given_name} is stored"),
-        };
+        let found = text::explain(&reader.tokenizer, stored, given, given_name);
+        let cause = found.cause();
         Report {
             agent: info.agent.as_str().to_owned(),
             namespace: info.namespace.as_str().to_owned(),
@@ -206,10 +199,10 @@ impl Report {
             generation: save.generation.0,
             stored_tokens: stored.len(),
             given_tokens: given.len(),
-            same_tokens: text::common_tokens(stored, given),
-            difference: difference.map(Parting::from),
+            same_tokens: found.same_tokens,
+            difference: found.difference.map(Parting::from),
             cause: cause.map(Cause::code),
-            explanation,
+            explanation: found.text,
             advice: cause.and_then(Cause::advice),
         }
     }

@@ -11,6 +11,7 @@ mod list;
 mod reader;
 mod room;
 mod show;
+mod transfer;
 mod usage;
 
 use std::process::ExitCode;
@@ -51,6 +52,10 @@ enum Command {
     Fork(fork::ForkArguments),
     /// Go back to an older save of an agent
     Rollback(fork::RollbackArguments),
+    /// Write an agent to a file, for another machine
+    Export(transfer::ExportArguments),
+    /// Take in an agent from such a file
+    Import(transfer::ImportArguments),
     /// Say why a prompt, or its last conversation, does not go on from what an agent has
     Explain(explain::Arguments),
 }
@@ -66,6 +71,8 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         Command::Du(arguments) => usage::du(arguments, context),
         Command::Fork(arguments) => fork::fork(arguments, context),
         Command::Rollback(arguments) => fork::rollback(arguments, context),
+        Command::Export(arguments) => transfer::export(arguments, context),
+        Command::Import(arguments) => transfer::import(arguments, context),
         Command::Explain(arguments) => explain::run(arguments, context),
     }
 }
@@ -122,7 +129,7 @@ fn open_to_write(context: &Context) -> Result<Arc<Store>, Failure> {
         true => store::open(context, Access::Write),
         false => store::open(context, Access::Read),
     };
-    let reading = "list, show, verify, du and explain only read";
+    let reading = "list, show, verify, du, explain and export only read";
     opened.map_err(|failure| match failure {
         Failure::Busy { message, .. } => {
             let hint = format!("stop that process first; {reading} and work beside it");

@@ -164,6 +164,24 @@ pub const PAGES: &[Page] = &[
         rare: &[],
     },
     Page {
+        path: "cache export",
+        examples: &[
+            "semantic cache export planner planner.agent",
+            "semantic cache export planner backup/planner.agent --force",
+        ],
+        groups: &[],
+        rare: &[],
+    },
+    Page {
+        path: "cache import",
+        examples: &[
+            "semantic cache import planner.agent",
+            "semantic cache import planner.agent --as planner2 --namespace team",
+        ],
+        groups: &[],
+        rare: &[],
+    },
+    Page {
         path: "cache explain",
         examples: &[
             "semantic cache explain planner",

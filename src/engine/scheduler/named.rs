@@ -1,6 +1,7 @@
 //! One agent, as its name finds it: what it has, and that it goes to the disk, or for good.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::about::{AgentState, HeadState, Mark, Marked, Past, Recalled, Tier, Tiers};
 use super::super::agents::{Head, HeadId};
@@ -66,6 +67,12 @@ impl Scheduler {
             replies: head.replies.clone(),
         });
         Recalled { past, mark: self.mark(namespace, agent) }
+    }
+
+    /// All of them, the newest first.
+    pub fn conversations(&self, namespace: &Namespace, agent: &AgentId) -> Vec<Arc<[TokenId]>> {
+        let heads = self.agents.heads_of(namespace, agent);
+        heads.iter().rev().map(|(_, head)| head.all_tokens().collect()).collect()
     }
 
     /// Which one that is.

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{AgentPage, AgentState, HeadState, Page, StoredState, Tier};
+use crate::engine::{AgentPage, AgentState, HeadState, Page, StoredState, Tier, Warmth};
 use crate::http::error::Error;
 use crate::http::fields::in_range;
 use crate::types::AgentId;
@@ -42,6 +42,14 @@ pub struct CreateRequest {
 pub struct ForkRequest {
     /// Of the copy.
     pub agent_id: String,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "RollbackRequest")]
+pub struct RollbackRequest {
+    /// The save to go back to; the one before the newest if there is none.
+    pub generation: Option<u64>,
 }
 
 impl ListQuery {
@@ -136,6 +144,28 @@ impl From<AgentState> for Agent {
             usable: newest.is_some() || stored.is_none_or(|stored| stored.is_usable),
             last_used: state.used.and_then(when).or(saved_at),
         }
+    }
+}
+
+/// What became of a hint that a turn will come.
+#[derive(Serialize, JsonSchema)]
+pub struct Warmed {
+    object: &'static str,
+    id: String,
+    /// `hot`: in memory; `warming`: on its way there; `no_room`: it stays on disk, as others need the
+    /// memory; `cold`: there is nothing that this model can go on from.
+    state: &'static str,
+}
+
+impl Warmed {
+    pub fn new(agent: &AgentId, warmth: Warmth) -> Warmed {
+        let state = match warmth {
+            Warmth::Hot => "hot",
+            Warmth::Warming => "warming",
+            Warmth::NoRoom => "no_room",
+            Warmth::Cold => "cold",
+        };
+        Warmed { object: "agent.warmed", id: agent.to_string(), state }
     }
 }
 

@@ -21,7 +21,7 @@ fn a_live_process_is_named_and_reading_goes_on_beside_it() {
     let text = shown(&machine, &["gc"]).replace(&std::process::id().to_string(), "$PID");
     expect![[r#"
         ! error: $HERE/data/cache: another process uses this cache (process $PID)
-        ! hint: stop that process first; list, show, verify, du and explain only read and work beside it
+        ! hint: stop that process first; list, show, verify, du, explain and export only read and work beside it
         exit code Some(75)
     "#]].assert_eq(&text);
     for arguments in [&["list"][..], &["show", "planner"], &["verify"], &["du"]] {
@@ -117,7 +117,7 @@ fn a_store_that_cannot_be_opened_is_explained() {
         planner             smollm2-135m      20  16.7 kB  8.7 kB    3  2026-01-02 05:04
         reviewer            smollm2-135m     612  13.5 kB  8.7 kB    1  2026-01-02 06:04
         ! error: $HERE/data/cache: cannot make "tmp" of the cache: Not a directory (os error 20)
-        ! hint: look at who may write there; list, show, verify, du and explain only read
+        ! hint: look at who may write there; list, show, verify, du, explain and export only read
         exit code Some(73)
     "#]]
     .assert_eq(&broken(&|path| {

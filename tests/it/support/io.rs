@@ -99,6 +99,7 @@ impl Io for SlowIo {
                 | Done::Written { .. }
                 | Done::Removed { .. }
                 | Done::Forked { .. }
+                | Done::RolledBack { .. }
                 | Done::NotWritten { .. } => (),
             }
         }
