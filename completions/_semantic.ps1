@@ -132,6 +132,8 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             [CompletionResult]::new('du', 'du', [CompletionResultType]::ParameterValue, 'Say how much disk space agents take')
             [CompletionResult]::new('fork', 'fork', [CompletionResultType]::ParameterValue, 'Give a new agent the memory of another')
             [CompletionResult]::new('rollback', 'rollback', [CompletionResultType]::ParameterValue, 'Go back to an older save of an agent')
+            [CompletionResult]::new('export', 'export', [CompletionResultType]::ParameterValue, 'Write an agent to a file, for another machine')
+            [CompletionResult]::new('import', 'import', [CompletionResultType]::ParameterValue, 'Take in an agent from such a file')
             [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Say why a prompt, or its last conversation, does not go on from what an agent has')
             break
         }
@@ -238,6 +240,34 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             break
         }
         'semantic;cache;rollback' {
+            [CompletionResult]::new('--namespace', '--namespace', [CompletionResultType]::ParameterName, 'Whose agents these are')
+            [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'The configuration file, instead of the one in the usual place')
+            [CompletionResult]::new('--data-dir', '--data-dir', [CompletionResultType]::ParameterName, 'The folder for everything the program stores')
+            [CompletionResult]::new('--log-level', '--log-level', [CompletionResultType]::ParameterName, 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]')
+            [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How to log it')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print one JSON object instead of text')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help on one screen')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help on one screen')
+            [CompletionResult]::new('--help-all', '--help-all', [CompletionResultType]::ParameterName, 'Print help with every flag and its variable')
+            break
+        }
+        'semantic;cache;export' {
+            [CompletionResult]::new('--namespace', '--namespace', [CompletionResultType]::ParameterName, 'Whose agents these are')
+            [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'The configuration file, instead of the one in the usual place')
+            [CompletionResult]::new('--data-dir', '--data-dir', [CompletionResultType]::ParameterName, 'The folder for everything the program stores')
+            [CompletionResult]::new('--log-level', '--log-level', [CompletionResultType]::ParameterName, 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]')
+            [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How to log it')
+            [CompletionResult]::new('--force', '--force', [CompletionResultType]::ParameterName, 'Replace the file if it is there')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print one JSON object instead of text')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help on one screen')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help on one screen')
+            [CompletionResult]::new('--help-all', '--help-all', [CompletionResultType]::ParameterName, 'Print help with every flag and its variable')
+            break
+        }
+        'semantic;cache;import' {
+            [CompletionResult]::new('--as', '--as', [CompletionResultType]::ParameterName, 'Call the agent so [default: as it was called]')
+            [CompletionResult]::new('-m', '-m', [CompletionResultType]::ParameterName, 'The model that is to go on [default: the one of the file]')
+            [CompletionResult]::new('--model', '--model', [CompletionResultType]::ParameterName, 'The model that is to go on [default: the one of the file]')
             [CompletionResult]::new('--namespace', '--namespace', [CompletionResultType]::ParameterName, 'Whose agents these are')
             [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'The configuration file, instead of the one in the usual place')
             [CompletionResult]::new('--data-dir', '--data-dir', [CompletionResultType]::ParameterName, 'The folder for everything the program stores')

@@ -49,11 +49,17 @@ _semantic() {
             semantic__subcmd__cache,explain)
                 cmd="semantic__subcmd__cache__subcmd__explain"
                 ;;
+            semantic__subcmd__cache,export)
+                cmd="semantic__subcmd__cache__subcmd__export"
+                ;;
             semantic__subcmd__cache,fork)
                 cmd="semantic__subcmd__cache__subcmd__fork"
                 ;;
             semantic__subcmd__cache,gc)
                 cmd="semantic__subcmd__cache__subcmd__gc"
+                ;;
+            semantic__subcmd__cache,import)
+                cmd="semantic__subcmd__cache__subcmd__import"
                 ;;
             semantic__subcmd__cache,list)
                 cmd="semantic__subcmd__cache__subcmd__list"
@@ -301,7 +307,7 @@ _semantic() {
             return 0
             ;;
         semantic__subcmd__cache)
-            opts="-h --config --data-dir --log-level --log-format --help --help-all list show evict verify repair gc du fork rollback explain"
+            opts="-h --config --data-dir --log-level --log-format --help --help-all list show evict verify repair gc du fork rollback export import explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -460,6 +466,40 @@ _semantic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        semantic__subcmd__cache__subcmd__export)
+            opts="-h --force --namespace --json --config --data-dir --log-level --log-format --help --help-all"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --data-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "auto json text" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         semantic__subcmd__cache__subcmd__fork)
             opts="-h --namespace --json --config --data-dir --log-level --log-format --help --help-all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -501,6 +541,52 @@ _semantic() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --data-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "auto json text" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        semantic__subcmd__cache__subcmd__import)
+            opts="-m -h --as --model --namespace --json --config --data-dir --log-level --log-format --help --help-all"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --as)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --model)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -104,24 +104,26 @@ complete -c semantic -n "__fish_semantic_using_subcommand generate" -l json -d '
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -s q -l quiet -d 'Say nothing on stderr unless something fails'
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -l help-all -d 'Print help with every flag and its variable'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -l data-dir -d 'The folder for everything the program stores' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -l log-format -d 'How to log it' -r -f -a "auto\t''
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l data-dir -d 'The folder for everything the program stores' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l log-format -d 'How to log it' -r -f -a "auto\t''
 json\t''
 text\t''"
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -s h -l help -d 'Print help on one screen'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -l help-all -d 'Print help with every flag and its variable'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "list" -d 'List agents with what they take'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "show" -d 'Show what an agent has: its saves, its blocks, and on request its text'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "evict" -d 'Remove agents from disk'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "verify" -d 'Read every byte and say what is damaged; exit code 1 if something is'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "repair" -d 'Keep the longest good part of what is damaged, and put the rest into quarantine'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "gc" -d 'Remove what no agent needs any more'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "du" -d 'Say how much disk space agents take'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "fork" -d 'Give a new agent the memory of another'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "rollback" -d 'Go back to an older save of an agent'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback explain" -f -a "explain" -d 'Say why a prompt, or its last conversation, does not go on from what an agent has'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -s h -l help -d 'Print help on one screen'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l help-all -d 'Print help with every flag and its variable'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "list" -d 'List agents with what they take'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "show" -d 'Show what an agent has: its saves, its blocks, and on request its text'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "evict" -d 'Remove agents from disk'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "verify" -d 'Read every byte and say what is damaged; exit code 1 if something is'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "repair" -d 'Keep the longest good part of what is damaged, and put the rest into quarantine'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "gc" -d 'Remove what no agent needs any more'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "du" -d 'Say how much disk space agents take'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "fork" -d 'Give a new agent the memory of another'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "rollback" -d 'Go back to an older save of an agent'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "export" -d 'Write an agent to a file, for another machine'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "import" -d 'Take in an agent from such a file'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "explain" -d 'Say why a prompt, or its last conversation, does not go on from what an agent has'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from list" -l namespace -d 'Whose agents these are' -r
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from list" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from list" -l data-dir -d 'The folder for everything the program stores' -r -F
@@ -216,6 +218,29 @@ text\t''"
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from rollback" -l json -d 'Print one JSON object instead of text'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from rollback" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from rollback" -l help-all -d 'Print help with every flag and its variable'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l namespace -d 'Whose agents these are' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l data-dir -d 'The folder for everything the program stores' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l log-format -d 'How to log it' -r -f -a "auto\t''
+json\t''
+text\t''"
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l force -d 'Replace the file if it is there'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l json -d 'Print one JSON object instead of text'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help on one screen'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l help-all -d 'Print help with every flag and its variable'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l as -d 'Call the agent so [default: as it was called]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -s m -l model -d 'The model that is to go on [default: the one of the file]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l namespace -d 'Whose agents these are' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l data-dir -d 'The folder for everything the program stores' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l log-format -d 'How to log it' -r -f -a "auto\t''
+json\t''
+text\t''"
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l json -d 'Print one JSON object instead of text'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help on one screen'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from import" -l help-all -d 'Print help with every flag and its variable'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from explain" -l prompt -d 'The prompt to compare with, as `generate` would send it; `-` reads stdin [default: compare the agent\'s last conversation with the one before]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from explain" -s s -l system -d 'The system message before the prompt' -r
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from explain" -s m -l model -d 'The model that is to go on [default: the one it was saved with]' -r

@@ -171,7 +171,7 @@ impl Store {
         buffer: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
         let number = self.index().shelf(namespace).file_number(&block.name);
-        let read = || {
+        let mut read = || {
             let path = layout::block_file(namespace, &block.name);
             let file = self.files.disk.open(&path).map_err(ReadError::Io)?;
             read_and_verify(&*file, block, buffer, self.secrets.digest(namespace))

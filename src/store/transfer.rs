@@ -272,7 +272,8 @@ impl<F: Read + Seek> Import<F> {
         let mut next = begin + length;
         for part in &description.blocks {
             starts.push(next);
-            next = next.checked_add(part.bytes).ok_or_else(|| invalid("its blocks are too long"))?;
+            next =
+                next.checked_add(part.bytes).ok_or_else(|| invalid("its blocks are too long"))?;
         }
         if next != bytes - DIGEST_BYTES {
             return Err(invalid("its blocks are not as long as it says"));

@@ -125,12 +125,16 @@ fn open_to_read(context: &Context) -> Result<Arc<Store>, Failure> {
 /// For a command that changes something. Where there is no store there is nothing to change, so none
 /// is made and the command finds nothing.
 fn open_to_write(context: &Context) -> Result<Arc<Store>, Failure> {
-    let opened = match store::folder(context).exists() {
-        true => store::open(context, Access::Write),
-        false => store::open(context, Access::Read),
-    };
+    match store::folder(context).exists() {
+        true => open_or_make(context),
+        false => open_to_read(context),
+    }
+}
+
+/// For a command that brings something.
+fn open_or_make(context: &Context) -> Result<Arc<Store>, Failure> {
     let reading = "list, show, verify, du, explain and export only read";
-    opened.map_err(|failure| match failure {
+    store::open(context, Access::Write).map_err(|failure| match failure {
         Failure::Busy { message, .. } => {
             let hint = format!("stop that process first; {reading} and work beside it");
             Failure::Busy { message, hint }

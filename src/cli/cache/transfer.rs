@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::reader::Reader;
 use super::{
-    Context, Failure, Format, Scope, agent_id, failed, find_agent, open_to_read, open_to_write,
+    Context, Failure, Format, Scope, agent_id, failed, find_agent, open_or_make, open_to_read,
     quoted,
 };
 use crate::cli::output::{human_bytes, printable};
@@ -105,13 +105,12 @@ pub fn export(arguments: &ExportArguments, context: &Context) -> Result<ExitCode
     let made = tempfile::Builder::new().prefix(".semantic-export-").tempfile_in(folder);
     let made = made.map_err(|error| cannot_write(file, std::io::Error::from(error.kind())))?;
     let mut out = BufWriter::new(made);
-    let transferred = store.export(&scope.namespace, agent, &mut out).map_err(|error| {
-        match error {
+    let transferred =
+        store.export(&scope.namespace, agent, &mut out).map_err(|error| match error {
             TransferError::Store(error) => failed(error),
             TransferError::File(error) => cannot_write(file, error),
             TransferError::Invalid(reason) => anyhow::Error::msg(reason).into(),
-        }
-    })?;
+        })?;
     let made = finished(out).map_err(|error| cannot_write(file, error))?;
     let named = match force {
         true => made.persist(file),
@@ -124,7 +123,8 @@ pub fn export(arguments: &ExportArguments, context: &Context) -> Result<ExitCode
 
 pub fn import(arguments: &ImportArguments, context: &Context) -> Result<ExitCode, Failure> {
     let ImportArguments { file, name, model, scope, format } = arguments;
-    let cannot_read = |error: anyhow::Error| error.context(format!("cannot read {}", file.display()));
+    let cannot_read =
+        |error: anyhow::Error| error.context(format!("cannot read {}", file.display()));
     let opened = File::open(file).map_err(|error| cannot_read(error.into()))?;
     if !opened.metadata()?.is_file() {
         return Err(cannot_read(anyhow::anyhow!("it is no file")).into());
@@ -138,7 +138,7 @@ pub fn import(arguments: &ImportArguments, context: &Context) -> Result<ExitCode
         })?,
     };
     fits(&import, model.as_deref(), context)?;
-    let store = open_to_write(context)?;
+    let store = open_or_make(context)?;
     let transferred = store.import(&scope.namespace, &agent, &mut import);
     let transferred = transferred.map_err(|error| match error {
         TransferError::Store(StoreError::Exists(_)) => Failure::with_hint(

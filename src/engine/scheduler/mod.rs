@@ -553,7 +553,8 @@ impl Scheduler {
         let active = active.flat_map(|active| active.table.iter().chain(&active.reserve));
         let copies = self.copies.iter().map(|copy| &copy.from);
         let mut leases: Vec<Option<&Lease>> = vec![None; self.pool.total()];
-        for lease in heads.chain(active).chain(copies) {
+        let warming = self.warming.values().flat_map(Warming::leases);
+        for lease in heads.chain(active).chain(copies).chain(warming) {
             holds[lease.id().0 as usize] += 1;
             leases[lease.id().0 as usize] = Some(lease);
         }

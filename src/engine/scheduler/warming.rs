@@ -18,6 +18,12 @@ pub(super) struct Warming {
     table: Vec<Lease>,
 }
 
+impl Warming {
+    pub fn leases(&self) -> &[Lease] {
+        &self.table
+    }
+}
+
 impl Scheduler {
     /// Begins to bring back the conversation that an agent had last, if there is room without anybody's
     /// need: a request that comes before it is there does not wait for it, and brings back its own.
@@ -57,7 +63,9 @@ impl Scheduler {
 
     /// What became of it: its first `restored` blocks are there.
     pub(super) fn warmed(&mut self, restore: &Restore, restored: usize) {
-        let Some(Warming { head, tokens, table }) = self.warming.remove(&restore.id) else { return };
+        let Some(Warming { head, tokens, table }) = self.warming.remove(&restore.id) else {
+            return;
+        };
         if restored < restore.blocks.len() {
             return self.agents.shorten(head, restored * BLOCK_TOKENS);
         }

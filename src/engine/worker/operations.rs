@@ -32,9 +32,15 @@ pub struct Operation {
 pub enum What {
     Evict(Sender<Result<Evicted, AgentError>>),
     Forget(Sender<Result<(), AgentError>>),
-    Fork { to: AgentId, reply: Sender<Result<(), AgentError>> },
+    Fork {
+        to: AgentId,
+        reply: Sender<Result<(), AgentError>>,
+    },
     /// To this save, or to the one before the newest.
-    Rollback { to: Option<Generation>, reply: Sender<Result<(), AgentError>> },
+    Rollback {
+        to: Option<Generation>,
+        reply: Sender<Result<(), AgentError>>,
+    },
 }
 
 /// Those that are under way.

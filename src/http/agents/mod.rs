@@ -16,13 +16,13 @@ use super::error::{Created, Done, Error};
 use super::guard::Caller;
 use super::{App, body, random};
 use crate::engine::AgentError;
-use crate::types::{AgentId, Generation};
+use crate::types::AgentId;
 
 pub use explain::{ExplainQuery, Explanation, explain};
 pub use generate::{GenerateRequest, Generation, generate};
 pub use wire::{
-    Agent, AgentList, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery, RollbackRequest,
-    Warmed,
+    Agent, AgentList, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery,
+    RollbackRequest, Warmed,
 };
 
 /// The agent that a path names, percent-encoded UTF-8.
@@ -132,7 +132,7 @@ pub async fn rollback(
     let request: RollbackRequest = body::read_if_any(request, &app).await?;
     let agent = path_agent(path)?;
     let engine = &app.serving()?.engine;
-    engine.rollback(&caller.namespace, &agent, request.generation.map(Generation)).await?;
+    engine.rollback(&caller.namespace, &agent, request.generation()?).await?;
     let state = engine.agent(&caller.namespace, &agent).await?;
     let state = state.ok_or(AgentError::NotFound(agent))?;
     Ok(Json(Agent::from(state)).into_response())

@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{AgentPage, AgentState, HeadState, Page, StoredState, Tier, Warmth};
 use crate::http::error::Error;
 use crate::http::fields::in_range;
-use crate::types::AgentId;
+use crate::types::{AgentId, Generation};
 
 /// Agents on a page.
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
+/// Above it JSON's numbers are not exact; no agent has been saved so often.
+const GENERATION_MAX: u64 = (1 << 53) - 1;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -49,7 +51,15 @@ pub struct ForkRequest {
 #[schemars(rename = "RollbackRequest")]
 pub struct RollbackRequest {
     /// The save to go back to; the one before the newest if there is none.
-    pub generation: Option<u64>,
+    #[schemars(range(min = 1, max = GENERATION_MAX))]
+    generation: Option<u64>,
+}
+
+impl RollbackRequest {
+    pub fn generation(&self) -> Result<Option<Generation>, Error> {
+        let in_range = |number| in_range("generation", number, 1, GENERATION_MAX).map(Generation);
+        self.generation.map(in_range).transpose()
+    }
 }
 
 impl ListQuery {
