@@ -113,7 +113,8 @@ fn fact(name: &str, value: &Json) -> Option<(String, String)> {
             let told = |(name, value): (&String, &Json)| {
                 fact(name, value).map(|(name, value)| format!("{name} {value}"))
             };
-            map.iter().filter_map(told).collect::<Vec<_>>().join(", ")
+            let told: Vec<String> = map.iter().filter_map(told).collect();
+            (!told.is_empty()).then(|| told.join(", "))?
         }
     };
     let unit = unit.map(|unit| format!(" {unit}")).unwrap_or_default();
