@@ -373,23 +373,6 @@ impl Agents {
         }
     }
 
-    /// The store has something else of a line than its head.
-    pub fn replaced(&mut self, stored: StoredLine) {
-        if let Some(id) = self.lines.get(&stored.line).copied() {
-            self.leave(id);
-        }
-        self.stored(stored);
-    }
-
-    /// All blocks of a warm head are in the pool.
-    pub fn warmed(&mut self, id: HeadId, blocks: Vec<Lease>) {
-        self.alter(id, |head| {
-            assert_eq!(blocks.len(), head.tokens.len().div_ceil(BLOCK_TOKENS));
-            head.blocks = blocks;
-        });
-        self.touch(id);
-    }
-
     /// A try to save it has failed.
     pub fn not_saved(&mut self, id: HeadId) {
         if let Some(head) = self.heads.get_mut(&id) {

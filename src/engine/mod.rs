@@ -31,7 +31,7 @@ pub use crate::model::sample::{Sampling, TokenLogprob};
 pub use crate::store::Usage as StoreUsage;
 pub use about::{
     AgentError, AgentPage, AgentState, HeadState, Mark, Page, Past, Recalled, StoredState, Tier,
-    Tiers, Warmth,
+    Tiers,
 };
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};

@@ -32,7 +32,13 @@ const MAGIC: &[u8; 17] = b"semantic-agent 1\n";
 const LENGTH_BYTES: usize = 8;
 const DIGEST_BYTES: u64 = 32;
 /// Of a description: a million tokens are 7 MB.
-const DESCRIPTION_BYTES_MAX: u64 = 256 << 20;
+const DESCRIPTION_BYTES_MAX: u64 = 64 << 20;
+/// Of one block: 256 tokens of 1 MB each, which no model has.
+const BLOCK_BYTES_MAX: u64 = 256 << 20;
+/// Of a conversation: a reply each few tokens of the longest context.
+const REPLIES_MAX: usize = 1 << 16;
+/// Of a conversation, and of all.
+const BLOCKS_MAX: usize = 1 << 16;
 /// An engine keeps four of an agent.
 const CONVERSATIONS_MAX: usize = 64;
 /// Read and hashed at once.
@@ -155,8 +161,9 @@ impl Store {
         Ok(Transferred { conversations: heads.len(), tokens, bytes })
     }
 
-    /// Takes in what is in a file as an agent that is not there yet. Either all of it is there
-    /// afterwards, safe from a power cut, or nothing.
+    /// Takes in what is in a file as an agent that is not there yet. All of it is safe from a power
+    /// cut afterwards; after an error nothing of it is there. Who is killed meanwhile may leave the
+    /// conversations that came first, each of them whole.
     pub fn import<F: Read + Seek>(
         &self,
         namespace: &Namespace,
@@ -270,7 +277,13 @@ impl<F: Read + Seek> Import<F> {
             .map_err(|error| invalid(&format!("its description: {error}")))?;
         let mut starts = Vec::new();
         let mut next = begin + length;
+        if description.blocks.len() > BLOCKS_MAX {
+            return Err(invalid("it has too many blocks"));
+        }
         for part in &description.blocks {
+            if part.bytes > BLOCK_BYTES_MAX {
+                return Err(invalid("a block is too long"));
+            }
             starts.push(next);
             next =
                 next.checked_add(part.bytes).ok_or_else(|| invalid("its blocks are too long"))?;
@@ -334,6 +347,9 @@ impl Conversation {
         }
         if self.model.len().max(self.producer.len()) > NAME_BYTES_MAX {
             return Err("a model's name is too long".to_owned());
+        }
+        if self.replies.len() > REPLIES_MAX || self.blocks.len() > BLOCKS_MAX {
+            return Err("a conversation has too many replies or blocks".to_owned());
         }
         let mut end = 0;
         for reply in &self.replies {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
 use semantic::engine::worker::operations::{Operation, What};
 use semantic::engine::worker::{Clock, Keeper, Watch, Worker};
-use semantic::engine::{AgentError, Error, Event, Evicted, Finish, Reply, Request, Warmth};
+use semantic::engine::{AgentError, Error, Event, Evicted, Finish, Reply, Request};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{Batch, Model, Row, Spec, Wanted};
@@ -84,8 +84,6 @@ fn simulated_engines_mix_nothing_up_and_starve_nobody() {
     assert!(totals.restarts > 0);
     assert!(totals.forgotten > 0);
     assert!(totals.forked > 0);
-    assert!(totals.rolled_back > 0);
-    assert!(totals.warmed > 0);
     assert!(totals.evicted > 0);
 }
 
@@ -139,7 +137,6 @@ struct Operating {
 enum Answer {
     Evicted(oneshot::Receiver<Result<Evicted, AgentError>>),
     Forgotten(oneshot::Receiver<Result<(), AgentError>>),
-    RolledBack(oneshot::Receiver<Result<(), AgentError>>),
     Forked { to: Agent, answer: oneshot::Receiver<Result<(), AgentError>> },
 }
 
@@ -411,7 +408,7 @@ impl World {
         let namespace = self.random.range(0..self.histories.len());
         let agents = self.histories[namespace].len();
         let (agent, to) = (self.random.range(0..agents), self.random.range(0..agents));
-        let (what, answer) = match self.random.range(0..5) {
+        let (what, answer) = match self.random.range(0..3) {
             0 => {
                 let (reply, answer) = oneshot::channel();
                 (What::Evict(reply), Answer::Evicted(answer))
@@ -419,16 +416,6 @@ impl World {
             1 => {
                 let (reply, answer) = oneshot::channel();
                 (What::Forget(reply), Answer::Forgotten(answer))
-            }
-            2 => {
-                let (reply, answer) = oneshot::channel();
-                (What::Rollback { to: None, reply }, Answer::RolledBack(answer))
-            }
-            3 => {
-                let (namespace, agent) = (space(namespace), id(agent));
-                let warmth = self.worker.warm(&namespace, &agent, self.time.now());
-                self.totals.warmed += usize::from(warmth == Ok(Warmth::Warming));
-                return;
             }
             _ => {
                 let (reply, answer) = oneshot::channel();
@@ -461,9 +448,6 @@ impl World {
                         self.forgotten.insert(operating.agent);
                     }
                 }),
-                Answer::RolledBack(answer) => answer.try_recv().map(|rolled_back| {
-                    self.totals.rolled_back += usize::from(rolled_back.is_ok());
-                }),
                 Answer::Forked { to, answer } => answer.try_recv().map(|forked| {
                     if forked.is_ok() {
                         self.totals.forked += 1;
@@ -475,7 +459,7 @@ impl World {
                 (Err(oneshot::error::TryRecvError::Closed), _) => panic!("it is answered"),
                 (Err(oneshot::error::TryRecvError::Empty), _) => self.operations.push(operating),
                 (Ok(()), Answer::Forked { to, .. }) => self.is_there_again(*to),
-                (Ok(()), Answer::Evicted(_) | Answer::Forgotten(_) | Answer::RolledBack(_)) => (),
+                (Ok(()), Answer::Evicted(_) | Answer::Forgotten(_)) => (),
             }
         }
         // While a copy is made it may be there before that is said.
@@ -484,7 +468,7 @@ impl World {
             .iter()
             .filter_map(|operating| match operating.answer {
                 Answer::Forked { to, .. } => Some(to),
-                Answer::Evicted(_) | Answer::Forgotten(_) | Answer::RolledBack(_) => None,
+                Answer::Evicted(_) | Answer::Forgotten(_) => None,
             })
             .collect();
         for agent in self.forgotten.iter().filter(|agent| !copies.contains(agent)) {

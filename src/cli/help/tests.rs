@@ -122,8 +122,11 @@ fn the_program_would_take_every_command_of_the_documents() {
     ];
     let all: Vec<String> = documents.iter().flat_map(|it| commands_of(it)).collect();
     assert!(all.len() > 30, "{all:?}");
-    const NAMED_ONLY: [ErrorKind; 2] =
-        [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingRequiredArgument];
+    const NAMED_ONLY: [ErrorKind; 3] = [
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+        ErrorKind::MissingRequiredArgument,
+        ErrorKind::MissingSubcommand,
+    ];
     // `COMMAND` is any; the shell's lines go on after these two.
     let is_whole = |line: &&String| !line.contains("COMMAND") && !line.ends_with(['\\', '|']);
     for line in all.iter().filter(is_whole) {

@@ -69,30 +69,26 @@ impl Scheduler {
         // Those of the choices that began with the last step come first: their source must not
         // change before.
         let copies = std::mem::take(&mut self.copies);
-        let prefetches = std::mem::take(&mut self.prefetches);
-        let prefetches = prefetches.into_iter().map(Work::Restore);
-        copies.into_iter().map(Work::Copy).chain(work).chain(prefetches).collect()
+        copies.into_iter().map(Work::Copy).chain(work).collect()
     }
 
-    /// Whether a sequence or a head still waits for this restore. If not, its blocks may be another's.
+    /// Whether a sequence still waits for this restore. If not, its blocks may be another's.
     pub fn awaits(&self, restore: &Restore) -> bool {
-        let Some(order) = restore.order else { return self.warming.contains_key(&restore.id) };
-        let active = self.running.get(&order);
+        let active = self.running.get(&restore.order);
         active.is_some_and(|active| active.restoring == Some(restore.id))
     }
 
     /// What became of a [`Restore`]: its first `restored` blocks are there. What is missing costs
     /// time and nothing else: it is computed.
     pub fn restored(&mut self, restore: &Restore, restored: usize, now: Instant) {
-        let Some(order) = restore.order else { return self.warmed(restore, restored) };
         if !self.awaits(restore) {
             return;
         }
         if restored < restore.blocks.len() {
             self.agents.shorten(restore.head, (restore.first + restored) * BLOCK_TOKENS);
         }
-        let active = self.running.get_mut(&order).expect("it waits");
-        let ticket = self.tickets.get_mut(&order.request);
+        let active = self.running.get_mut(&restore.order).expect("it waits");
+        let ticket = self.tickets.get_mut(&restore.order.request);
         let ticket = ticket.expect("what runs has a ticket");
         let reused = match restored == restore.blocks.len() {
             true => restore.reused,
@@ -117,7 +113,7 @@ impl Scheduler {
             (0, 0) => Source::Cold,
             (0, _) => Source::Hot,
         };
-        self.items.push((order.request, Ok(Event::Admitted(ticket.admitted()))));
+        self.items.push((restore.order.request, Ok(Event::Admitted(ticket.admitted()))));
     }
 
     fn refuse_late(&mut self, now: Instant) {
@@ -293,7 +289,7 @@ impl Scheduler {
             self.next_restore += 1;
             Restore {
                 id: RestoreId(self.next_restore),
-                order: Some(order),
+                order,
                 namespace: self.tickets[&order.request].namespace.clone(),
                 head,
                 first,
@@ -371,7 +367,7 @@ impl Scheduler {
 
     /// Makes room for what could also be done without: only if there is enough, and nothing is
     /// lost for it.
-    pub(super) fn make_spare_room(&mut self, count: usize) -> bool {
+    fn make_spare_room(&mut self, count: usize) -> bool {
         if self.pool.free() < count && self.pool.free() + self.evictable_blocks() < count {
             return false;
         }

@@ -17,7 +17,6 @@ mod progress;
 mod share;
 mod tenants;
 mod ticket;
-mod warming;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +42,6 @@ pub use parting::{Parting, Place};
 pub use share::{Prefilling, share};
 use tenants::Tenants;
 use ticket::Ticket;
-use warming::Warming;
 
 /// Tokens ahead of a sequence for which it holds blocks: two blocks, so that it can go on for a
 /// while however full the pool gets.
@@ -108,10 +106,6 @@ pub struct Scheduler {
     items: Vec<(RequestId, Item)>,
     replies: Vec<GeneratedReply>,
     partings: Vec<(RequestId, Parting)>,
-    /// Heads that are brought back for no request.
-    warming: BTreeMap<RestoreId, Warming>,
-    /// Of these, what has not begun.
-    prefetches: Vec<Restore>,
     next_request: u64,
     next_restore: u64,
     admissions: u64,
@@ -169,13 +163,11 @@ pub struct Copy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RestoreId(pub u64);
 
-/// Blocks of a head come from the store into those of a sequence, which waits for them, or into its
-/// own again.
+/// Blocks of a head come from the store into those of a sequence, which waits for them.
 #[derive(Debug)]
 pub struct Restore {
     pub id: RestoreId,
-    /// The sequence that waits.
-    pub order: Option<Order>,
+    pub order: Order,
     pub namespace: Namespace,
     pub head: HeadId,
     /// The head's blocks from this one on.
@@ -238,8 +230,6 @@ impl Scheduler {
             items: Vec::new(),
             replies: Vec::new(),
             partings: Vec::new(),
-            warming: BTreeMap::new(),
-            prefetches: Vec::new(),
             next_request: 0,
             next_restore: 0,
             admissions: 0,
@@ -553,8 +543,7 @@ impl Scheduler {
         let active = active.flat_map(|active| active.table.iter().chain(&active.reserve));
         let copies = self.copies.iter().map(|copy| &copy.from);
         let mut leases: Vec<Option<&Lease>> = vec![None; self.pool.total()];
-        let warming = self.warming.values().flat_map(Warming::leases);
-        for lease in heads.chain(active).chain(copies).chain(warming) {
+        for lease in heads.chain(active).chain(copies) {
             holds[lease.id().0 as usize] += 1;
             leases[lease.id().0 as usize] = Some(lease);
         }

@@ -15,7 +15,7 @@ use crate::store::{
     BlockName, BlockRef, Committed, Draft, KvBytes, KvModel, SealedBlock, Store, StoreError,
     StoredLine,
 };
-use crate::types::{AgentId, Fingerprint, Generation, Line, Namespace};
+use crate::types::{AgentId, Fingerprint, Line, Namespace};
 
 /// Bytes on their way to the disk. Whoever has more waits: nothing is dropped.
 const WRITE_BYTES_MAX: u64 = 64 << 20;
@@ -70,15 +70,6 @@ pub enum Write {
         /// Of the lines that the engine can go on from.
         fingerprint: Fingerprint,
     },
-    Rollback {
-        job: JobId,
-        namespace: Namespace,
-        agent: AgentId,
-        /// The save before the newest, if no other is named.
-        to: Option<Generation>,
-        /// Of the lines that the engine can go on from.
-        fingerprint: Fingerprint,
-    },
 }
 
 /// What is to be read.
@@ -116,11 +107,6 @@ pub enum Done {
         job: JobId,
         result: Result<Forked, Failed>,
     },
-    /// With the line that has changed, if the engine can go on from it.
-    RolledBack {
-        job: JobId,
-        result: Result<Forked, Failed>,
-    },
     Read {
         restore: RestoreId,
         index: usize,
@@ -128,10 +114,10 @@ pub enum Done {
     },
 }
 
-/// What a copy of an agent has, or what has changed of one that is again as it was.
+/// A copy of an agent.
 pub struct Forked {
     pub lines: Vec<StoredLine>,
-    /// Lines that went to make room for that.
+    /// Lines that went to make room for it.
     pub removed: Vec<(Namespace, AgentId, Line)>,
 }
 
@@ -240,7 +226,6 @@ impl Io for Threads {
                 Done::Removed { job, result: Err(Failed::Stopped), left: Vec::new() }
             }
             Write::Fork { job, .. } => Done::Forked { job, result: Err(Failed::Stopped) },
-            Write::Rollback { job, .. } => Done::RolledBack { job, result: Err(Failed::Stopped) },
             Write::Block { .. } | Write::Remove { .. } => return,
         };
         // This end of the channel is here, so that it is never closed.
@@ -277,10 +262,7 @@ impl Write {
         match self {
             Write::Block { block, .. } => block.block.file_bytes,
             Write::Commit { draft, .. } => size_of_val(&*draft.tokens) as u64,
-            Write::Remove { .. }
-            | Write::RemoveAgent { .. }
-            | Write::Fork { .. }
-            | Write::Rollback { .. } => 0,
+            Write::Remove { .. } | Write::RemoveAgent { .. } | Write::Fork { .. } => 0,
         }
     }
 }
@@ -359,15 +341,6 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
                 Ok(Forked { lines, removed })
             });
             Some(Done::Forked { job, result })
-        }
-        Write::Rollback { job, namespace, agent, to, fingerprint } => {
-            let result = guarded(|| {
-                let Committed { generation, removed } = store.rollback(&namespace, &agent, to)?;
-                let mut lines = store.lines_of(&namespace, &agent, &fingerprint);
-                lines.retain(|line| line.generation == generation);
-                Ok(Forked { lines, removed })
-            });
-            Some(Done::RolledBack { job, result })
         }
     }
 }

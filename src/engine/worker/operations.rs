@@ -1,5 +1,5 @@
-//! What is asked for one agent: that it goes to the disk, goes for good, gets a copy, or is again as
-//! it was. Each waits for what has to be safe first, and for the disk.
+//! What is asked for one agent: that it goes to the disk, goes for good, or gets a copy. Each waits
+//! for what has to be safe first, and for the disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::sync::oneshot::Sender;
 use super::io::{Failed, Forked, JobId, Write};
 use super::saver::Saver;
 use super::{Keeper, Worker};
-use crate::engine::about::{Mark, Marked, Warmth};
+use crate::engine::about::{Mark, Marked};
 use crate::engine::agents::{Head, HeadId};
 use crate::engine::scheduler::RequestId;
 use crate::engine::{AgentError, Error, Evicted, Request};
 use crate::metrics::labels::Tier;
 use crate::store::{StoreError, StoredLine};
-use crate::types::{AgentId, Generation, Namespace, TokenId};
+use crate::types::{AgentId, Namespace, TokenId};
 
 /// What is to be safe first is waited for so long at most: the disk may be slow, and an agent that
 /// is asked on and on always has something that is not safe yet.
@@ -32,15 +32,7 @@ pub struct Operation {
 pub enum What {
     Evict(Sender<Result<Evicted, AgentError>>),
     Forget(Sender<Result<(), AgentError>>),
-    Fork {
-        to: AgentId,
-        reply: Sender<Result<(), AgentError>>,
-    },
-    /// To this save, or to the one before the newest.
-    Rollback {
-        to: Option<Generation>,
-        reply: Sender<Result<(), AgentError>>,
-    },
+    Fork { to: AgentId, reply: Sender<Result<(), AgentError>> },
 }
 
 /// Those that are under way.
@@ -72,16 +64,14 @@ impl Operation {
     fn is_unwanted(&self) -> bool {
         match &self.what {
             What::Evict(reply) => reply.is_closed(),
-            What::Forget(reply) | What::Fork { reply, .. } | What::Rollback { reply, .. } => {
-                reply.is_closed()
-            }
+            What::Forget(reply) | What::Fork { reply, .. } => reply.is_closed(),
         }
     }
 
     fn answer(self, result: Result<Evicted, AgentError>) -> Answer {
         match self.what {
             What::Evict(reply) => Answer::Evicted(reply, result),
-            What::Forget(reply) | What::Fork { reply, .. } | What::Rollback { reply, .. } => {
+            What::Forget(reply) | What::Fork { reply, .. } => {
                 Answer::Done(reply, result.map(|_| ()))
             }
         }
@@ -123,19 +113,19 @@ impl Operations {
         let is_changed = |agent: &AgentId| self.all().any(|other| other.concerns(namespace, agent));
         match what {
             What::Evict(_) => is_forgotten(agent).then_some(agent),
-            What::Forget(_) | What::Rollback { .. } => is_changed(agent).then_some(agent),
+            What::Forget(_) => is_changed(agent).then_some(agent),
             What::Fork { to, .. } if is_changed(to) => Some(to),
             What::Fork { .. } => is_forgotten(agent).then_some(agent),
         }
         .cloned()
     }
 
-    /// Whether what an agent has will be gone or another, or there will be more of it.
+    /// Whether what an agent has will be gone, or there will be more of it.
     fn remakes(&self, namespace: &Namespace, agent: &AgentId) -> bool {
         let mut all = self.all().filter(|operation| operation.concerns(namespace, agent));
         all.any(|Operation { what, .. }| match what {
             What::Evict(_) => false,
-            What::Forget(_) | What::Rollback { .. } => true,
+            What::Forget(_) => true,
             What::Fork { to, .. } => to == agent,
         })
     }
@@ -188,19 +178,6 @@ impl Worker {
         }
     }
 
-    /// Begins to bring an agent's last conversation back into the pool, if there is room.
-    pub fn warm(
-        &mut self,
-        namespace: &Namespace,
-        agent: &AgentId,
-        now: Instant,
-    ) -> Result<Warmth, AgentError> {
-        match self.is_there(namespace, agent) {
-            true => Ok(self.scheduler.warm(namespace, agent, now)),
-            false => Err(AgentError::NotFound(agent.clone())),
-        }
-    }
-
     /// What came of those that are over, for who is to hear it. Told when others can see it.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.operations.answers)
@@ -220,13 +197,9 @@ impl Worker {
         let is_read_only = self.keeper.as_ref().is_some_and(|keeper| keeper.saver.is_none());
         match what {
             _ if requests == 0 && !has_memory => Some(AgentError::NotFound(agent.clone())),
-            // Its end would bring back what is forgotten now, or be the newest again.
-            What::Forget(_) | What::Rollback { .. } if requests > 0 => {
-                Some(AgentError::Busy(agent.clone()))
-            }
-            What::Evict(_) | What::Rollback { .. } => {
-                self.saver().is_none().then_some(AgentError::NothingKept)
-            }
+            What::Evict(_) => self.saver().is_none().then_some(AgentError::NothingKept),
+            // Its end would bring back what is forgotten now.
+            What::Forget(_) if requests > 0 => Some(AgentError::Busy(agent.clone())),
             What::Fork { to, .. } if self.is_there(namespace, to) => {
                 Some(AgentError::Exists(to.clone()))
             }
@@ -260,14 +233,12 @@ impl Worker {
             match what {
                 What::Forget(_) => self.scheduler.forget_agent(namespace, agent),
                 What::Fork { to, .. } => self.scheduler.copy_agent(namespace, agent, to),
-                What::Evict(_) | What::Rollback { .. } => {
-                    unreachable!("without a saver it was refused")
-                }
+                What::Evict(_) => unreachable!("without a saver it was refused"),
             }
             return self.operations.end(operation, Ok(Evicted::default()));
         };
         match what {
-            What::Evict(_) | What::Fork { .. } | What::Rollback { .. } => {
+            What::Evict(_) | What::Fork { .. } => {
                 let heads = self.scheduler.unsaved_of(namespace, agent);
                 // Each try copies out all that it has: who asks again and again has no more of them.
                 if saver.try_again(&heads, now) {
@@ -318,12 +289,7 @@ impl Worker {
                 self.operations
                     .end(operation, Ok(Evicted { saved, failed: unsaved, forgotten: 0 }));
             }
-            // A turn has begun since, whose end would be the newest again.
-            What::Rollback { .. } if self.scheduler.requests_of(namespace, agent) > 0 => {
-                let error = AgentError::Busy(agent.clone());
-                self.operations.end(operation, Err(error));
-            }
-            What::Fork { .. } | What::Rollback { .. }
+            What::Fork { .. }
                 if unsaved > 0
                     || !began_unsaved
                         .iter()
@@ -340,18 +306,6 @@ impl Worker {
                     namespace: namespace.clone(),
                     from: agent.clone(),
                     to: to.clone(),
-                    fingerprint: saver.fingerprint(),
-                });
-                self.operations.writing.insert(job, operation);
-            }
-            What::Rollback { to, .. } => {
-                let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else { return };
-                let job = self.operations.next_job();
-                io.write(Write::Rollback {
-                    job,
-                    namespace: namespace.clone(),
-                    agent: agent.clone(),
-                    to: *to,
                     fingerprint: saver.fingerprint(),
                 });
                 self.operations.writing.insert(job, operation);
@@ -375,26 +329,6 @@ impl Worker {
             Err(error) => {
                 tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not removed");
                 self.operations.end(operation, Err(AgentError::Disk));
-            }
-        }
-    }
-
-    /// The disk has an agent as it was, or not.
-    pub(super) fn rolled_back(&mut self, job: JobId, result: Result<Forked, Failed>) {
-        let Some(operation) = self.operations.writing.remove(&job) else { return };
-        match result {
-            Ok(Forked { lines, removed }) => {
-                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
-                removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
-                lines.into_iter().for_each(|line| self.scheduler.replaced(line));
-                self.operations.end(operation, Ok(Evicted::default()));
-            }
-            Err(error) => {
-                let refused = rollback_error(&operation, &error);
-                if refused == AgentError::Disk {
-                    tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not rolled back");
-                }
-                self.operations.end(operation, Err(refused));
             }
         }
     }
@@ -423,7 +357,7 @@ impl Worker {
 fn fork_error(operation: &Operation, error: &Failed) -> AgentError {
     let to = match &operation.what {
         What::Fork { to, .. } => to,
-        What::Evict(_) | What::Forget(_) | What::Rollback { .. } => &operation.agent,
+        What::Evict(_) | What::Forget(_) => &operation.agent,
     };
     match error {
         Failed::Store(StoreError::Exists(_)) => AgentError::Exists(to.clone()),
@@ -431,20 +365,6 @@ fn fork_error(operation: &Operation, error: &Failed) -> AgentError {
         // Coming back helps with the one and not with the other.
         Failed::Store(StoreError::Full { .. }) => AgentError::NotSaved(operation.agent.clone()),
         Failed::Store(StoreError::Quota { .. }) => AgentError::Quota(operation.agent.clone()),
-        Failed::Store(_) | Failed::Panicked | Failed::Stopped => AgentError::Disk,
-    }
-}
-
-fn rollback_error(operation: &Operation, error: &Failed) -> AgentError {
-    let agent = operation.agent.clone();
-    let to = match operation.what {
-        What::Rollback { to, .. } => to,
-        What::Evict(_) | What::Forget(_) | What::Fork { .. } => None,
-    };
-    match error {
-        Failed::Store(StoreError::NotFound(_)) => AgentError::NoSave { agent, generation: to },
-        Failed::Store(StoreError::Full { .. }) => AgentError::NotSaved(agent),
-        Failed::Store(StoreError::Quota { .. }) => AgentError::Quota(agent),
         Failed::Store(_) | Failed::Panicked | Failed::Stopped => AgentError::Disk,
     }
 }

@@ -111,17 +111,14 @@ impl Restorer {
             imported.map_err(|error| error.to_string())
         });
         if let Err(reason) = result {
-            let warn = || {
+            let request = active.restore.order.request;
+            observer.in_scope(request, || {
                 tracing::warn!(
                     index,
                     reason,
                     "a saved block is of no use; computing from there on"
                 );
-            };
-            match active.restore.order {
-                Some(order) => observer.in_scope(order.request, warn),
-                None => warn(),
-            }
+            });
             active.end = active.end.min(index);
         }
         if active.awaited == 0 && active.next >= active.end {

@@ -5,16 +5,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{AgentPage, AgentState, HeadState, Page, StoredState, Tier, Warmth};
+use crate::engine::{AgentPage, AgentState, HeadState, Page, StoredState, Tier};
 use crate::http::error::Error;
 use crate::http::fields::in_range;
-use crate::types::{AgentId, Generation};
+use crate::types::AgentId;
 
 /// Agents on a page.
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
-/// Above it JSON's numbers are not exact; no agent has been saved so often.
-const GENERATION_MAX: u64 = (1 << 53) - 1;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,22 +42,6 @@ pub struct CreateRequest {
 pub struct ForkRequest {
     /// Of the copy.
     pub agent_id: String,
-}
-
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "an object")]
-#[schemars(rename = "RollbackRequest")]
-pub struct RollbackRequest {
-    /// The save to go back to; the one before the newest if there is none.
-    #[schemars(range(min = 1, max = GENERATION_MAX))]
-    generation: Option<u64>,
-}
-
-impl RollbackRequest {
-    pub fn generation(&self) -> Result<Option<Generation>, Error> {
-        let in_range = |number| in_range("generation", number, 1, GENERATION_MAX).map(Generation);
-        self.generation.map(in_range).transpose()
-    }
 }
 
 impl ListQuery {
@@ -154,28 +136,6 @@ impl From<AgentState> for Agent {
             usable: newest.is_some() || stored.is_none_or(|stored| stored.is_usable),
             last_used: state.used.and_then(when).or(saved_at),
         }
-    }
-}
-
-/// What became of a hint that a turn will come.
-#[derive(Serialize, JsonSchema)]
-pub struct Warmed {
-    object: &'static str,
-    id: String,
-    /// `hot`: in memory; `warming`: on its way there; `no_room`: it stays on disk, as others need the
-    /// memory; `cold`: there is nothing that this model can go on from.
-    state: &'static str,
-}
-
-impl Warmed {
-    pub fn new(agent: &AgentId, warmth: Warmth) -> Warmed {
-        let state = match warmth {
-            Warmth::Hot => "hot",
-            Warmth::Warming => "warming",
-            Warmth::NoRoom => "no_room",
-            Warmth::Cold => "cold",
-        };
-        Warmed { object: "agent.warmed", id: agent.to_string(), state }
     }
 }
 

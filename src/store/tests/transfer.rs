@@ -102,6 +102,11 @@ fn a_description_that_makes_no_sense_is_refused() {
         (&fingerprint, "01", "a fingerprint is none"),
         ("\"conversations\":[{", "\"conversations\":[],\"x\":[{", "its description: "),
         ("\"bytes\":", "\"bytes\":1", "its blocks are not as long as it says"),
+        (
+            "\"replies\":[",
+            &format!("\"replies\":[{}", "{\"start\":0,\"end\":1},".repeat(1 << 16)),
+            "too many replies",
+        ),
         ("\"model\":\"tiny\"", &format!("\"model\":\"{}\"", "x".repeat(1025)), "a model's name"),
     ] {
         let reason_found = match import(&other, "planner", &forged(&file, from, to)) {

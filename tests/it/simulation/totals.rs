@@ -19,8 +19,6 @@ pub struct Totals {
     pub forgotten: usize,
     pub forked: usize,
     pub evicted: usize,
-    pub rolled_back: usize,
-    pub warmed: usize,
 }
 
 impl Totals {
@@ -42,7 +40,5 @@ impl Totals {
         self.forgotten += other.forgotten;
         self.forked += other.forked;
         self.evicted += other.evicted;
-        self.rolled_back += other.rolled_back;
-        self.warmed += other.warmed;
     }
 }

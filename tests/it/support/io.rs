@@ -99,7 +99,6 @@ impl Io for SlowIo {
                 | Done::Written { .. }
                 | Done::Removed { .. }
                 | Done::Forked { .. }
-                | Done::RolledBack { .. }
                 | Done::NotWritten { .. } => (),
             }
         }
