@@ -249,10 +249,11 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
     if let (Some(old), Some(comparison)) = (&old, &report.against) {
         arguments.show(&old.text(comparison))?;
     }
-    arguments.write(&report)?;
+    let written = arguments.write(&report);
+    // What went wrong first is what there is to say; a part of a report may have nothing to draw.
     match failure {
         Some(failure) => Err(failure),
-        None => Ok(arguments.outcome.judge(&report, old.as_ref())),
+        None => written.map(|()| arguments.outcome.judge(&report, old.as_ref())),
     }
 }
 
