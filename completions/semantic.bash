@@ -64,6 +64,9 @@ _semantic() {
             semantic__subcmd__cache,list)
                 cmd="semantic__subcmd__cache__subcmd__list"
                 ;;
+            semantic__subcmd__cache,pin)
+                cmd="semantic__subcmd__cache__subcmd__pin"
+                ;;
             semantic__subcmd__cache,repair)
                 cmd="semantic__subcmd__cache__subcmd__repair"
                 ;;
@@ -72,6 +75,12 @@ _semantic() {
                 ;;
             semantic__subcmd__cache,show)
                 cmd="semantic__subcmd__cache__subcmd__show"
+                ;;
+            semantic__subcmd__cache,ttl)
+                cmd="semantic__subcmd__cache__subcmd__ttl"
+                ;;
+            semantic__subcmd__cache,unpin)
+                cmd="semantic__subcmd__cache__subcmd__unpin"
                 ;;
             semantic__subcmd__cache,verify)
                 cmd="semantic__subcmd__cache__subcmd__verify"
@@ -307,7 +316,7 @@ _semantic() {
             return 0
             ;;
         semantic__subcmd__cache)
-            opts="-h --config --data-dir --log-level --log-format --help --help-all list show evict verify repair gc du fork rollback export import explain"
+            opts="-h --config --data-dir --log-level --log-format --help --help-all list show evict verify repair gc du fork rollback pin unpin ttl export import explain"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -644,6 +653,40 @@ _semantic() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        semantic__subcmd__cache__subcmd__pin)
+            opts="-h --namespace --json --config --data-dir --log-level --log-format --help --help-all"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --data-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "auto json text" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         semantic__subcmd__cache__subcmd__repair)
             opts="-h --json --config --data-dir --log-level --log-format --help --help-all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -727,6 +770,74 @@ _semantic() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --data-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "auto json text" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        semantic__subcmd__cache__subcmd__ttl)
+            opts="-h --namespace --json --config --data-dir --log-level --log-format --help --help-all"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --data-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "auto json text" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        semantic__subcmd__cache__subcmd__unpin)
+            opts="-h --namespace --json --config --data-dir --log-level --log-format --help --help-all"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --namespace)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -104,26 +104,29 @@ complete -c semantic -n "__fish_semantic_using_subcommand generate" -l json -d '
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -s q -l quiet -d 'Say nothing on stderr unless something fails'
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand generate" -l help-all -d 'Print help with every flag and its variable'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l data-dir -d 'The folder for everything the program stores' -r -F
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l log-format -d 'How to log it' -r -f -a "auto\t''
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -l data-dir -d 'The folder for everything the program stores' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -l log-format -d 'How to log it' -r -f -a "auto\t''
 json\t''
 text\t''"
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -s h -l help -d 'Print help on one screen'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -l help-all -d 'Print help with every flag and its variable'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "list" -d 'List agents with what they take'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "show" -d 'Show what an agent has: its saves, its blocks, and on request its text'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "evict" -d 'Remove agents from disk'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "verify" -d 'Read every byte and say what is damaged; exit code 1 if something is'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "repair" -d 'Keep the longest good part of what is damaged, and put the rest into quarantine'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "gc" -d 'Remove what no agent needs any more'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "du" -d 'Say how much disk space agents take'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "fork" -d 'Give a new agent the memory of another'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "rollback" -d 'Go back to an older save of an agent'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "export" -d 'Write an agent to a file, for another machine'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "import" -d 'Take in an agent from such a file'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback export import explain" -f -a "explain" -d 'Say why a prompt, or its last conversation, does not go on from what an agent has'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -s h -l help -d 'Print help on one screen'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -l help-all -d 'Print help with every flag and its variable'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "list" -d 'List agents with what they take'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "show" -d 'Show what an agent has: its saves, its blocks, and on request its text'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "evict" -d 'Remove agents from disk'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "verify" -d 'Read every byte and say what is damaged; exit code 1 if something is'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "repair" -d 'Keep the longest good part of what is damaged, and put the rest into quarantine'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "gc" -d 'Remove what no agent needs any more'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "du" -d 'Say how much disk space agents take'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "fork" -d 'Give a new agent the memory of another'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "rollback" -d 'Go back to an older save of an agent'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "pin" -d 'Keep an agent on disk whatever room others need'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "unpin" -d 'Let an agent go when others need the room'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "ttl" -d 'Say how long after its last turn an agent goes'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "export" -d 'Write an agent to a file, for another machine'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "import" -d 'Take in an agent from such a file'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and not __fish_seen_subcommand_from list show evict verify repair gc du fork rollback pin unpin ttl export import explain" -f -a "explain" -d 'Say why a prompt, or its last conversation, does not go on from what an agent has'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from list" -l namespace -d 'Whose agents these are' -r
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from list" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from list" -l data-dir -d 'The folder for everything the program stores' -r -F
@@ -148,8 +151,8 @@ complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object instead of text'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from show" -l help-all -d 'Print help with every flag and its variable'
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from evict" -l older-than -d 'Those that were not used for so long: 90m, 12h, 30d, 8w' -r
-complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from evict" -l to-size -d 'Those that were not used for the longest time, until the rest needs at most so much: 500MB, 10GB' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from evict" -l older-than -d 'Those that were not used for so long and are not pinned: 90m, 12h, 30d, 8w' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from evict" -l to-size -d 'Those that were not used for the longest time and are not pinned, until the rest needs at most so much: 500MB, 10GB' -r
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from evict" -l namespace -d 'Whose agents these are' -r
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from evict" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from evict" -l data-dir -d 'The folder for everything the program stores' -r -F
@@ -218,6 +221,36 @@ text\t''"
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from rollback" -l json -d 'Print one JSON object instead of text'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from rollback" -s h -l help -d 'Print help on one screen'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from rollback" -l help-all -d 'Print help with every flag and its variable'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -l namespace -d 'Whose agents these are' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -l data-dir -d 'The folder for everything the program stores' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -l log-format -d 'How to log it' -r -f -a "auto\t''
+json\t''
+text\t''"
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -l json -d 'Print one JSON object instead of text'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -s h -l help -d 'Print help on one screen'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from pin" -l help-all -d 'Print help with every flag and its variable'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -l namespace -d 'Whose agents these are' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -l data-dir -d 'The folder for everything the program stores' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -l log-format -d 'How to log it' -r -f -a "auto\t''
+json\t''
+text\t''"
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -l json -d 'Print one JSON object instead of text'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -s h -l help -d 'Print help on one screen'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from unpin" -l help-all -d 'Print help with every flag and its variable'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -l namespace -d 'Whose agents these are' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -l data-dir -d 'The folder for everything the program stores' -r -F
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -l log-level -d 'What to log on stderr: error, warn, info, debug or trace, also per module [default: info for `serve` without --quiet, else warn]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -l log-format -d 'How to log it' -r -f -a "auto\t''
+json\t''
+text\t''"
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -l json -d 'Print one JSON object instead of text'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -s h -l help -d 'Print help on one screen'
+complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from ttl" -l help-all -d 'Print help with every flag and its variable'
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l namespace -d 'Whose agents these are' -r
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l config -d 'The configuration file, instead of the one in the usual place' -r -F
 complete -c semantic -n "__fish_semantic_using_subcommand cache; and __fish_seen_subcommand_from export" -l data-dir -d 'The folder for everything the program stores' -r -F

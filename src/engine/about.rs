@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::Error;
 use super::agents::HeadId;
+use crate::store::Retention;
 use crate::types::{AgentId, Generation, TokenId};
 
 /// Where the newest conversation of an agent is.
@@ -99,6 +100,9 @@ pub struct StoredState {
     /// Of all files it needs, each counted once.
     pub bytes: u64,
     pub saved_at: SystemTime,
+    pub retention: Retention,
+    /// When it goes unless it has a turn before.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// An agent's newest conversation.
@@ -133,6 +137,26 @@ pub(super) enum Marked {
     },
 }
 
+/// Where an agent's last conversation is once somebody has said that it will be wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warmth {
+    /// In the pool.
+    Hot,
+    /// On its way there.
+    Warming,
+    /// It stays on disk: others have the pool.
+    NoRoom,
+    /// There is nothing of it that the engine holds in mind.
+    Cold,
+}
+
+fn save(generation: Option<Generation>) -> String {
+    match generation {
+        Some(Generation(number)) => format!("save with generation {number}"),
+        None => "older save to go back to".to_owned(),
+    }
+}
+
 /// Why it was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
@@ -149,6 +173,10 @@ pub enum AgentError {
     NotSaved(AgentId),
     #[error("a copy of agent {:?} is more than its owner may keep on disk", .0.as_str())]
     Quota(AgentId),
+    #[error("agent {:?} has no {}", .agent.as_str(), save(*generation))]
+    NoSave { agent: AgentId, generation: Option<Generation> },
+    #[error("pinned agents take as much of the disk as they may, so {:?} is not pinned", .0.as_str())]
+    PinQuota(AgentId),
     #[error("the disk takes long over agent {:?}, and goes on with it", .0.as_str())]
     Late(AgentId),
     #[error("the disk failed")]

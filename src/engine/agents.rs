@@ -149,6 +149,19 @@ impl Head {
         !self.replies.is_empty()
     }
 
+    /// Whether nothing of a sequence is new. A warm head of the same tokens has no blocks in the pool,
+    /// which the sequence has.
+    fn has(&self, kept: &Kept) -> bool {
+        let is_longer = self.tokens.len() > kept.tokens.len();
+        let mut rest = self.all_tokens().skip(kept.tokens.len());
+        (self.is_hot() || is_longer)
+            && self.tokens.starts_with(&kept.tokens)
+            && match is_longer {
+                true => kept.rest.iter().all(|token| rest.next() == Some(*token)),
+                false => self.rest == kept.rest,
+            }
+    }
+
     /// Makes it what the store has of it: its first tokens, and what follows them without KV.
     fn cut_to(&mut self, tokens: usize, rest: Vec<TokenId>) {
         if tokens < self.tokens.len() {
@@ -260,19 +273,13 @@ impl Agents {
     }
 
     /// Keeps a sequence as a head of its agent. It takes the place of the agent's head that it
-    /// extends; if a hot head already has all of it, nothing is added. One whose prompt was cut
+    /// extends; if a head already has all of it, nothing is added. One whose prompt was cut
     /// short takes nobody else's place; if there is none for it, it is not kept.
     pub fn keep(&mut self, kept: Kept) -> Option<HeadId> {
         assert!(!kept.tokens.is_empty());
         assert_eq!(kept.blocks.len(), kept.tokens.len().div_ceil(BLOCK_TOKENS));
         let siblings = self.siblings(&kept.namespace, &kept.agent);
-        if let Some(head) = siblings.iter().copied().find(|head| {
-            let head = &self.heads[head];
-            let is_same = head.tokens.len() == kept.tokens.len();
-            head.is_hot()
-                && head.tokens.starts_with(&kept.tokens)
-                && (!is_same || head.rest == kept.rest)
-        }) {
+        if let Some(head) = siblings.iter().copied().find(|head| self.heads[head].has(&kept)) {
             self.touch(head);
             // There may be room for it by now.
             self.change(head, |head| head.is_dropped = false);
@@ -326,14 +333,10 @@ impl Agents {
         }
         let saved =
             Saved { generation, tokens: with_kv.len(), rest: rest.to_vec(), blocks: blocks.into() };
-        let known = self.lines.get(&line).copied();
-        let is_own = |id: HeadId| {
-            let head = &self.heads[&id];
-            (&head.namespace, &head.agent) == (&namespace, &agent)
-        };
+        let known = self.own_line(&namespace, &agent, line);
         // Numbers of lines are the store's, and a file that could not be read when it was opened
         // may come back with one that was given out again.
-        if known.is_some_and(|id| !is_own(id)) {
+        if known.is_none() && self.lines.contains_key(&line) {
             return;
         }
         match known {
@@ -371,6 +374,30 @@ impl Agents {
                 });
             }
         }
+    }
+
+    /// The store has something else of a line than before, and had all of its head.
+    pub fn replaced(&mut self, stored: StoredLine) {
+        if let Some(id) = self.own_line(&stored.namespace, &stored.agent, stored.line) {
+            self.leave(id);
+        }
+        self.stored(stored);
+    }
+
+    /// The head that is a line of the store, if the line is the agent's.
+    fn own_line(&self, namespace: &Namespace, agent: &AgentId, line: Line) -> Option<HeadId> {
+        let id = *self.lines.get(&line)?;
+        let head = &self.heads[&id];
+        ((&head.namespace, &head.agent) == (namespace, agent)).then_some(id)
+    }
+
+    /// All blocks of a warm head are in the pool.
+    pub fn warmed(&mut self, id: HeadId, blocks: Vec<Lease>) {
+        self.alter(id, |head| {
+            assert_eq!(blocks.len(), head.tokens.len().div_ceil(BLOCK_TOKENS));
+            head.blocks = blocks;
+        });
+        self.touch(id);
     }
 
     /// A try to save it has failed.
@@ -493,6 +520,13 @@ impl Agents {
     /// The same of these namespaces.
     pub fn saved_victim_of(&self, spaces: &BTreeSet<Namespace>) -> Option<HeadId> {
         self.first_of(&self.hot_saved, spaces)
+    }
+
+    /// The same, and the store has all of it: what it gave up is only here.
+    pub fn safe_victim_of(&self, spaces: &BTreeSet<Namespace>) -> Option<HeadId> {
+        let mut heads = self.hot_saved.iter().map(|(_, id)| (*id, &self.heads[id]));
+        let safe = heads.find(|(_, head)| head.is_saved() && spaces.contains(&head.namespace));
+        safe.map(|(id, _)| id)
     }
 
     /// The least recently used hot head of these namespaces that the store does not have all of.

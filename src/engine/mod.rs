@@ -28,10 +28,10 @@ pub mod worker;
 
 pub use crate::model::Spec;
 pub use crate::model::sample::{Sampling, TokenLogprob};
-pub use crate::store::Usage as StoreUsage;
+pub use crate::store::{Retention, RetentionChange, TTL_MAX, Usage as StoreUsage};
 pub use about::{
     AgentError, AgentPage, AgentState, HeadState, Mark, Page, Past, Recalled, StoredState, Tier,
-    Tiers,
+    Tiers, Warmth,
 };
 pub use error::{DrainError, Error};
 pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};

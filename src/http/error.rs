@@ -250,9 +250,12 @@ fn describe_agent(error: &AgentError) -> Described {
         AgentError::NotFound(_) => {
             Described::new(S::NOT_FOUND, Kind::NotFound).code("agent_not_found")
         }
+        AgentError::NoSave { .. } => {
+            Described::new(S::NOT_FOUND, Kind::NotFound).code("save_not_found")
+        }
         AgentError::Exists(_) => conflict.code("agent_exists"),
         AgentError::Busy(_) => conflict.code("agent_busy"),
-        AgentError::Quota(_) => conflict.code("quota_exceeded"),
+        AgentError::Quota(_) | AgentError::PinQuota(_) => conflict.code("quota_exceeded"),
         AgentError::NothingKept => conflict.code("nothing_kept"),
         AgentError::NotSaved(_) => {
             let failed = Described::new(S::SERVICE_UNAVAILABLE, Kind::Server);

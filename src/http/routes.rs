@@ -111,6 +111,17 @@ pub fn all() -> Vec<Route> {
             .says("Where a prompt parts from what an agent remembers, and why")
             .queries::<agents::ExplainQuery>()
             .gives::<agents::Explanation>(),
+        POST.at("/v1/agents/{id}/warm", Key, agents::warm)
+            .says("A turn of an agent will come soon: its memory comes back from the disk, if there is room")
+            .gives::<agents::Warmed>(),
+        PUT.at("/v1/agents/{id}/retention", Key, agents::retain)
+            .says("Pins an agent on disk, or gives it a time to live")
+            .takes::<agents::RetentionRequest>()
+            .gives::<agents::Agent>(),
+        POST.at("/v1/agents/{id}/rollback", Key, agents::rollback)
+            .says("Goes back to an older save of an agent")
+            .may_take::<agents::RollbackRequest>()
+            .gives::<agents::Agent>(),
         POST.at("/tokenize", Counted, tokens::tokenize)
             .says("The tokens of a text")
             .takes::<tokens::TokenizeRequest>()

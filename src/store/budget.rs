@@ -1,5 +1,7 @@
 //! How much may still be written, and which line goes first when it is too much. Pure.
 
+use std::collections::HashMap;
+
 use super::disk::Space;
 use super::index::{Agent, Index, Save, Shelf};
 use super::layout::FolderName;
@@ -72,8 +74,13 @@ pub fn kept_free(space: Space) -> u64 {
 pub fn can_help(index: &Index, need: &Need, shortage: Shortage) -> bool {
     let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, shortage.of, **name));
     let there: u64 = shelves.map(|(_, shelf)| shelf.bytes).sum();
-    let kept = index.shelves.get(&need.namespace).map_or(0, |shelf| bytes_kept(shelf, need));
-    there.saturating_sub(kept) >= shortage.bytes
+    let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, shortage.of, **name));
+    // Both may be of the same blocks.
+    let kept = |(name, shelf): (&FolderName, &Shelf)| {
+        let own = if *name == need.namespace { bytes_kept(shelf, need) } else { 0 };
+        own.max(pinned_bytes(shelf, None))
+    };
+    there.saturating_sub(shelves.map(kept).sum()) >= shortage.bytes
 }
 
 /// The line to go: the least recently used of those that may, first of agents that nobody named.
@@ -83,7 +90,9 @@ pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
     for (namespace, shelf) in index.shelves.iter().filter(|(name, _)| is_in_scope(need, of, **name))
     {
         for (agent, state) in &shelf.agents {
-            if *namespace == need.namespace && need.agents.contains(agent) {
+            if state.retention().is_pinned
+                || (*namespace == need.namespace && need.agents.contains(agent))
+            {
                 continue;
             }
             for save in state.live() {
@@ -109,7 +118,8 @@ pub fn coldest_agent(index: &Index, need: &Need) -> Option<FolderName> {
     let others = shelf
         .agents
         .iter()
-        .filter(|(agent, state)| !need.agents.contains(agent) && !state.saves.is_empty());
+        .filter(|(agent, state)| !need.agents.contains(agent) && !state.saves.is_empty())
+        .filter(|(_, state)| !state.retention().is_pinned);
     let warmth = |agent: &Agent| {
         let live = agent.live();
         let saves = live.iter();
@@ -124,6 +134,20 @@ pub fn last_use(shelf: &Shelf, save: &Save) -> u64 {
     let last = save.head.blocks.last().and_then(|block| shelf.blocks.get(&block.name));
     let read_at = last.and_then(|block| block.file.as_ref()).map_or(0, |file| file.read_at);
     save.head.serial.max(read_at)
+}
+
+/// What the pinned agents of a namespace need, and one more.
+pub fn pinned_bytes(shelf: &Shelf, one_more: Option<FolderName>) -> u64 {
+    let is_it = |agent: &FolderName| Some(*agent) == one_more;
+    let agents = shelf.agents.iter();
+    let pinned = agents.filter(|(name, state)| state.retention().is_pinned || is_it(name));
+    let saves: Vec<&Save> = pinned.flat_map(|(_, state)| state.saves.values()).collect();
+    let blocks: HashMap<BlockName, u64> = saves
+        .iter()
+        .flat_map(|save| &save.head.blocks)
+        .map(|block| (block.name, block.file_bytes))
+        .collect();
+    saves.iter().map(|save| save.bytes).sum::<u64>() + blocks.values().sum::<u64>()
 }
 
 impl Need {

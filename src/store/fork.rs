@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::index::Save;
 use super::layout::FolderName;
 use super::manifest::Head;
 use super::save::NewSave;
-use super::{BlockRef, Committed, Store, StoreError};
-use crate::types::{AgentId, Generation, Namespace, TokenId};
+use super::{BlockRef, Committed, Store, StoreError, StoredLine};
+use crate::types::{AgentId, Fingerprint, Generation, Namespace, TokenId};
 
 impl Store {
     /// Gives another agent, which must not be there yet, the live saves of this one.
@@ -74,6 +75,28 @@ impl Store {
         agent: &AgentId,
         generation: Option<Generation>,
     ) -> Result<Committed, StoreError> {
+        self.go_back(namespace, agent, generation, |_| true).map(|(committed, _)| committed)
+    }
+
+    /// The same among the saves with a fingerprint; with the line as it is then.
+    pub fn rollback_of(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        generation: Option<Generation>,
+        fingerprint: &Fingerprint,
+    ) -> Result<(Committed, StoredLine), StoreError> {
+        let fits = |save: &&Save| save.head.fingerprint == *fingerprint;
+        self.go_back(namespace, agent, generation, fits)
+    }
+
+    fn go_back(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        generation: Option<Generation>,
+        fits: impl Fn(&&Save) -> bool,
+    ) -> Result<(Committed, StoredLine), StoreError> {
         self.may_write()?;
         let agent_folder = self.secrets.agent_folder(namespace, agent);
         let folder = self.secrets.namespace_folder(namespace);
@@ -83,8 +106,8 @@ impl Store {
             let state = state.filter(|state| !state.saves.is_empty());
             let state = state.ok_or_else(|| StoreError::NotFound(describe(agent)))?;
             let target = match generation {
-                Some(generation) => state.saves.get(&generation),
-                None => state.before_newest(),
+                Some(generation) => state.saves.get(&generation).filter(fits),
+                None => state.before_newest(fits),
             };
             let which = || match generation {
                 Some(Generation(number)) => {
@@ -95,7 +118,11 @@ impl Store {
             target.ok_or_else(|| StoreError::NotFound(which()))?.head.clone()
         };
         let (_, tokens) = self.read_manifest(folder, agent_folder, head.generation)?;
-        self.save(&NewSave::of(&head, &tokens, &head.blocks))
+        let there = self.index().shelf(folder).leading(&head.blocks);
+        let committed = self.save(&NewSave::of(&head, &tokens, &head.blocks[..there]))?;
+        let generation = committed.generation;
+        let line = StoredLine { generation, ..self.stored_line(folder, &head, tokens) };
+        Ok((committed, line))
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::layout::FolderName;
 use super::manifest::Head;
+use super::retention::Retention;
 use super::{BlockName, BlockRef};
 use crate::types::{AgentId, Generation, Line, Namespace};
 
@@ -75,6 +77,19 @@ pub struct Agent {
     pub ghosts: Vec<Ghost>,
     /// Of all files that were ever seen of it, bad ones included.
     pub highest: Option<Generation>,
+    /// How long it is kept, if that was ever said.
+    pub retention: Option<RetentionFile>,
+    /// The highest number that any such file had.
+    pub last_retention: u64,
+}
+
+/// The file that says how long an agent is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct RetentionFile {
+    /// The highest counts.
+    pub number: u64,
+    pub retention: Retention,
+    pub bytes: u64,
 }
 
 #[derive(Clone)]
@@ -224,6 +239,27 @@ impl Shelf {
         Some(save)
     }
 
+    /// How long an agent is kept; returns what said so before.
+    pub fn put_retention(
+        &mut self,
+        agent: FolderName,
+        file: RetentionFile,
+    ) -> Option<RetentionFile> {
+        self.bytes += file.bytes;
+        let state = self.agents.entry(agent).or_default();
+        state.last_retention = state.last_retention.max(file.number);
+        let before = state.retention.replace(file);
+        self.bytes -= before.map_or(0, |before| before.bytes);
+        before
+    }
+
+    /// Nothing says any more how long an agent is kept.
+    pub fn take_retention(&mut self, agent: FolderName) -> Option<RetentionFile> {
+        let file = self.agents.get_mut(&agent)?.retention.take()?;
+        self.bytes -= file.bytes;
+        Some(file)
+    }
+
     /// Lets go of what the removed saves of an agent needed, and of the agent if that was all.
     pub fn release_ghosts(&mut self, agent: FolderName) {
         let Some(state) = self.agents.get_mut(&agent) else { return };
@@ -261,6 +297,21 @@ impl Agent {
         next
     }
 
+    pub fn retention(&self) -> Retention {
+        self.retention.map(|file| file.retention).unwrap_or_default()
+    }
+
+    /// When its time is over, if it ever is.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        let ttl = self.retention().ttl?;
+        let last = self.saves.values().map(|save| save.head.saved_at_ms).max()?;
+        time(last).checked_add(ttl)
+    }
+
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires_at().is_some_and(|end| end <= now)
+    }
+
     /// The newest save of each line, the newest of all first.
     pub fn live(&self) -> Vec<&Save> {
         self.live_without(&[])
@@ -278,9 +329,9 @@ impl Agent {
         live
     }
 
-    /// The save of the newest one's line that came before it.
-    pub fn before_newest(&self) -> Option<&Save> {
-        let mut newest_first = self.saves.values().rev();
+    /// The save of the newest one's line that came before it, of those that fit.
+    pub fn before_newest(&self, fits: impl Fn(&&Save) -> bool) -> Option<&Save> {
+        let mut newest_first = self.saves.values().rev().filter(fits);
         let line = newest_first.next()?.head.line;
         newest_first.find(|save| save.head.line == line)
     }
@@ -304,4 +355,14 @@ impl Agent {
         };
         lines.flat_map(of_line).collect()
     }
+}
+
+/// A time that the system cannot say is the beginning of its count.
+pub fn time(unix_ms: i64) -> SystemTime {
+    let distance = Duration::from_millis(unix_ms.unsigned_abs());
+    let time = match unix_ms < 0 {
+        true => UNIX_EPOCH.checked_sub(distance),
+        false => UNIX_EPOCH.checked_add(distance),
+    };
+    time.unwrap_or(UNIX_EPOCH)
 }

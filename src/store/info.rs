@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::SystemTime;
 
-use super::{BlockRef, Flaw};
+use super::{BlockRef, Flaw, Retention};
 use crate::types::{AgentId, Fingerprint, Generation, Line, Namespace};
 
 /// An agent on disk.
@@ -17,6 +17,9 @@ pub struct AgentInfo {
     pub bytes: u64,
     /// Of those, in blocks that other agents need as well.
     pub shared_bytes: u64,
+    pub retention: Retention,
+    /// When it goes unless it has a turn before.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// An agent on disk, in few words.
@@ -28,6 +31,9 @@ pub struct AgentBrief {
     pub saves: usize,
     /// Of all files that its saves need, each counted once.
     pub bytes: u64,
+    pub retention: Retention,
+    /// When it goes unless it has a turn before.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// The newest save of a line, in few words.

@@ -1,12 +1,13 @@
 //! Tells which agents there are and what they take. From the index: no file is opened.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use super::index::{self, Save, Shelf};
+use super::index::{self, Save, Shelf, time};
 use super::layout::FolderName;
 use super::{
-    AgentBrief, AgentInfo, BlockName, LineBrief, NamespaceUsage, SaveInfo, Store, StoreError, Usage,
+    AgentBrief, AgentInfo, BlockName, LineBrief, NamespaceUsage, Retention, SaveInfo, Store,
+    StoreError, Usage,
 };
 use crate::types::{AgentId, Namespace};
 
@@ -97,6 +98,8 @@ struct Saves {
     all: Vec<Save>,
     /// Of these the newest of each line.
     live: Vec<Save>,
+    retention: Retention,
+    expires_at: Option<SystemTime>,
 }
 
 impl Saves {
@@ -104,6 +107,8 @@ impl Saves {
         Saves {
             all: agent.saves.values().cloned().collect(),
             live: agent.live().into_iter().cloned().collect(),
+            retention: agent.retention(),
+            expires_at: agent.expires_at(),
         }
     }
 
@@ -121,6 +126,8 @@ impl Saves {
             live: self.live.iter().map(line).collect(),
             saves: self.all.len(),
             bytes: manifests + blocks_of(self.all.iter()).values().sum::<u64>(),
+            retention: self.retention,
+            expires_at: self.expires_at,
         })
     }
 }
@@ -168,6 +175,8 @@ fn agent_info(shelf: &Shelf, agent: &index::Agent, sharers: &Sharers) -> Option<
         saves: agent.saves.values().rev().map(info).collect(),
         bytes: manifests + blocks.values().sum::<u64>(),
         shared_bytes: shared.map(|(_, bytes)| bytes).sum(),
+        retention: agent.retention(),
+        expires_at: agent.expires_at(),
     })
 }
 
@@ -200,14 +209,4 @@ impl LiveSaves {
             disk_bytes: self.disk_bytes,
         })
     }
-}
-
-/// A time that the system cannot say is the beginning of its count.
-fn time(unix_ms: i64) -> SystemTime {
-    let distance = Duration::from_millis(unix_ms.unsigned_abs());
-    let time = match unix_ms < 0 {
-        true => UNIX_EPOCH.checked_sub(distance),
-        false => UNIX_EPOCH.checked_add(distance),
-    };
-    time.unwrap_or(UNIX_EPOCH)
 }

@@ -4,6 +4,7 @@
 //! LOCK  FORMAT  KEY  tmp/  quarantine/
 //! n/<namespace>/b/<xx>/<block>.safetensors
 //! n/<namespace>/a/<agent>/<generation>.manifest
+//! n/<namespace>/a/<agent>/<number>.retention
 //! ```
 //!
 //! Namespaces and agents are keyed hashes of their names: no name from outside ever becomes a
@@ -31,6 +32,7 @@ pub struct FolderName([u8; 16]);
 const GENERATION_DIGITS: usize = 20;
 const BLOCK_SUFFIX: &str = ".safetensors";
 const MANIFEST_SUFFIX: &str = ".manifest";
+const RETENTION_SUFFIX: &str = ".retention";
 
 /// A file in the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +100,12 @@ pub fn manifest_file(namespace: FolderName, agent: FolderName, generation: Gener
     format!("{folder}/{number:0GENERATION_DIGITS$}{MANIFEST_SUFFIX}")
 }
 
+/// How long an agent is kept.
+pub fn retention_file(namespace: FolderName, agent: FolderName, number: u64) -> String {
+    let folder = agent_folder(namespace, agent);
+    format!("{folder}/{number:0GENERATION_DIGITS$}{RETENTION_SUFFIX}")
+}
+
 pub fn temporary_file(number: u64) -> String {
     format!("{TEMPORARY}/{number}")
 }
@@ -109,7 +117,7 @@ pub fn quarantine_file(path: &str, number: u64, flaw: Flaw) -> String {
 
 /// Whether a file in a folder of blocks or of an agent is the store's, as far as its name tells.
 pub fn is_saved_file(name: &str) -> bool {
-    name.ends_with(BLOCK_SUFFIX) || name.ends_with(MANIFEST_SUFFIX)
+    [BLOCK_SUFFIX, MANIFEST_SUFFIX, RETENTION_SUFFIX].iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// The block that a file in the folder of a first byte is.
@@ -123,10 +131,18 @@ pub fn parse_block_folder(name: &str) -> Option<u8> {
 }
 
 pub fn parse_manifest_file(name: &str) -> Option<Generation> {
-    let digits = name.strip_suffix(MANIFEST_SUFFIX)?;
+    number_before(MANIFEST_SUFFIX, name).map(Generation)
+}
+
+pub fn parse_retention_file(name: &str) -> Option<u64> {
+    number_before(RETENTION_SUFFIX, name)
+}
+
+fn number_before(suffix: &str, name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
     let are_digits = digits.bytes().all(|digit| digit.is_ascii_digit());
     (digits.len() == GENERATION_DIGITS && are_digits).then_some(())?;
-    digits.parse().ok().map(Generation)
+    digits.parse().ok()
 }
 
 pub fn parse_quarantine_file(name: &str) -> Option<QuarantinedName> {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::disk::{Entry, EntryKind};
 use super::files::{Files, read_error};
-use super::index::{BlockFile, Index, Quarantined, Save};
+use super::index::{BlockFile, Index, Quarantined, RetentionFile, Save};
 use super::keys::Secrets;
 use super::layout::{self, FolderName};
 use super::manifest::{Head, LENGTHS_BYTES, Lengths};
+use super::retention::{FILE_BYTES_MAX, Retention, Sealed};
 use super::{Damage, Flaw, StoreError, quarantine};
 use crate::types::Generation;
 
@@ -19,6 +20,8 @@ pub struct Loaded {
     pub index: Index,
     /// Bad manifests.
     pub damage: Vec<Damage>,
+    /// Files of how long an agent is kept that do not count any more.
+    pub superseded: Vec<String>,
 }
 
 /// Read at once of each manifest: the whole head of a conversation of some 50 blocks.
@@ -33,7 +36,7 @@ pub enum HeadError {
 }
 
 pub fn load(files: &Files, secrets: &Secrets) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded { index: Index::default(), damage: Vec::new() };
+    let mut loaded = Loaded { index: Index::default(), damage: Vec::new(), superseded: Vec::new() };
     for entry in files.list(layout::QUARANTINE)? {
         load_quarantined(&mut loaded.index, entry);
     }
@@ -118,7 +121,13 @@ fn load_agent(
     agent: FolderName,
 ) -> Result<(), StoreError> {
     let folder = layout::agent_folder(namespace, agent);
+    let mut retentions: Vec<(u64, Entry)> = Vec::new();
+    let mut has_unread = false;
     for entry in files.list(&folder)? {
+        if let Some(number) = layout::parse_retention_file(&entry.name) {
+            retentions.push((number, entry));
+            continue;
+        }
         let Some(generation) = layout::parse_manifest_file(&entry.name) else {
             stays(&folder, &entry);
             continue;
@@ -147,12 +156,74 @@ fn load_agent(
             }
             Err(HeadError::Unread(error)) => {
                 shelf.has_unread = true;
+                has_unread = true;
                 tracing::warn!(path, %error, "a save cannot be read; nothing that it may need goes");
             }
             Err(HeadError::Gone) => (),
         }
     }
+    retentions.sort_by_key(|(number, _)| *number);
+    let shelf = loaded.index.shelf(namespace);
+    let has_saves = shelf.agents.get(&agent).is_some_and(|state| !state.saves.is_empty());
+    let newest = retentions.pop_if(|_| has_saves || has_unread);
+    let path = |entry: &Entry| format!("{folder}/{}", entry.name);
+    if let Some((number, entry)) = newest {
+        let retention = read_retention(files, secrets, &path(&entry), namespace, agent, number);
+        let file = RetentionFile { number, retention, bytes: entry.bytes };
+        shelf.put_retention(agent, file);
+    }
+    // What a crash has left.
+    loaded.superseded.extend(retentions.iter().map(|(_, entry)| path(entry)));
     Ok(())
+}
+
+/// What cannot be trusted keeps the agent.
+fn read_retention(
+    files: &Files,
+    secrets: &Secrets,
+    path: &str,
+    namespace: FolderName,
+    agent: FolderName,
+    number: u64,
+) -> Retention {
+    let read = || {
+        let file = files.disk.open(path)?;
+        let bytes = usize::try_from(file.bytes()).unwrap_or(usize::MAX).min(FILE_BYTES_MAX + 1);
+        let mut buffer = vec![0; bytes];
+        let read = file.read_at(0, &mut buffer)?;
+        buffer.truncate(read);
+        Ok::<_, io::Error>(buffer)
+    };
+    let sealed = match read().map(|file| Sealed::decode(&file, &secrets.retention_seal())) {
+        Ok(Ok(sealed)) => sealed,
+        Ok(Err(flaw)) => {
+            tracing::warn!(path, %flaw, "how long an agent is kept is damaged; it is kept");
+            return Retention::UNKNOWN;
+        }
+        Err(error) => {
+            tracing::warn!(path, %error, "how long an agent is kept cannot be read; it is kept");
+            return Retention::UNKNOWN;
+        }
+    };
+    let is_at_its_place = sealed.number == number
+        && secrets.namespace_folder(&sealed.namespace) == namespace
+        && secrets.agent_folder(&sealed.namespace, &sealed.agent) == agent;
+    match is_at_its_place {
+        true => sealed.retention,
+        false => {
+            tracing::warn!(path, flaw = %Flaw::Place, "how long an agent is kept is another's; it is kept");
+            Retention::UNKNOWN
+        }
+    }
+}
+
+/// Removes what does not count any more. What stays does no harm.
+pub fn clear_superseded(files: &Files, loaded: &mut Loaded) {
+    for path in std::mem::take(&mut loaded.superseded) {
+        if let Err(error) = files.remove(&path) {
+            tracing::warn!(path, %error, "an older file of how long an agent is kept stays");
+        }
+    }
 }
 
 /// Reads no more than the head, whose seal must hold.

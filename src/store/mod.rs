@@ -35,6 +35,7 @@ mod open;
 mod quarantine;
 mod read;
 mod remove;
+mod retention;
 mod room;
 mod save;
 mod settings;
@@ -53,6 +54,7 @@ pub use info::{
     AgentBrief, AgentInfo, Collected, Damage, LineBrief, NamespaceUsage, Repaired, SaveInfo,
     Shortened, Usage, Verified,
 };
+pub use retention::{PINNED_PART, Retention, RetentionChange, TTL_MAX};
 pub use save::{Committed, Draft, StoredLine};
 pub use settings::{BUDGET_BYTES, Settings};
 pub use transfer::{Import, TransferError, Transferred};

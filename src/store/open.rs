@@ -50,6 +50,7 @@ impl Store {
         let secrets = Secrets::of(&secret);
         let mut loaded = load::load(&files, &secrets).map_err(open_error)?;
         load::quarantine_bad(&files, &mut loaded);
+        load::clear_superseded(&files, &mut loaded);
         Ok(Store {
             files,
             settings,

@@ -78,7 +78,12 @@ impl Store {
         }
     }
 
-    fn stored_line(&self, namespace: FolderName, head: &Head, tokens: Vec<TokenId>) -> StoredLine {
+    pub(super) fn stored_line(
+        &self,
+        namespace: FolderName,
+        head: &Head,
+        tokens: Vec<TokenId>,
+    ) -> StoredLine {
         let there = self.index().shelf(namespace).leading(&head.blocks);
         StoredLine {
             namespace: head.namespace.clone(),

@@ -10,7 +10,7 @@ pub struct Settings {
     /// For all files of one namespace.
     pub namespace_bytes: Option<u64>,
     pub namespace_agents: Option<usize>,
-    /// For the times in manifests, which people read and nothing else depends on.
+    /// For the times in manifests, which people read and which say when an agent's time is over.
     pub now: fn() -> SystemTime,
 }
 

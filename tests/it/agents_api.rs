@@ -309,6 +309,62 @@ fn a_copy_has_what_its_original_has_and_goes_its_own_way() {
 }
 
 #[test]
+fn an_agent_goes_back_to_what_it_was_and_forward_again() {
+    let (server, disk) = with_disk();
+    let rollback = |server: &Server, body: &Json| post(server, "/v1/agents/a/rollback", body);
+    generate(&server, "a", "Hello");
+    let before = server.get("/v1/agents/a").json();
+    assert_eq!(code(&rollback(&server, &json!({}))), refusal(404, "save_not_found"));
+    generate(&server, "a", "And now?");
+    let after = server.get("/v1/agents/a").json();
+    assert_ne!(before["tokens"], after["tokens"]);
+
+    let answer = rollback(&server, &json!({}));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let back = answer.json();
+    assert_eq!((&back["tokens"], &back["tier"]), (&before["tokens"], &json!("warm")));
+    // Nothing is lost: what was newer is an older save now.
+    assert!(back["generation"].as_u64() > after["generation"].as_u64());
+    let forward = rollback(&server, &json!({ "generation": after["generation"] })).json();
+    assert_eq!(forward["tokens"], after["tokens"]);
+
+    let back = rollback(&server, &json!({ "generation": before["generation"] })).json();
+    assert_eq!(back["tokens"], before["tokens"]);
+    let turn = generate(&server, "a", "And now?");
+    assert_eq!(turn["semantic"]["source"], "warm");
+    assert_eq!(server.get("/v1/agents/a").json()["tokens"], after["tokens"]);
+    let refused = rollback(&server, &json!({ "generation": 99 }));
+    assert_eq!(code(&refused), refusal(404, "save_not_found"));
+    assert_eq!(rollback(&server, &json!({ "generation": -1 })).status, 400);
+    let nobody = post(&server, "/v1/agents/x/rollback", &json!({}));
+    assert_eq!(code(&nobody), refusal(404, "agent_not_found"));
+
+    rollback(&server, &json!({ "generation": before["generation"] }));
+    drop(server);
+    let server = on(&disk);
+    assert_eq!(server.get("/v1/agents/a").json()["tokens"], before["tokens"]);
+}
+
+#[test]
+fn an_agent_that_will_be_asked_is_brought_back_before() {
+    let (server, disk) = with_disk();
+    generate(&server, "a", "Hello");
+    let warm = |server: &Server, agent: &str| {
+        post(server, &format!("/v1/agents/{agent}/warm"), &json!({}))
+    };
+    assert_eq!(warm(&server, "a").json()["state"], "hot");
+    assert_eq!(code(&warm(&server, "x")), refusal(404, "agent_not_found"));
+    drop(server);
+    let server = on(&disk);
+    assert_eq!(server.get("/v1/agents/a").json()["tier"], "warm");
+    let told = warm(&server, "a").json();
+    assert_eq!((&told["object"], &told["state"]), (&json!("agent.warmed"), &json!("warming")));
+    let is_hot = || server.get("/v1/agents/a").json()["tier"] == "hot";
+    wait_until("it is in memory", is_hot);
+    assert_eq!(generate(&server, "a", "And now?")["semantic"]["source"], "hot");
+}
+
+#[test]
 fn where_a_prompt_parts_from_what_an_agent_has_is_told() {
     let (server, _disk) = with_disk();
     generate(&server, "a", "Hello there, what is the time?");

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
 use semantic::engine::worker::operations::{Operation, What};
 use semantic::engine::worker::{Clock, Keeper, Watch, Worker};
-use semantic::engine::{AgentError, Error, Event, Evicted, Finish, Reply, Request};
+use semantic::engine::{AgentError, Error, Event, Evicted, Finish, Reply, Request, Warmth};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{Batch, Model, Row, Spec, Wanted};
-use semantic::store::KvModel;
+use semantic::store::{KvModel, RetentionChange};
 use semantic::text::{Prompt, Tokenizer};
 use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Fingerprint, Namespace, TokenId};
 use tokio::sync::oneshot;
@@ -84,6 +84,9 @@ fn simulated_engines_mix_nothing_up_and_starve_nobody() {
     assert!(totals.restarts > 0);
     assert!(totals.forgotten > 0);
     assert!(totals.forked > 0);
+    assert!(totals.rolled_back > 0);
+    assert!(totals.warmed > 0);
+    assert!(totals.retained > 0);
     assert!(totals.evicted > 0);
 }
 
@@ -137,6 +140,8 @@ struct Operating {
 enum Answer {
     Evicted(oneshot::Receiver<Result<Evicted, AgentError>>),
     Forgotten(oneshot::Receiver<Result<(), AgentError>>),
+    RolledBack(oneshot::Receiver<Result<(), AgentError>>),
+    Retained(oneshot::Receiver<Result<(), AgentError>>),
     Forked { to: Agent, answer: oneshot::Receiver<Result<(), AgentError>> },
 }
 
@@ -408,7 +413,7 @@ impl World {
         let namespace = self.random.range(0..self.histories.len());
         let agents = self.histories[namespace].len();
         let (agent, to) = (self.random.range(0..agents), self.random.range(0..agents));
-        let (what, answer) = match self.random.range(0..3) {
+        let (what, answer) = match self.random.range(0..7) {
             0 => {
                 let (reply, answer) = oneshot::channel();
                 (What::Evict(reply), Answer::Evicted(answer))
@@ -416,6 +421,25 @@ impl World {
             1 => {
                 let (reply, answer) = oneshot::channel();
                 (What::Forget(reply), Answer::Forgotten(answer))
+            }
+            2 => {
+                let (reply, answer) = oneshot::channel();
+                (What::Rollback { to: None, reply }, Answer::RolledBack(answer))
+            }
+            3 => {
+                let (reply, answer) = oneshot::channel();
+                let ttl = [None, Some(Duration::from_secs(1))][self.random.range(0..2)];
+                let is_pinned = Some(self.random.range(0..2) == 0);
+                let change = RetentionChange { is_pinned, ttl: Some(ttl) };
+                (What::Retain { change, reply }, Answer::Retained(answer))
+            }
+            // Of most the time is not over, so that they stay.
+            4 => return self.worker.expire(vec![(space(namespace), id(agent))]),
+            5 => {
+                let (namespace, agent) = (space(namespace), id(agent));
+                let warmth = self.worker.warm(&namespace, &agent, self.time.now());
+                self.totals.warmed += usize::from(warmth == Ok(Warmth::Warming));
+                return;
             }
             _ => {
                 let (reply, answer) = oneshot::channel();
@@ -448,6 +472,12 @@ impl World {
                         self.forgotten.insert(operating.agent);
                     }
                 }),
+                Answer::RolledBack(answer) => answer.try_recv().map(|rolled_back| {
+                    self.totals.rolled_back += usize::from(rolled_back.is_ok());
+                }),
+                Answer::Retained(answer) => answer.try_recv().map(|retained| {
+                    self.totals.retained += usize::from(retained.is_ok());
+                }),
                 Answer::Forked { to, answer } => answer.try_recv().map(|forked| {
                     if forked.is_ok() {
                         self.totals.forked += 1;
@@ -459,7 +489,13 @@ impl World {
                 (Err(oneshot::error::TryRecvError::Closed), _) => panic!("it is answered"),
                 (Err(oneshot::error::TryRecvError::Empty), _) => self.operations.push(operating),
                 (Ok(()), Answer::Forked { to, .. }) => self.is_there_again(*to),
-                (Ok(()), Answer::Evicted(_) | Answer::Forgotten(_)) => (),
+                (
+                    Ok(()),
+                    Answer::Evicted(_)
+                    | Answer::Forgotten(_)
+                    | Answer::Retained(_)
+                    | Answer::RolledBack(_),
+                ) => (),
             }
         }
         // While a copy is made it may be there before that is said.
@@ -468,7 +504,10 @@ impl World {
             .iter()
             .filter_map(|operating| match operating.answer {
                 Answer::Forked { to, .. } => Some(to),
-                Answer::Evicted(_) | Answer::Forgotten(_) => None,
+                Answer::Evicted(_)
+                | Answer::Forgotten(_)
+                | Answer::Retained(_)
+                | Answer::RolledBack(_) => None,
             })
             .collect();
         for agent in self.forgotten.iter().filter(|agent| !copies.contains(agent)) {

@@ -25,11 +25,11 @@ pub struct Arguments {
     /// All agents of the namespace
     #[arg(long, group = "which")]
     all: bool,
-    /// Those that were not used for so long: 90m, 12h, 30d, 8w
+    /// Those that were not used for so long and are not pinned: 90m, 12h, 30d, 8w
     #[arg(long, group = "which", value_name = "DURATION", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Those that were not used for the longest time, until the rest needs at most so much: 500MB,
-    /// 10GB
+    /// Those that were not used for the longest time and are not pinned, until the rest needs at
+    /// most so much: 500MB, 10GB
     #[arg(long, group = "which", value_name = "BYTES", value_parser = bytes)]
     to_size: Option<u64>,
     /// Do not ask; needed where there is no terminal
@@ -80,7 +80,8 @@ fn chosen<'a>(
 ) -> Result<Vec<&'a AgentInfo>, Failure> {
     if let Some(age) = arguments.older_than {
         let since = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        return Ok(all.iter().filter(|it| it.newest().saved_at < since).collect());
+        let is_old = |it: &&AgentInfo| it.newest().saved_at < since && !it.retention.is_pinned;
+        return Ok(all.iter().filter(is_old).collect());
     }
     if let Some(bytes) = arguments.to_size {
         return Ok(Room::new(all).least_used_above(all, bytes));
@@ -154,7 +155,7 @@ fn ask(question: &str, from: &mut dyn BufRead, to: &mut dyn Write) -> io::Result
 }
 
 /// `90m`, `12h`, `30d`, `8w`, `45s`
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wanted = || format!("{text:?} is not a number with s, m, h, d or w, as in 30d");
     let (number, unit) = split_unit(text);
     let seconds: u64 = match unit {

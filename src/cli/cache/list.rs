@@ -41,6 +41,9 @@ pub struct Line {
     /// Conversations that it can go on from.
     conversations: usize,
     last_used: String,
+    pinned: bool,
+    ttl_seconds: Option<u64>,
+    expires_at: Option<String>,
 }
 
 pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure> {
@@ -80,6 +83,9 @@ impl Line {
             generation: newest.generation.0,
             conversations: info.saves.iter().filter(|save| save.is_live).count(),
             last_used: utc(newest.saved_at),
+            pinned: info.retention.is_pinned,
+            ttl_seconds: info.retention.ttl.map(|ttl| ttl.as_secs()),
+            expires_at: info.expires_at.map(utc),
         }
     }
 

@@ -9,6 +9,7 @@ mod explain;
 mod fork;
 mod list;
 mod reader;
+mod retention;
 mod room;
 mod show;
 mod transfer;
@@ -52,6 +53,12 @@ enum Command {
     Fork(fork::ForkArguments),
     /// Go back to an older save of an agent
     Rollback(fork::RollbackArguments),
+    /// Keep an agent on disk whatever room others need
+    Pin(retention::PinArguments),
+    /// Let an agent go when others need the room
+    Unpin(retention::PinArguments),
+    /// Say how long after its last turn an agent goes
+    Ttl(retention::TtlArguments),
     /// Write an agent to a file, for another machine
     Export(transfer::ExportArguments),
     /// Take in an agent from such a file
@@ -71,6 +78,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         Command::Du(arguments) => usage::du(arguments, context),
         Command::Fork(arguments) => fork::fork(arguments, context),
         Command::Rollback(arguments) => fork::rollback(arguments, context),
+        Command::Pin(arguments) => retention::pin(arguments, context),
+        Command::Unpin(arguments) => retention::unpin(arguments, context),
+        Command::Ttl(arguments) => retention::ttl_of(arguments, context),
         Command::Export(arguments) => transfer::export(arguments, context),
         Command::Import(arguments) => transfer::import(arguments, context),
         Command::Explain(arguments) => explain::run(arguments, context),

@@ -48,9 +48,11 @@ impl Room {
         freed
     }
 
-    /// The least recently used agents, until the others need at most so many bytes.
+    /// The least recently used agents that are not pinned, until the others need at most so many
+    /// bytes.
     pub fn least_used_above(mut self, agents: &[AgentInfo], bytes: u64) -> Vec<&AgentInfo> {
-        let mut oldest_first: Vec<&AgentInfo> = agents.iter().collect();
+        let mut oldest_first: Vec<&AgentInfo> =
+            agents.iter().filter(|it| !it.retention.is_pinned).collect();
         oldest_first.sort_by_key(|it| it.newest().saved_at);
         let mut removed = Vec::new();
         for agent in oldest_first {

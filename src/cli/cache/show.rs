@@ -39,6 +39,9 @@ struct Report {
     namespace: String,
     bytes: u64,
     shared_bytes: u64,
+    pinned: bool,
+    ttl_seconds: Option<u64>,
+    expires_at: Option<String>,
     /// Newest first.
     saves: Vec<Save>,
     /// Of one save, with `--text`.
@@ -107,6 +110,9 @@ pub fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, Failure
         namespace: info.namespace.as_str().to_owned(),
         bytes: info.bytes,
         shared_bytes: info.shared_bytes,
+        pinned: info.retention.is_pinned,
+        ttl_seconds: info.retention.ttl.map(|ttl| ttl.as_secs()),
+        expires_at: info.expires_at.map(utc),
         saves: info.saves.iter().map(Save::new).collect(),
         text,
     };
@@ -228,12 +234,19 @@ impl Text {
 impl Report {
     fn text(&self, generation: u64) -> String {
         let mut text = format!(
-            "agent {} in namespace {}: {}, of which {} are shared\n\n",
+            "agent {} in namespace {}: {}, of which {} are shared\n",
             printable(&self.agent),
             printable(&self.namespace),
             human_bytes(self.bytes),
             human_bytes(self.shared_bytes)
         );
+        if self.pinned {
+            text += "pinned: it does not go to make room for others\n";
+        }
+        if let Some(end) = &self.expires_at {
+            text += &format!("goes at {end}, unless it has a turn before\n");
+        }
+        text.push('\n');
         let rows: Vec<_> = self.saves.iter().map(Save::row).collect();
         let columns = [
             Column::number("GEN"),

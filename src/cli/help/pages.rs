@@ -164,6 +164,27 @@ pub const PAGES: &[Page] = &[
         rare: &[],
     },
     Page {
+        path: "cache pin",
+        examples: &["semantic cache pin planner", "semantic cache pin planner --namespace team"],
+        groups: &[],
+        rare: &[],
+    },
+    Page {
+        path: "cache unpin",
+        examples: &[
+            "semantic cache unpin planner",
+            "semantic cache unpin planner --namespace team",
+        ],
+        groups: &[],
+        rare: &[],
+    },
+    Page {
+        path: "cache ttl",
+        examples: &["semantic cache ttl planner 30d", "semantic cache ttl planner never"],
+        groups: &[],
+        rare: &[],
+    },
+    Page {
         path: "cache export",
         examples: &[
             "semantic cache export planner planner.agent",

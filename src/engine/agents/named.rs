@@ -19,17 +19,12 @@ impl Agents {
         ids.into_iter().map(|id| (id, &self.heads[&id])).collect()
     }
 
-    /// The conversation that an agent had last: the newest head in which it has spoken, those whose
-    /// prompts were cut short after all others. A part of another does not count.
+    /// The conversation that an agent had last, or went back to: the newest head in which it has
+    /// spoken, those whose prompts were cut short after all others.
     pub fn past(&self, namespace: &Namespace, agent: &AgentId) -> Option<(HeadId, &Head)> {
         let mut heads = self.heads_of(namespace, agent);
         heads.retain(|(_, head)| head.has_spoken());
-        let (_, newest) = *heads.iter().max_by_key(|(_, head)| !head.is_cut)?;
-        let count = newest.all_tokens().count();
-        // Itself, if nothing else.
-        let is_whole = |head: &Head| head.all_tokens().take(count).eq(newest.all_tokens());
-        let whole = heads.into_iter().filter(|(_, head)| is_whole(head));
-        whole.max_by_key(|(_, head)| head.tokens.len())
+        heads.into_iter().max_by_key(|(_, head)| !head.is_cut)
     }
 
     /// The newest head of each agent of all namespaces.

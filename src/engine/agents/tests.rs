@@ -336,7 +336,10 @@ impl Naive {
         let is_sibling = |head: &&NaiveHead| (head.space, head.agent) == (kept.space, kept.agent);
         let mut siblings: Vec<NaiveHead> = self.heads.iter().filter(is_sibling).cloned().collect();
         siblings.sort_by_key(|head| head.ended);
-        let has_all = |head: &&NaiveHead| head.is_hot && head.tokens.starts_with(&kept.tokens);
+        let has_all = |head: &&NaiveHead| {
+            let is_longer = head.tokens.len() > kept.tokens.len();
+            (head.is_hot || is_longer) && head.tokens.starts_with(&kept.tokens)
+        };
         if let Some(head) = siblings.iter().find(has_all) {
             let (id, ended) = (head.id, self.turns);
             self.head(id).ended = ended;
@@ -507,4 +510,57 @@ proptest! {
         }
         prop_assert_eq!(world.pool.used(), 0);
     }
+}
+
+#[test]
+fn a_part_of_what_is_on_disk_is_not_kept_twice() {
+    let mut world = World::new();
+    let tokens = ids(&[1, 2, 3, 4]);
+    let long = world.keep(0, 0, &tokens);
+    world.save(long);
+    world.agents.evict(long);
+    let rest = |last: &[u32]| Kept {
+        namespace: namespace(0),
+        agent: AgentId::new("a0").expect("a short name"),
+        tokens: ids(&[1, 2]).into(),
+        rest: ids(last),
+        replies: Vec::new(),
+        is_cut: false,
+        blocks: Vec::new(),
+    };
+    let mut keep = |last: &[u32]| {
+        let blocks = world.pool.allocate(1).expect("it is large");
+        world.agents.keep(Kept { blocks, ..rest(last) }).expect("its prompt was whole")
+    };
+    assert_eq!(keep(&[]), long);
+    assert_eq!(keep(&[3]), long);
+    // What it said last is new, though it has no KV.
+    let other = keep(&[7]);
+    assert_ne!(other, long);
+    assert_eq!(world.agents.head(other).expect("it is kept").rest, ids(&[7]));
+    // The same tokens take its place, as they are in the pool.
+    let same = world.keep(0, 0, &tokens);
+    assert!(world.agents.head(same).expect("it is kept").is_hot());
+    assert!(world.agents.head(long).is_none());
+}
+
+#[test]
+fn what_replaces_a_line_is_the_newest_and_nobody_elses() {
+    let mut world = World::new();
+    let (first, second) = (world.keep(0, 0, &ids(&[1, 2])), world.keep(0, 0, &ids(&[3, 4])));
+    world.save(first);
+    world.save(second);
+    let line = world.agents.head(first).and_then(Head::line).expect("it is saved");
+    let head = Head { tokens: ids(&[1]).into(), ..world.agents.head(first).expect("kept").clone() };
+    let replies = vec![0..1];
+    world.agents.replaced(StoredLine { replies: replies.clone(), ..stored(&head, line) });
+    let agent = AgentId::new("a0").expect("a short name");
+    let (id, past) = world.agents.past(&namespace(0), &agent).expect("it has spoken");
+    assert_eq!((&*past.tokens, past.is_hot()), (&ids(&[1])[..], false));
+    assert!(world.agents.head(first).is_none());
+    // Numbers of lines may be given out again.
+    let foreign = Head { agent: AgentId::new("a1").expect("a short name"), ..head };
+    world.agents.replaced(StoredLine { replies, ..stored(&foreign, line) });
+    assert!(world.agents.head(id).is_some());
+    assert!(world.agents.past(&namespace(0), &foreign.agent).is_none());
 }

@@ -14,10 +14,10 @@ use crate::engine::worker::operations::{OPERATION_WAIT_MAX, Operation, What};
 use crate::engine::worker::thread::Command;
 use crate::engine::{
     AgentError, AgentPage, AgentState, Error, Page, Past, Recalled, Status, StoreUsage,
-    StoredState, Tiers,
+    StoredState, Tiers, Warmth,
 };
-use crate::store::{AgentBrief, Store, StoredLine};
-use crate::types::{AgentId, Fingerprint, Namespace, TokenId};
+use crate::store::{AgentBrief, RetentionChange, Store, StoredLine};
+use crate::types::{AgentId, Fingerprint, Generation, Namespace, TokenId};
 
 /// What an operation waits for, and some more for the disk, which may hang.
 const ANSWER_WAIT_MAX: Duration = OPERATION_WAIT_MAX.saturating_add(Duration::from_secs(10));
@@ -138,6 +138,37 @@ impl Engine {
         self.operate(namespace, from, |reply| What::Fork { to, reply }).await
     }
 
+    /// The agent goes on from an older save, the one before the newest if none is named. That is a new
+    /// save, equal to the older one, so that what was newer can be gone back to as well. On disk when
+    /// this returns.
+    pub async fn rollback(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        to: Option<Generation>,
+    ) -> Result<(), AgentError> {
+        self.operate(namespace, agent, |reply| What::Rollback { to, reply }).await
+    }
+
+    /// Changes how long an agent is kept on disk. Safe there when this returns.
+    pub async fn retain(
+        &self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        change: RetentionChange,
+    ) -> Result<(), AgentError> {
+        self.operate(namespace, agent, |reply| What::Retain { change, reply }).await
+    }
+
+    /// Begins to bring back the conversation that an agent had last, so that a turn that comes soon need
+    /// not wait for the disk. A hint: nobody else's request waits for it, and nothing unsaved goes.
+    pub async fn warm(&self, namespace: &Namespace, agent: &AgentId) -> Result<Warmth, AgentError> {
+        let (reply, answer) = oneshot::channel();
+        let (namespace, agent) = (namespace.clone(), agent.clone());
+        self.ask(Command::Warm { namespace, agent, reply })?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+
     /// How many agents there are in all, and where.
     pub async fn tiers(&self) -> Result<Tiers, AgentError> {
         Ok(self.look(Scheduler::tiers).await?)
@@ -230,5 +261,7 @@ fn stored_state(brief: AgentBrief, fingerprint: &Fingerprint) -> Option<StoredSt
         saves: brief.saves,
         bytes: brief.bytes,
         saved_at: newest.saved_at,
+        retention: brief.retention,
+        expires_at: brief.expires_at,
     })
 }

@@ -69,26 +69,30 @@ impl Scheduler {
         // Those of the choices that began with the last step come first: their source must not
         // change before.
         let copies = std::mem::take(&mut self.copies);
-        copies.into_iter().map(Work::Copy).chain(work).collect()
+        let prefetches = std::mem::take(&mut self.prefetches);
+        let prefetches = prefetches.into_iter().map(Work::Restore);
+        copies.into_iter().map(Work::Copy).chain(work).chain(prefetches).collect()
     }
 
-    /// Whether a sequence still waits for this restore. If not, its blocks may be another's.
+    /// Whether a sequence or a head still waits for this restore. If not, its blocks may be another's.
     pub fn awaits(&self, restore: &Restore) -> bool {
-        let active = self.running.get(&restore.order);
+        let Some(order) = restore.order else { return self.warming.contains_key(&restore.id) };
+        let active = self.running.get(&order);
         active.is_some_and(|active| active.restoring == Some(restore.id))
     }
 
     /// What became of a [`Restore`]: its first `restored` blocks are there. What is missing costs
     /// time and nothing else: it is computed.
     pub fn restored(&mut self, restore: &Restore, restored: usize, now: Instant) {
+        let Some(order) = restore.order else { return self.warmed(restore, restored) };
         if !self.awaits(restore) {
             return;
         }
         if restored < restore.blocks.len() {
             self.agents.shorten(restore.head, (restore.first + restored) * BLOCK_TOKENS);
         }
-        let active = self.running.get_mut(&restore.order).expect("it waits");
-        let ticket = self.tickets.get_mut(&restore.order.request);
+        let active = self.running.get_mut(&order).expect("it waits");
+        let ticket = self.tickets.get_mut(&order.request);
         let ticket = ticket.expect("what runs has a ticket");
         let reused = match restored == restore.blocks.len() {
             true => restore.reused,
@@ -113,7 +117,7 @@ impl Scheduler {
             (0, 0) => Source::Cold,
             (0, _) => Source::Hot,
         };
-        self.items.push((restore.order.request, Ok(Event::Admitted(ticket.admitted()))));
+        self.items.push((order.request, Ok(Event::Admitted(ticket.admitted()))));
     }
 
     fn refuse_late(&mut self, now: Instant) {
@@ -289,7 +293,7 @@ impl Scheduler {
             self.next_restore += 1;
             Restore {
                 id: RestoreId(self.next_restore),
-                order,
+                order: Some(order),
                 namespace: self.tickets[&order.request].namespace.clone(),
                 head,
                 first,
@@ -353,12 +357,16 @@ impl Scheduler {
 
     /// Whether so many blocks are free or would be if these idle heads were evicted.
     pub(super) fn can_make_room(&self, count: usize, victims: &Victims) -> bool {
-        self.pool.free() >= count || self.pool.free() + self.idle_blocks(victims) >= count
+        let free = self.pool.free() + self.warming_blocks();
+        free >= count || free + self.idle_blocks(victims) >= count
     }
 
     /// Evicts idle heads until so many blocks are free.
     fn make_room(&mut self, count: usize, victims: &Victims) -> bool {
         while self.pool.free() < count {
+            if self.cancel_warming() {
+                continue;
+            }
             let Some(victim) = self.needed_victim(victims) else { return false };
             self.evict(victim);
         }
@@ -372,6 +380,9 @@ impl Scheduler {
             return false;
         }
         while self.pool.free() < count {
+            if self.cancel_warming() {
+                continue;
+            }
             let Some(victim) = self.spare_victim() else { return false };
             self.evict(victim);
         }
@@ -381,6 +392,9 @@ impl Scheduler {
     fn evict_to_limit(&mut self) {
         let most = self.pool.total() * POOL_USE_PERCENT / 100;
         while self.pool.used() > most {
+            if self.cancel_warming() {
+                continue;
+            }
             let Some(victim) = self.spare_victim() else { return };
             self.evict(victim);
         }
@@ -452,7 +466,7 @@ impl Scheduler {
 
     /// The namespaces that have more of the pool than their equal share. They make room first, so
     /// that whoever floods the pool does not take the memory of those who share it.
-    fn crowders(&self) -> BTreeSet<Namespace> {
+    pub(super) fn crowders(&self) -> BTreeSet<Namespace> {
         if self.has_one_space() {
             return BTreeSet::new();
         }
@@ -480,7 +494,7 @@ impl Scheduler {
         });
         let mut is_counted = vec![false; self.pool.total()];
         let mut held: BTreeMap<&Namespace, usize> = BTreeMap::new();
-        for (namespace, blocks) in heads.chain(active) {
+        for (namespace, blocks) in heads.chain(active).chain(self.warming_leases()) {
             let held = held.entry(namespace).or_default();
             for lease in blocks {
                 let is_known = &mut is_counted[lease.id().0 as usize];
@@ -503,14 +517,22 @@ impl Scheduler {
 
     /// Blocks in use that could be had at once and nothing lost.
     pub(super) fn evictable_blocks(&self) -> usize {
-        match self.store_keeps {
+        let idle = match self.store_keeps {
             true => {
                 let heads = self.agents.hot().filter_map(|id| self.agents.head(id));
                 // What the disk does not take is given up when somebody needs the room.
                 self.blocks_of_heads_only(heads.filter(|head| !head.will_be_saved()))
             }
             false => self.idle_blocks(&Victims::Anybodys),
-        }
+        };
+        idle + self.warming_blocks()
+    }
+
+    /// Blocks that nobody but idle heads of these namespaces holds which the store has all of.
+    pub(super) fn safe_blocks_of(&self, spaces: &BTreeSet<Namespace>) -> usize {
+        let heads = self.agents.hot_saved().filter_map(|id| self.agents.head(id));
+        let safe = heads.filter(|head| head.is_saved() && spaces.contains(&head.namespace));
+        self.blocks_of_heads_only(safe)
     }
 
     fn blocks_of_heads_only<'a>(&self, heads: impl Iterator<Item = &'a Head>) -> usize {

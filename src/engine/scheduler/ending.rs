@@ -109,6 +109,11 @@ impl Scheduler {
         self.agents.stored(stored);
     }
 
+    /// The store has something else of a line than before. Its head, which it had all of, goes.
+    pub fn replaced(&mut self, stored: StoredLine) {
+        self.agents.replaced(stored);
+    }
+
     /// A head could not be saved; nobody waits for it any longer.
     pub fn not_saved(&mut self, head: HeadId) {
         self.agents.not_saved(head);

@@ -17,6 +17,7 @@ mod progress;
 mod share;
 mod tenants;
 mod ticket;
+mod warming;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use parting::{Parting, Place};
 pub use share::{Prefilling, share};
 use tenants::Tenants;
 use ticket::Ticket;
+use warming::Warming;
 
 /// Tokens ahead of a sequence for which it holds blocks: two blocks, so that it can go on for a
 /// while however full the pool gets.
@@ -106,6 +108,10 @@ pub struct Scheduler {
     items: Vec<(RequestId, Item)>,
     replies: Vec<GeneratedReply>,
     partings: Vec<(RequestId, Parting)>,
+    /// Heads that are brought back for no request.
+    warming: BTreeMap<RestoreId, Warming>,
+    /// Of these, what has not begun.
+    prefetches: Vec<Restore>,
     next_request: u64,
     next_restore: u64,
     admissions: u64,
@@ -163,11 +169,13 @@ pub struct Copy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RestoreId(pub u64);
 
-/// Blocks of a head come from the store into those of a sequence, which waits for them.
+/// Blocks of a head come from the store into those of a sequence, which waits for them, or into its
+/// own again.
 #[derive(Debug)]
 pub struct Restore {
     pub id: RestoreId,
-    pub order: Order,
+    /// The sequence that waits.
+    pub order: Option<Order>,
     pub namespace: Namespace,
     pub head: HeadId,
     /// The head's blocks from this one on.
@@ -230,6 +238,8 @@ impl Scheduler {
             items: Vec::new(),
             replies: Vec::new(),
             partings: Vec::new(),
+            warming: BTreeMap::new(),
+            prefetches: Vec::new(),
             next_request: 0,
             next_restore: 0,
             admissions: 0,
@@ -543,7 +553,8 @@ impl Scheduler {
         let active = active.flat_map(|active| active.table.iter().chain(&active.reserve));
         let copies = self.copies.iter().map(|copy| &copy.from);
         let mut leases: Vec<Option<&Lease>> = vec![None; self.pool.total()];
-        for lease in heads.chain(active).chain(copies) {
+        let warming = self.warming.values().flat_map(Warming::leases);
+        for lease in heads.chain(active).chain(copies).chain(warming) {
             holds[lease.id().0 as usize] += 1;
             leases[lease.id().0 as usize] = Some(lease);
         }

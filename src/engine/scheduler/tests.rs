@@ -1,7 +1,7 @@
 //! The rules of the scheduler one by one, with logits that no model computed.
 
 use super::*;
-use crate::engine::Reply;
+use crate::engine::{Reply, Warmth};
 use crate::model::sample::Sampling;
 use crate::model::{LayerSpec, Logits};
 use crate::text::Prompt;
@@ -348,6 +348,49 @@ fn a_merely_warm_pool_is_emptied_to_its_limit() {
     assert_eq!(world.scheduler.stats().agents, 10);
     assert!(world.scheduler.head(all[0]).expect("it is warm").blocks().is_empty());
     assert!(!world.scheduler.head(all[9]).expect("it is hot").blocks().is_empty());
+}
+
+/// A hint takes what is free below the limit, then what is safe on the disk of whoever gave it and of
+/// those with more than their share, and nobody else's.
+#[test]
+fn a_hint_takes_no_more_than_its_own() {
+    let mut world = World::new(20, 4, true);
+    let warm = |world: &mut World, namespace: &str, token: u32| {
+        let agent = AgentId::new(&format!("a{token}")).expect("a short name");
+        world.scheduler.warm(&Namespace::new(namespace), &agent, world.now)
+    };
+    // Two blocks each: 12 of one namespace, all of them safe, and 4 of another.
+    let of = |token: u32| if token <= 6 { "x" } else { "y" };
+    for token in 1..=8 {
+        world.submit_to(of(token), 1, token, 300, 5);
+        world.step_until(Scheduler::is_idle);
+    }
+    assert_eq!(warm(&mut world, "x", 1), Warmth::Hot);
+    let all: Vec<_> = world.scheduler.unsaved().collect();
+    all.iter().for_each(|head| world.save(*head));
+    assert_eq!(warm(&mut world, "x", 9), Warmth::Cold);
+    for token in [3, 8] {
+        let agent = AgentId::new(&format!("a{token}")).expect("a short name");
+        world.scheduler.evict_agent(&Namespace::new(of(token)), &agent);
+    }
+    // 12 of 17 are used: two hints fit, and no third one without what another has.
+    assert_eq!(warm(&mut world, "y", 8), Warmth::Warming);
+    assert_eq!(warm(&mut world, "y", 8), Warmth::Warming);
+    assert_eq!(warm(&mut world, "x", 3), Warmth::Warming);
+    let stats = world.scheduler.stats();
+    assert_eq!((stats.blocks_used, stats.blocks_evictable), (16, 16));
+    world.scheduler.assert_consistent();
+    // Who waits has none before it.
+    world.submit_to("y", 1, 10, 2_000, 5);
+    assert_eq!(warm(&mut world, "x", 3), Warmth::Warming);
+    world.scheduler.evict_agent(&Namespace::new("x"), &AgentId::new("a4").expect("it is short"));
+    assert_eq!(warm(&mut world, "x", 4), Warmth::NoRoom);
+    // And takes their blocks before anybody's memory: what was asked for last goes first.
+    let work = world.scheduler.admit(world.now);
+    let restores = work.iter().filter(|work| matches!(work, Work::Restore(_))).count();
+    assert_eq!(restores, world.scheduler.warming.len());
+    assert!(restores < 2);
+    world.scheduler.assert_consistent();
 }
 
 #[test]

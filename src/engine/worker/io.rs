@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::engine::scheduler::RestoreId;
 use crate::store::{
-    BlockName, BlockRef, Committed, Draft, KvBytes, KvModel, SealedBlock, Store, StoreError,
-    StoredLine,
+    BlockName, BlockRef, Committed, Draft, KvBytes, KvModel, Retention, RetentionChange,
+    SealedBlock, Store, StoreError, StoredLine,
 };
-use crate::types::{AgentId, Fingerprint, Line, Namespace};
+use crate::types::{AgentId, Fingerprint, Generation, Line, Namespace};
 
 /// Bytes on their way to the disk. Whoever has more waits: nothing is dropped.
 const WRITE_BYTES_MAX: u64 = 64 << 20;
@@ -27,6 +27,8 @@ const READERS: usize = 2;
 const COLLECT_PERIOD: Duration = Duration::from_secs(60);
 /// The same while a turn is under way. Its blocks have no name yet, and outlive one clearing only.
 const BUSY_COLLECT_PERIOD: Duration = Duration::from_secs(600);
+/// How often the writer looks whose time is over.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 /// Clearings after the last job, until nothing is left of what it made superfluous.
 const COLLECTS: usize = 2;
 
@@ -59,6 +61,8 @@ pub enum Write {
         job: JobId,
         namespace: Namespace,
         agent: AgentId,
+        /// If there is anything to remove it for: its time may have been prolonged.
+        cause: Removal,
         /// Of the lines that the engine can go on from.
         fingerprint: Fingerprint,
     },
@@ -70,6 +74,28 @@ pub enum Write {
         /// Of the lines that the engine can go on from.
         fingerprint: Fingerprint,
     },
+    Retain {
+        job: JobId,
+        namespace: Namespace,
+        agent: AgentId,
+        change: RetentionChange,
+    },
+    Rollback {
+        job: JobId,
+        namespace: Namespace,
+        agent: AgentId,
+        /// The save before the newest, if no other is named.
+        to: Option<Generation>,
+        /// Of the lines that the engine can go on from.
+        fingerprint: Fingerprint,
+    },
+}
+
+/// Why an agent is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    Asked,
+    Expired,
 }
 
 /// What is to be read.
@@ -107,6 +133,19 @@ pub enum Done {
         job: JobId,
         result: Result<Forked, Failed>,
     },
+    Retained {
+        job: JobId,
+        result: Result<Retention, Failed>,
+    },
+    /// The time of these is over.
+    Expired {
+        agents: Vec<(Namespace, AgentId)>,
+    },
+    /// With the line that has changed, if the engine can go on from it.
+    RolledBack {
+        job: JobId,
+        result: Result<Forked, Failed>,
+    },
     Read {
         restore: RestoreId,
         index: usize,
@@ -114,10 +153,10 @@ pub enum Done {
     },
 }
 
-/// A copy of an agent.
+/// What a copy of an agent has, or what has changed of one that is again as it was.
 pub struct Forked {
     pub lines: Vec<StoredLine>,
-    /// Lines that went to make room for it.
+    /// Lines that went to make room for that.
     pub removed: Vec<(Namespace, AgentId, Line)>,
 }
 
@@ -226,6 +265,8 @@ impl Io for Threads {
                 Done::Removed { job, result: Err(Failed::Stopped), left: Vec::new() }
             }
             Write::Fork { job, .. } => Done::Forked { job, result: Err(Failed::Stopped) },
+            Write::Rollback { job, .. } => Done::RolledBack { job, result: Err(Failed::Stopped) },
+            Write::Retain { job, .. } => Done::Retained { job, result: Err(Failed::Stopped) },
             Write::Block { .. } | Write::Remove { .. } => return,
         };
         // This end of the channel is here, so that it is never closed.
@@ -262,7 +303,11 @@ impl Write {
         match self {
             Write::Block { block, .. } => block.block.file_bytes,
             Write::Commit { draft, .. } => size_of_val(&*draft.tokens) as u64,
-            Write::Remove { .. } | Write::RemoveAgent { .. } | Write::Fork { .. } => 0,
+            Write::Remove { .. }
+            | Write::RemoveAgent { .. }
+            | Write::Fork { .. }
+            | Write::Retain { .. }
+            | Write::Rollback { .. } => 0,
         }
     }
 }
@@ -270,10 +315,19 @@ impl Write {
 fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Option<Done>)) {
     let mut collects_left = 0;
     let mut collected = Instant::now();
+    let mut expired = None;
     loop {
-        let job = match collects_left {
-            0 => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            _ => jobs.recv_timeout(COLLECT_PERIOD),
+        // At the start, as nobody watched while no process ran.
+        if expired.is_none_or(|at: Instant| at.elapsed() >= EXPIRY_PERIOD) {
+            let agents = store.expired();
+            if !agents.is_empty() {
+                tell(Some(Done::Expired { agents }));
+            }
+            expired = Some(Instant::now());
+        }
+        let job = match collects_left > 0 || store.has_expiring() {
+            true => jobs.recv_timeout(COLLECT_PERIOD),
+            false => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match job {
             Ok(job) => {
@@ -296,7 +350,7 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
             true => BUSY_COLLECT_PERIOD,
             false => COLLECT_PERIOD,
         };
-        if collected.elapsed() >= period {
+        if collects_left > 0 && collected.elapsed() >= period {
             collect(store);
             collects_left = collects_left.saturating_sub(1);
             collected = Instant::now();
@@ -326,11 +380,15 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
             }
             None
         }
-        Write::RemoveAgent { job, namespace, agent, fingerprint } => {
-            let result = guarded(|| store.remove_agent(&namespace, &agent)).map(|_| ());
+        Write::RemoveAgent { job, namespace, agent, cause, fingerprint } => {
+            let is_due = cause == Removal::Asked || store.is_expired(&namespace, &agent);
+            let result = guarded(|| match is_due {
+                true => store.remove_agent(&namespace, &agent).map(|_| ()),
+                false => Ok(()),
+            });
             let left = match result {
-                Ok(()) => Ok(Vec::new()),
-                Err(_) => guarded(|| Ok(store.lines_of(&namespace, &agent, &fingerprint))),
+                Ok(()) if is_due => Ok(Vec::new()),
+                Ok(()) | Err(_) => guarded(|| Ok(store.lines_of(&namespace, &agent, &fingerprint))),
             };
             Some(Done::Removed { job, result, left: left.unwrap_or_default() })
         }
@@ -341,6 +399,17 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
                 Ok(Forked { lines, removed })
             });
             Some(Done::Forked { job, result })
+        }
+        Write::Retain { job, namespace, agent, change } => {
+            let result = guarded(|| store.retain(&namespace, &agent, change));
+            Some(Done::Retained { job, result })
+        }
+        Write::Rollback { job, namespace, agent, to, fingerprint } => {
+            let result = guarded(|| {
+                let (committed, line) = store.rollback_of(&namespace, &agent, to, &fingerprint)?;
+                Ok(Forked { lines: vec![line], removed: committed.removed })
+            });
+            Some(Done::RolledBack { job, result })
         }
     }
 }

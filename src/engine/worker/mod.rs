@@ -130,7 +130,9 @@ impl Worker {
             match work {
                 Work::Copy(copy) => self.copy(&copy, &mut broken),
                 Work::Restore(restore) => {
-                    self.observer.restoring(restore.order.request, clock.now());
+                    if let Some(order) = restore.order {
+                        self.observer.restoring(order.request, clock.now());
+                    }
                     let keeper = self.keeper.as_mut().expect("warm heads come from a store");
                     keeper.restorer.begin(restore, &mut *keeper.io);
                 }
@@ -184,6 +186,9 @@ impl Worker {
                 }
                 Done::Removed { job, result, left } => self.removed(job, result, left),
                 Done::Forked { job, result } => self.forked(job, result),
+                Done::RolledBack { job, result } => self.rolled_back(job, result),
+                Done::Retained { job, result } => self.retained(job, result),
+                Done::Expired { agents } => self.expire(agents),
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
                     let (scheduler, model) = (&mut self.scheduler, &mut *self.model);

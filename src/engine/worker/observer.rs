@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Span;
 
-use crate::engine::scheduler::{Parting, Place, RequestId, Restore};
+use crate::engine::scheduler::{Order, Parting, Place, RequestId, Restore};
 use crate::engine::{Admitted, Delta, Error, Event, Finish, Item, Outcome, Source};
 use crate::metrics::Metrics;
 use crate::metrics::labels::{Finished, Miss, Tier};
@@ -115,7 +115,8 @@ impl Observer {
     /// Of a restore, so many blocks have come and are of use.
     pub fn restored(&self, restore: &Restore, blocks: usize, now: Instant) {
         self.metrics.cache.restored(now.saturating_duration_since(restore.started));
-        if blocks < restore.blocks.len() && self.accounts.contains_key(&restore.order.request) {
+        let is_awaited = |order: Order| self.accounts.contains_key(&order.request);
+        if blocks < restore.blocks.len() && restore.order.is_some_and(is_awaited) {
             self.metrics.cache.missed(Miss::Unreadable);
         }
     }

@@ -1,5 +1,5 @@
-//! What is asked for one agent: that it goes to the disk, goes for good, or gets a copy. Each waits
-//! for what has to be safe first, and for the disk.
+//! What is asked for one agent: that it goes to the disk, goes for good, gets a copy, is again as it
+//! was, or is kept for another time. Each waits for what has to be safe first, and for the disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Sender;
 
-use super::io::{Failed, Forked, JobId, Write};
+use super::io::{Failed, Forked, JobId, Removal, Write};
 use super::saver::Saver;
 use super::{Keeper, Worker};
-use crate::engine::about::{Mark, Marked};
+use crate::engine::about::{Mark, Marked, Warmth};
 use crate::engine::agents::{Head, HeadId};
 use crate::engine::scheduler::RequestId;
 use crate::engine::{AgentError, Error, Evicted, Request};
 use crate::metrics::labels::Tier;
-use crate::store::{StoreError, StoredLine};
-use crate::types::{AgentId, Namespace, TokenId};
+use crate::store::{Retention, RetentionChange, StoreError, StoredLine};
+use crate::types::{AgentId, Generation, Namespace, TokenId};
 
 /// What is to be safe first is waited for so long at most: the disk may be slow, and an agent that
 /// is asked on and on always has something that is not safe yet.
@@ -32,7 +32,21 @@ pub struct Operation {
 pub enum What {
     Evict(Sender<Result<Evicted, AgentError>>),
     Forget(Sender<Result<(), AgentError>>),
-    Fork { to: AgentId, reply: Sender<Result<(), AgentError>> },
+    Fork {
+        to: AgentId,
+        reply: Sender<Result<(), AgentError>>,
+    },
+    /// Its time is over.
+    Expire,
+    Retain {
+        change: RetentionChange,
+        reply: Sender<Result<(), AgentError>>,
+    },
+    /// To this save, or to the one before the newest.
+    Rollback {
+        to: Option<Generation>,
+        reply: Sender<Result<(), AgentError>>,
+    },
 }
 
 /// Those that are under way.
@@ -64,16 +78,23 @@ impl Operation {
     fn is_unwanted(&self) -> bool {
         match &self.what {
             What::Evict(reply) => reply.is_closed(),
-            What::Forget(reply) | What::Fork { reply, .. } => reply.is_closed(),
+            What::Expire => false,
+            What::Forget(reply)
+            | What::Fork { reply, .. }
+            | What::Retain { reply, .. }
+            | What::Rollback { reply, .. } => reply.is_closed(),
         }
     }
 
-    fn answer(self, result: Result<Evicted, AgentError>) -> Answer {
+    /// For whoever asked.
+    fn answer(self, result: Result<Evicted, AgentError>) -> Option<Answer> {
         match self.what {
-            What::Evict(reply) => Answer::Evicted(reply, result),
-            What::Forget(reply) | What::Fork { reply, .. } => {
-                Answer::Done(reply, result.map(|_| ()))
-            }
+            What::Evict(reply) => Some(Answer::Evicted(reply, result)),
+            What::Expire => None,
+            What::Forget(reply)
+            | What::Fork { reply, .. }
+            | What::Retain { reply, .. }
+            | What::Rollback { reply, .. } => Some(Answer::Done(reply, result.map(|_| ()))),
         }
     }
 }
@@ -108,30 +129,39 @@ impl Operations {
         let Operation { namespace, agent, what } = operation;
         let is_forgotten = |agent: &AgentId| {
             let mut all = self.all().filter(|other| other.concerns(namespace, agent));
-            all.any(|other| matches!(other.what, What::Forget(_)))
+            all.any(|other| matches!(other.what, What::Forget(_) | What::Expire))
         };
         let is_changed = |agent: &AgentId| self.all().any(|other| other.concerns(namespace, agent));
         match what {
-            What::Evict(_) => is_forgotten(agent).then_some(agent),
-            What::Forget(_) => is_changed(agent).then_some(agent),
+            What::Evict(_) | What::Retain { .. } => is_forgotten(agent).then_some(agent),
+            What::Forget(_) | What::Expire | What::Rollback { .. } => {
+                is_changed(agent).then_some(agent)
+            }
             What::Fork { to, .. } if is_changed(to) => Some(to),
             What::Fork { .. } => is_forgotten(agent).then_some(agent),
         }
         .cloned()
     }
 
-    /// Whether what an agent has will be gone, or there will be more of it.
+    /// Whether what an agent has will be gone or another, or there will be more of it.
     fn remakes(&self, namespace: &Namespace, agent: &AgentId) -> bool {
         let mut all = self.all().filter(|operation| operation.concerns(namespace, agent));
         all.any(|Operation { what, .. }| match what {
-            What::Evict(_) => false,
-            What::Forget(_) => true,
+            What::Evict(_) | What::Retain { .. } => false,
+            What::Forget(_) | What::Expire | What::Rollback { .. } => true,
             What::Fork { to, .. } => to == agent,
         })
     }
 
+    /// Whether an agent is on the way to an older save: a turn that went on from the newest would be
+    /// newer than what it goes back to.
+    fn rolls_back(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        let is_it = |operation: &Operation| matches!(operation.what, What::Rollback { .. });
+        self.all().any(|operation| is_it(operation) && operation.concerns(namespace, agent))
+    }
+
     fn end(&mut self, operation: Operation, result: Result<Evicted, AgentError>) {
-        self.answers.push(operation.answer(result));
+        self.answers.extend(operation.answer(result));
     }
 
     fn next_job(&mut self) -> JobId {
@@ -148,6 +178,11 @@ impl Worker {
         after: Option<&Mark>,
         now: Instant,
     ) -> Result<RequestId, Error> {
+        if let Some(agent) = &request.agent
+            && self.operations.rolls_back(&request.namespace, agent)
+        {
+            return Err(Error::AgentBusy(agent.clone()));
+        }
         if let (Some(mark), Some(agent)) = (after, &request.agent)
             && self.has_moved(&request.namespace, agent, mark)
         {
@@ -178,6 +213,19 @@ impl Worker {
         }
     }
 
+    /// Begins to bring an agent's last conversation back into the pool, if there is room.
+    pub fn warm(
+        &mut self,
+        namespace: &Namespace,
+        agent: &AgentId,
+        now: Instant,
+    ) -> Result<Warmth, AgentError> {
+        match self.is_there(namespace, agent) {
+            true => Ok(self.scheduler.warm(namespace, agent, now)),
+            false => Err(AgentError::NotFound(agent.clone())),
+        }
+    }
+
     /// What came of those that are over, for who is to hear it. Told when others can see it.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.operations.answers)
@@ -197,9 +245,13 @@ impl Worker {
         let is_read_only = self.keeper.as_ref().is_some_and(|keeper| keeper.saver.is_none());
         match what {
             _ if requests == 0 && !has_memory => Some(AgentError::NotFound(agent.clone())),
-            What::Evict(_) => self.saver().is_none().then_some(AgentError::NothingKept),
-            // Its end would bring back what is forgotten now.
-            What::Forget(_) if requests > 0 => Some(AgentError::Busy(agent.clone())),
+            // Its end would bring back what is forgotten now, or be the newest again.
+            What::Forget(_) | What::Expire | What::Rollback { .. } if requests > 0 => {
+                Some(AgentError::Busy(agent.clone()))
+            }
+            What::Evict(_) | What::Expire | What::Retain { .. } | What::Rollback { .. } => {
+                self.saver().is_none().then_some(AgentError::NothingKept)
+            }
             What::Fork { to, .. } if self.is_there(namespace, to) => {
                 Some(AgentError::Exists(to.clone()))
             }
@@ -233,12 +285,14 @@ impl Worker {
             match what {
                 What::Forget(_) => self.scheduler.forget_agent(namespace, agent),
                 What::Fork { to, .. } => self.scheduler.copy_agent(namespace, agent, to),
-                What::Evict(_) => unreachable!("without a saver it was refused"),
+                What::Evict(_) | What::Expire | What::Retain { .. } | What::Rollback { .. } => {
+                    unreachable!("without a saver it was refused")
+                }
             }
             return self.operations.end(operation, Ok(Evicted::default()));
         };
         match what {
-            What::Evict(_) | What::Fork { .. } => {
+            What::Evict(_) | What::Fork { .. } | What::Retain { .. } | What::Rollback { .. } => {
                 let heads = self.scheduler.unsaved_of(namespace, agent);
                 // Each try copies out all that it has: who asks again and again has no more of them.
                 if saver.try_again(&heads, now) {
@@ -249,14 +303,18 @@ impl Worker {
                 let until = now + OPERATION_WAIT_MAX;
                 self.operations.waiting.push(Waiting { operation, until, unsaved });
             }
-            What::Forget(_) => {
+            What::Forget(_) | What::Expire => {
                 self.scheduler.forget_agent(namespace, agent);
                 saver.forget_agent(namespace, agent);
+                let cause = match what {
+                    What::Expire => Removal::Expired,
+                    _ => Removal::Asked,
+                };
                 // Behind everything of it that is on its way to the disk.
                 let job = self.operations.next_job();
                 let (namespace, agent) = (namespace.clone(), agent.clone());
                 let fingerprint = saver.fingerprint();
-                io.write(Write::RemoveAgent { job, namespace, agent, fingerprint });
+                io.write(Write::RemoveAgent { job, namespace, agent, cause, fingerprint });
                 self.operations.writing.insert(job, operation);
             }
         }
@@ -289,7 +347,7 @@ impl Worker {
                 self.operations
                     .end(operation, Ok(Evicted { saved, failed: unsaved, forgotten: 0 }));
             }
-            What::Fork { .. }
+            What::Fork { .. } | What::Retain { .. } | What::Rollback { .. }
                 if unsaved > 0
                     || !began_unsaved
                         .iter()
@@ -310,8 +368,69 @@ impl Worker {
                 });
                 self.operations.writing.insert(job, operation);
             }
-            What::Forget(_) => unreachable!("it waits for nothing to be saved"),
+            What::Rollback { to, .. } => {
+                // Its end would be the newest again.
+                assert_eq!(self.scheduler.requests_of(namespace, agent), 0);
+                let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else { return };
+                let job = self.operations.next_job();
+                io.write(Write::Rollback {
+                    job,
+                    namespace: namespace.clone(),
+                    agent: agent.clone(),
+                    to: *to,
+                    fingerprint: saver.fingerprint(),
+                });
+                self.operations.writing.insert(job, operation);
+            }
+            What::Retain { change, .. } => {
+                let Some(Keeper { saver: Some(_), io, .. }) = &mut self.keeper else { return };
+                let job = self.operations.next_job();
+                let (namespace, agent) = (namespace.clone(), agent.clone());
+                io.write(Write::Retain { job, namespace, agent, change: *change });
+                self.operations.writing.insert(job, operation);
+            }
+            What::Forget(_) | What::Expire => {
+                unreachable!("it waits for nothing to be saved")
+            }
         }
+    }
+
+    /// The time of these agents is over: they go, unless a turn of theirs is under way or has to be
+    /// saved. Then they are told of again.
+    pub fn expire(&mut self, agents: Vec<(Namespace, AgentId)>) {
+        for (namespace, agent) in agents {
+            let is_unsaved = !self.scheduler.unsaved_of(&namespace, &agent).is_empty()
+                || self.saver().is_none_or(|saver| saver.is_saving(&namespace, &agent));
+            let operation = Operation { namespace, agent, what: What::Expire };
+            if is_unsaved || self.refusal(&operation).is_some() {
+                continue;
+            }
+            tracing::info!(
+                namespace = %operation.namespace,
+                agent = operation.agent.as_str(),
+                "an agent's time to live is over"
+            );
+            self.metrics.cache.evicted(Tier::Warm, 1);
+            self.accept(operation, Instant::now());
+        }
+    }
+
+    /// The disk keeps an agent as it was asked to, or not.
+    pub(super) fn retained(&mut self, job: JobId, result: Result<Retention, Failed>) {
+        let Some(operation) = self.operations.writing.remove(&job) else { return };
+        let result = result.map(|_| Evicted::default()).map_err(|error| {
+            let agent = operation.agent.clone();
+            match error {
+                // It had no turn that the disk took.
+                Failed::Store(StoreError::NotFound(_)) => AgentError::NotSaved(agent),
+                Failed::Store(StoreError::Quota { .. }) => AgentError::PinQuota(agent),
+                Failed::Store(_) | Failed::Panicked | Failed::Stopped => {
+                    tracing::error!(%error, agent = agent.as_str(), "how long an agent is kept was not saved");
+                    AgentError::Disk
+                }
+            }
+        });
+        self.operations.end(operation, result);
     }
 
     /// The disk has removed an agent, or not.
@@ -329,6 +448,26 @@ impl Worker {
             Err(error) => {
                 tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not removed");
                 self.operations.end(operation, Err(AgentError::Disk));
+            }
+        }
+    }
+
+    /// The disk has an agent as it was, or not.
+    pub(super) fn rolled_back(&mut self, job: JobId, result: Result<Forked, Failed>) {
+        let Some(operation) = self.operations.writing.remove(&job) else { return };
+        match result {
+            Ok(Forked { lines, removed }) => {
+                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
+                removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
+                lines.into_iter().for_each(|line| self.scheduler.replaced(line));
+                self.operations.end(operation, Ok(Evicted::default()));
+            }
+            Err(error) => {
+                let refused = rollback_error(&operation, &error);
+                if refused == AgentError::Disk {
+                    tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not rolled back");
+                }
+                self.operations.end(operation, Err(refused));
             }
         }
     }
@@ -357,7 +496,11 @@ impl Worker {
 fn fork_error(operation: &Operation, error: &Failed) -> AgentError {
     let to = match &operation.what {
         What::Fork { to, .. } => to,
-        What::Evict(_) | What::Forget(_) => &operation.agent,
+        What::Evict(_)
+        | What::Expire
+        | What::Forget(_)
+        | What::Retain { .. }
+        | What::Rollback { .. } => &operation.agent,
     };
     match error {
         Failed::Store(StoreError::Exists(_)) => AgentError::Exists(to.clone()),
@@ -365,6 +508,24 @@ fn fork_error(operation: &Operation, error: &Failed) -> AgentError {
         // Coming back helps with the one and not with the other.
         Failed::Store(StoreError::Full { .. }) => AgentError::NotSaved(operation.agent.clone()),
         Failed::Store(StoreError::Quota { .. }) => AgentError::Quota(operation.agent.clone()),
+        Failed::Store(_) | Failed::Panicked | Failed::Stopped => AgentError::Disk,
+    }
+}
+
+fn rollback_error(operation: &Operation, error: &Failed) -> AgentError {
+    let agent = operation.agent.clone();
+    let to = match operation.what {
+        What::Rollback { to, .. } => to,
+        What::Evict(_)
+        | What::Expire
+        | What::Forget(_)
+        | What::Fork { .. }
+        | What::Retain { .. } => None,
+    };
+    match error {
+        Failed::Store(StoreError::NotFound(_)) => AgentError::NoSave { agent, generation: to },
+        Failed::Store(StoreError::Full { .. }) => AgentError::NotSaved(agent),
+        Failed::Store(StoreError::Quota { .. }) => AgentError::Quota(agent),
         Failed::Store(_) | Failed::Panicked | Failed::Stopped => AgentError::Disk,
     }
 }

@@ -1,6 +1,7 @@
 //! Brings blocks of agents back from the disk while other agents go on.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::time::Instant;
 
 use super::io::{Failed, Io, Read};
@@ -12,6 +13,8 @@ use crate::store::KvBytes;
 /// Bytes that are being read or wait to be put into the pool. One block at least is. Few, so that
 /// what was read is still in a cache when it is hashed and copied.
 const READ_BYTES_MAX: u64 = 16 << 20;
+/// The same for what nobody waits for yet: a request's reads come behind it.
+const HINT_BYTES_MAX: u64 = 4 << 20;
 /// Of these, what is kept ready: memory that nobody has touched costs as much as reading into it.
 const SPARE_BYTES: usize = 13 << 20;
 /// A block's file is so much longer than its KV at most.
@@ -57,12 +60,16 @@ impl Restorer {
         self.ask(io);
     }
 
-    /// The oldest first, so that one is done before all are.
+    /// What somebody waits for first, and of that the oldest, so that one is done before all are.
     fn ask(&mut self, io: &mut dyn Io) {
-        for active in self.active.values_mut() {
+        let (awaited, hints): (Vec<_>, Vec<_>) =
+            self.active.values_mut().partition(|active| active.restore.order.is_some());
+        let awaited = awaited.into_iter().zip(iter::repeat(READ_BYTES_MAX));
+        let hints = hints.into_iter().zip(iter::repeat(HINT_BYTES_MAX));
+        for (active, bytes_max) in awaited.chain(hints) {
             while active.next < active.end {
                 let from = &active.restore.blocks[active.next].from;
-                if self.read_bytes > 0 && self.read_bytes + from.file_bytes > READ_BYTES_MAX {
+                if self.read_bytes > 0 && self.read_bytes + from.file_bytes > bytes_max {
                     return;
                 }
                 self.read_bytes += from.file_bytes;
@@ -111,14 +118,17 @@ impl Restorer {
             imported.map_err(|error| error.to_string())
         });
         if let Err(reason) = result {
-            let request = active.restore.order.request;
-            observer.in_scope(request, || {
+            let warn = || {
                 tracing::warn!(
                     index,
                     reason,
                     "a saved block is of no use; computing from there on"
                 );
-            });
+            };
+            match active.restore.order {
+                Some(order) => observer.in_scope(order.request, warn),
+                None => warn(),
+            }
             active.end = active.end.min(index);
         }
         if active.awaited == 0 && active.next >= active.end {

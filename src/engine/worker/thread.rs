@@ -18,12 +18,12 @@ use super::{Clock, Fatal, Keeper, Worker};
 use crate::engine::handle::{Config, Evicted, Stats, Status};
 use crate::engine::keeping::Keeping;
 use crate::engine::scheduler::{RequestId, Scheduler};
-use crate::engine::{DrainError, Error, Item, Mark, Request};
+use crate::engine::{AgentError, DrainError, Error, Item, Mark, Request, Warmth};
 use crate::metrics::{Metrics, Steps};
 use crate::model::{Model, Spec};
 use crate::store::StoredLine;
 use crate::text::{Replies, Tokenizer};
-use crate::types::BLOCK_TOKENS;
+use crate::types::{AgentId, BLOCK_TOKENS, Namespace};
 
 /// How often streams that do not take their items, and drains, are looked at while nothing runs.
 const IDLE_PERIOD: Duration = Duration::from_millis(10);
@@ -48,6 +48,11 @@ pub enum Command {
     /// Looks at how things stand, and tells.
     Look(Box<dyn FnOnce(&Scheduler) + Send>),
     Operate(Operation),
+    Warm {
+        namespace: Namespace,
+        agent: AgentId,
+        reply: oneshot::Sender<Result<Warmth, AgentError>>,
+    },
     /// The store has done something.
     Wake,
     Shutdown,
@@ -382,6 +387,10 @@ impl Thread {
             }
             Command::Look(look) => look(&self.worker.scheduler),
             Command::Operate(operation) => self.worker.operate(operation, Instant::now()),
+            Command::Warm { namespace, agent, reply } => {
+                // Who asked may have gone away.
+                drop(reply.send(self.worker.warm(&namespace, &agent, Instant::now())));
+            }
             Command::Wake => (),
             Command::Shutdown => return Next::Leave,
         }

@@ -20,7 +20,10 @@ use crate::types::AgentId;
 
 pub use explain::{ExplainQuery, Explanation, explain};
 pub use generate::{GenerateRequest, Generation, generate};
-pub use wire::{Agent, AgentList, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery};
+pub use wire::{
+    Agent, AgentList, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery,
+    RetentionRequest, RollbackRequest, Warmed,
+};
 
 /// The agent that a path names, percent-encoded UTF-8.
 type PathId = Result<Path<String>, PathRejection>;
@@ -106,6 +109,49 @@ pub async fn fork(
     // It was there a moment ago.
     let copy = engine.agent(&caller.namespace, &to).await?.ok_or(AgentError::NotFound(to))?;
     Ok(Created(Agent::from(copy)).into_response())
+}
+
+/// `POST /v1/agents/{id}/warm`: a turn will come soon.
+pub async fn warm(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
+) -> Result<Response, Error> {
+    let agent = path_agent(path)?;
+    let warmth = app.serving()?.engine.warm(&caller.namespace, &agent).await?;
+    Ok(Json(Warmed::new(&agent, warmth)).into_response())
+}
+
+/// `PUT /v1/agents/{id}/retention`: how long the agent is kept on disk.
+pub async fn retain(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
+    request: Request,
+) -> Result<Response, Error> {
+    let request: RetentionRequest = body::read(request, &app).await?;
+    let agent = path_agent(path)?;
+    let engine = &app.serving()?.engine;
+    engine.retain(&caller.namespace, &agent, request.change()?).await?;
+    let state = engine.agent(&caller.namespace, &agent).await?;
+    let state = state.ok_or(AgentError::NotFound(agent))?;
+    Ok(Json(Agent::from(state)).into_response())
+}
+
+/// `POST /v1/agents/{id}/rollback`: the agent goes on from an older save.
+pub async fn rollback(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
+    request: Request,
+) -> Result<Response, Error> {
+    let request: RollbackRequest = body::read_if_any(request, &app).await?;
+    let agent = path_agent(path)?;
+    let engine = &app.serving()?.engine;
+    engine.rollback(&caller.namespace, &agent, request.generation()?).await?;
+    let state = engine.agent(&caller.namespace, &agent).await?;
+    let state = state.ok_or(AgentError::NotFound(agent))?;
+    Ok(Json(Agent::from(state)).into_response())
 }
 
 fn path_agent(path: PathId) -> Result<AgentId, Error> {

@@ -1,18 +1,22 @@
 //! The wire format of agents.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{AgentPage, AgentState, HeadState, Page, StoredState, Tier};
+use crate::engine::{
+    AgentPage, AgentState, HeadState, Page, RetentionChange, StoredState, TTL_MAX, Tier, Warmth,
+};
 use crate::http::error::Error;
 use crate::http::fields::in_range;
-use crate::types::AgentId;
+use crate::types::{AgentId, Generation};
 
 /// Agents on a page.
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
+/// Above it JSON's numbers are not exact; no agent has been saved so often.
+const GENERATION_MAX: u64 = (1 << 53) - 1;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +46,45 @@ pub struct CreateRequest {
 pub struct ForkRequest {
     /// Of the copy.
     pub agent_id: String,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "RollbackRequest")]
+pub struct RollbackRequest {
+    /// The save to go back to; the one before the newest if there is none.
+    #[schemars(range(min = 1, max = GENERATION_MAX))]
+    generation: Option<u64>,
+}
+
+/// How long an agent is kept on disk. What is not said is as if it had never been.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "RetentionRequest")]
+pub struct RetentionRequest {
+    /// It never goes to make room for others.
+    #[serde(default)]
+    pinned: bool,
+    /// It goes so many seconds after its last turn; null: it stays.
+    #[schemars(range(min = 1, max = TTL_SECONDS_MAX))]
+    ttl_seconds: Option<u64>,
+}
+
+const TTL_SECONDS_MAX: u64 = TTL_MAX.as_secs();
+
+impl RetentionRequest {
+    pub fn change(&self) -> Result<RetentionChange, Error> {
+        let in_range = |seconds| in_range("ttl_seconds", seconds, 1, TTL_SECONDS_MAX);
+        let ttl = self.ttl_seconds.map(in_range).transpose()?.map(Duration::from_secs);
+        Ok(RetentionChange { is_pinned: Some(self.pinned), ttl: Some(ttl) })
+    }
+}
+
+impl RollbackRequest {
+    pub fn generation(&self) -> Result<Option<Generation>, Error> {
+        let in_range = |number| in_range("generation", number, 1, GENERATION_MAX).map(Generation);
+        self.generation.map(in_range).transpose()
+    }
 }
 
 impl ListQuery {
@@ -115,6 +158,12 @@ pub struct Agent {
     usable: bool,
     /// In seconds since 1970; null if its first turn has not ended.
     last_used: Option<u64>,
+    /// Whether it stays on disk whatever room others need.
+    pinned: bool,
+    /// After how many seconds without a turn it goes; null if it stays.
+    ttl_seconds: Option<u64>,
+    /// When that is, in seconds since 1970.
+    expires_at: Option<u64>,
 }
 
 impl From<AgentState> for Agent {
@@ -135,7 +184,32 @@ impl From<AgentState> for Agent {
             model: stored.map(|stored| stored.model.clone()),
             usable: newest.is_some() || stored.is_none_or(|stored| stored.is_usable),
             last_used: state.used.and_then(when).or(saved_at),
+            pinned: stored.is_some_and(|stored| stored.retention.is_pinned),
+            ttl_seconds: stored.and_then(|stored| stored.retention.ttl).map(|ttl| ttl.as_secs()),
+            expires_at: stored.and_then(|stored| stored.expires_at).and_then(unix_seconds),
         }
+    }
+}
+
+/// What became of a hint that a turn will come.
+#[derive(Serialize, JsonSchema)]
+pub struct Warmed {
+    object: &'static str,
+    id: String,
+    /// `hot`: in memory; `warming`: on its way there; `no_room`: it stays on disk, as others need the
+    /// memory; `cold`: there is nothing that this model can go on from.
+    state: &'static str,
+}
+
+impl Warmed {
+    pub fn new(agent: &AgentId, warmth: Warmth) -> Warmed {
+        let state = match warmth {
+            Warmth::Hot => "hot",
+            Warmth::Warming => "warming",
+            Warmth::NoRoom => "no_room",
+            Warmth::Cold => "cold",
+        };
+        Warmed { object: "agent.warmed", id: agent.to_string(), state }
     }
 }
 

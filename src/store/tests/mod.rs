@@ -2,6 +2,7 @@
 
 mod damage;
 mod plants;
+mod retention;
 mod room;
 mod saves;
 mod transfer;

@@ -1,12 +1,14 @@
 //! Agents by their names: told, put on the disk, copied, forgotten.
 
 use std::future::Future;
+use std::time::{Duration, SystemTime};
 
 use semantic::engine::{
-    AgentError, AgentPage, AgentState, Error, Evicted, Page, Past, Recalled, Request, Source, Tier,
+    AgentError, AgentPage, AgentState, Error, Evicted, Page, Past, Recalled, Request,
+    RetentionChange, Source, Tier,
 };
 use semantic::text::{Piece, Prompt};
-use semantic::types::{AgentId, Namespace, TokenId};
+use semantic::types::{AgentId, Generation, Namespace, TokenId};
 
 use crate::support::engine::{Served, Setup, block_on, prompt, read, request, request_of, serve};
 use crate::support::http::wait_until;
@@ -65,6 +67,14 @@ fn forget(served: &Served, name: &str) -> Result<(), AgentError> {
 
 fn fork(served: &Served, from: &str, to: &str) -> Result<(), AgentError> {
     block_on(served.engine.fork(&local(), &id(from), &id(to)))
+}
+
+fn rollback(served: &Served, name: &str, to: Option<u64>) -> Result<(), AgentError> {
+    block_on(served.engine.rollback(&local(), &id(name), to.map(Generation)))
+}
+
+fn past(served: &Served, name: &str) -> Vec<TokenId> {
+    recall(served, name).past.expect("it has spoken").tokens.to_vec()
 }
 
 fn recall(served: &Served, name: &str) -> Recalled {
@@ -281,6 +291,111 @@ fn the_past_of_an_agent_is_its_newest_conversation_wherever_that_is() {
     // A request without a name changes nothing of it.
     served.ask(request(&newest));
     assert_eq!(past(&served), Some(found));
+}
+
+/// Both went on from what it goes back to, and each has all of that.
+#[test]
+fn an_agent_goes_back_to_before_two_conversations() {
+    let (served, disk) = with_store();
+    let first = said(&served, "a", 1, 300);
+    let generation = |served: &Served| agent(served, "a").unwrap().stored.unwrap().generation.0;
+    let begun = generation(&served);
+    let go_on = |served: &Served, seed: u32| {
+        let tokens = [first.as_slice(), &prompt(seed, 20)].concat();
+        [tokens.as_slice(), served.ask(request_of("a", &tokens)).reply()].concat()
+    };
+    let (second, third) = (go_on(&served, 2), go_on(&served, 3));
+    assert_eq!(past(&served, "a"), third);
+    let after_third = generation(&served);
+    assert_eq!(rollback(&served, "a", Some(begun)), Ok(()));
+    assert_eq!(past(&served, "a"), first);
+    assert!(generation(&served) > after_third);
+    served.end();
+    let served = on(&disk);
+    assert_eq!(past(&served, "a"), first);
+    // What was undone is there to go forward to.
+    assert_eq!(rollback(&served, "a", Some(after_third)), Ok(()));
+    assert_eq!(past(&served, "a"), third);
+    assert_eq!(source(&served, "a", &second), Source::Warm);
+    let absent = AgentError::NoSave { agent: id("a"), generation: Some(Generation(99)) };
+    assert_eq!(rollback(&served, "a", Some(99)), Err(absent));
+    assert_eq!(rollback(&served, "b", None), Err(AgentError::NotFound(id("b"))));
+}
+
+/// Its end would be newer than what the agent goes back to, and part of neither.
+#[test]
+fn no_turn_begins_while_an_agent_goes_back() {
+    let (served, disk) = with_store();
+    let first = said(&served, "a", 1, 300);
+    let second = [first.as_slice(), &prompt(2, 20)].concat();
+    served.ask(request_of("a", &second));
+    disk.set_failing(Failing::Hangs);
+    let (back, turn, other) = block_on(async {
+        let begun = async {
+            let mut turn = served.engine.submit(request_of("a", &second));
+            let mut other = served.engine.submit(request_of("b", &second));
+            let answers = (read(&mut turn), other.next().await);
+            disk.set_failing(Failing::Nothing);
+            (answers.0, answers.1, read(&mut other))
+        };
+        let (local, agent) = (local(), id("a"));
+        let (back, (turn, _, other)) =
+            tokio::join!(served.engine.rollback(&local, &agent, None), begun);
+        (back, turn, other)
+    });
+    assert_eq!(back, Ok(()));
+    assert_eq!(turn.error(), &Error::AgentBusy(id("a")));
+    assert_eq!(other.outcome().choices.len(), 1);
+    assert_eq!(past(&served, "a"), first);
+    // Nor does it go back while a turn is under way.
+    let turn = Request { max_tokens: Some(200), ..request_of("a", &first) };
+    let stream = served.engine.submit(turn);
+    assert_eq!(rollback(&served, "a", None), Err(AgentError::Busy(id("a"))));
+    drop(stream);
+}
+
+fn retain(served: &Served, name: &str, change: RetentionChange) -> Result<(), AgentError> {
+    block_on(served.engine.retain(&local(), &id(name), change))
+}
+
+#[test]
+fn an_agent_goes_when_its_time_is_over_and_not_before() {
+    let (served, disk) = with_store();
+    let kept = said(&served, "b", 2, 300);
+    said(&served, "a", 1, 300);
+    let day = RetentionChange { is_pinned: None, ttl: Some(Some(Duration::from_secs(86_400))) };
+    assert_eq!(retain(&served, "a", day), Ok(()));
+    assert_eq!(retain(&served, "nobody", day), Err(AgentError::NotFound(id("nobody"))));
+    let stored = agent(&served, "a").unwrap().stored.unwrap();
+    assert_eq!(stored.retention.ttl, Some(Duration::from_secs(86_400)));
+    assert!(stored.expires_at > Some(stored.saved_at));
+    served.end();
+    // Its time is not over at the next start; two days later it is.
+    let served = on(&disk);
+    assert_eq!(source(&served, "b", &kept), Source::Warm);
+    assert_eq!(names(&served), ["a", "b"]);
+    served.end();
+    let later = || SystemTime::now() + Duration::from_secs(2 * 86_400);
+    let served = serve(Setup { disk: Some(disk.clone()), now: later, ..Setup::default() });
+    wait_until("it is gone", || names(&served) == ["b"]);
+    assert_eq!(recall(&served, "a").past, None);
+    assert!(!served.store().has_agent(&local(), &id("a")));
+    // One of its name begins anew.
+    said(&served, "a", 3, 20);
+    assert_eq!(agent(&served, "a").unwrap().stored.unwrap().expires_at, None);
+}
+
+/// What the disk does not take is the newest that there is.
+#[test]
+fn an_agent_does_not_go_back_from_what_is_not_safe() {
+    let (served, disk) = with_store();
+    let first = said(&served, "a", 1, 300);
+    disk.set_failing(Failing::Writes);
+    let second = [first.as_slice(), &prompt(2, 20)].concat();
+    let second = [second.as_slice(), served.ask(request_of("a", &second)).reply()].concat();
+    assert_eq!(rollback(&served, "a", Some(1)), Err(AgentError::NotSaved(id("a"))));
+    assert_eq!(past(&served, "a"), second);
+    disk.set_failing(Failing::Nothing);
 }
 
 /// It would bring back what is gone for good.

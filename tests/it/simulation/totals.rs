@@ -19,6 +19,9 @@ pub struct Totals {
     pub forgotten: usize,
     pub forked: usize,
     pub evicted: usize,
+    pub rolled_back: usize,
+    pub warmed: usize,
+    pub retained: usize,
 }
 
 impl Totals {
@@ -40,5 +43,8 @@ impl Totals {
         self.forgotten += other.forgotten;
         self.forked += other.forked;
         self.evicted += other.evicted;
+        self.rolled_back += other.rolled_back;
+        self.warmed += other.warmed;
+        self.retained += other.retained;
     }
 }

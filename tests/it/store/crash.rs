@@ -4,7 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use semantic::store::RetentionChange;
 use semantic::types::{Generation, Line, TokenId};
 
 use super::agents::{
@@ -129,6 +131,33 @@ fn a_power_cut_during_a_rollback_leaves_the_old_turn_or_the_new() {
             };
             story.tell("rollback", back, after);
         }
+    });
+}
+
+#[test]
+fn a_power_cut_while_it_is_said_how_long_an_agent_is_kept_touches_no_turn() {
+    check_from(empty_volume(), "retention", |story| {
+        let planner = whose("planner");
+        let line = story.begin(&planner, &conversation(1, 250));
+        let day = Some(Duration::from_secs(86_400));
+        let changes = [
+            RetentionChange { is_pinned: Some(true), ttl: None },
+            RetentionChange { is_pinned: None, ttl: Some(day) },
+            RetentionChange { is_pinned: Some(false), ttl: Some(None) },
+        ];
+        for (turn, change) in changes.into_iter().enumerate() {
+            let same = story.now.clone();
+            let retain = |agents: &Agents| {
+                agents.store.retain(&planner.0, &planner.1, change).unwrap();
+            };
+            story.tell("retain", retain, same);
+            story.save(&planner, line, &conversation(1, 270 + turn * 20));
+        }
+        let gone = with(&story.now, &planner, &[]);
+        let remove = |agents: &Agents| {
+            assert!(agents.store.remove_agent(&planner.0, &planner.1).unwrap());
+        };
+        story.tell("remove", remove, gone);
     });
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use semantic::engine::{
     Admitted, Config, Engine, Error, Event, Item, Outcome, Reply, Request, Stream,
@@ -13,7 +13,7 @@ use semantic::engine::{
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{self, Batch, Logits, Model, Row, Spec, Wanted};
-use semantic::store::Store;
+use semantic::store::{Settings, Store};
 use semantic::text::Prompt;
 use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, KvAxis, KvElement, Namespace, TokenId};
 
@@ -37,6 +37,8 @@ pub struct Setup {
     pub disk: Option<ShakyDisk>,
     /// Another process may write to that disk.
     pub is_read_only: bool,
+    /// The disk's clock.
+    pub now: fn() -> SystemTime,
 }
 
 impl Default for Setup {
@@ -49,6 +51,7 @@ impl Default for Setup {
             config: Config { step: Duration::from_secs(3_600), ..Config::default() },
             disk: None,
             is_read_only: false,
+            now: SystemTime::now,
         }
     }
 }
@@ -62,7 +65,7 @@ pub struct Served {
 }
 
 pub fn serve(setup: Setup) -> Served {
-    let Setup { memory, pool_blocks, vocabulary, mut config, disk, is_read_only } = setup;
+    let Setup { memory, pool_blocks, vocabulary, mut config, disk, is_read_only, now } = setup;
     let (sender, fatal) = mpsc::channel();
     config.on_fatal = Box::new(move |reason| drop(sender.send(reason.to_owned())));
     let fake =
@@ -70,7 +73,7 @@ pub fn serve(setup: Setup) -> Served {
     let (controlled, model) = controlled(fake);
     let store = disk.map(|disk| match is_read_only {
         true => disk.open_read_only(),
-        false => disk.open(),
+        false => disk.open_with(Settings { now, ..Settings::default() }),
     });
     let keeping = store.clone().map(keeping);
     let load = move || Ok(Box::new(controlled) as Box<dyn Model>);

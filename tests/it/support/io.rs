@@ -99,6 +99,9 @@ impl Io for SlowIo {
                 | Done::Written { .. }
                 | Done::Removed { .. }
                 | Done::Forked { .. }
+                | Done::RolledBack { .. }
+                | Done::Retained { .. }
+                | Done::Expired { .. }
                 | Done::NotWritten { .. } => (),
             }
         }

@@ -65,8 +65,12 @@ impl ShakyDisk {
 
     /// The store on it, as a process that starts finds it.
     pub fn open(&self) -> Arc<Store> {
+        self.open_with(Settings::default())
+    }
+
+    pub fn open_with(&self, settings: Settings) -> Arc<Store> {
         let disk: Arc<dyn Disk> = Arc::new(self.clone());
-        Arc::new(Store::open(disk, Settings::default()).expect("the disk is well"))
+        Arc::new(Store::open(disk, settings).expect("the disk is well"))
     }
 
     /// The same beside a process that writes.
