@@ -5,6 +5,7 @@
 //! compared with what the same request gives alone. The oldest admitted request never waits: from
 //! then on every step brings it a token nearer to its end.
 
+mod operating;
 mod totals;
 
 use std::cell::Cell;
@@ -15,16 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
-use semantic::engine::worker::operations::{Operation, What};
 use semantic::engine::worker::{Clock, Keeper, Watch, Worker};
-use semantic::engine::{AgentError, Error, Event, Evicted, Finish, Reply, Request, Warmth};
+use semantic::engine::{Error, Event, Finish, Reply, Request};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{Batch, Model, Row, Spec, Wanted};
-use semantic::store::{KvModel, RetentionChange};
+use semantic::store::KvModel;
 use semantic::text::{Prompt, Tokenizer};
 use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, Fingerprint, Namespace, TokenId};
-use tokio::sync::oneshot;
 
 use crate::support::engine::{Control, Fault, controlled};
 use crate::support::io::SlowIo;
@@ -32,6 +31,7 @@ use crate::support::random::Random;
 use crate::support::scale::scaled;
 use crate::support::store::{Failing, ShakyDisk, lines};
 use crate::support::text::byte_level_tokenizer;
+use operating::{Answer, Operating};
 use totals::Totals;
 
 /// Steps in all when everything is run.
@@ -128,22 +128,6 @@ struct Asked {
 
 /// A namespace and an agent of it.
 type Agent = (usize, usize);
-
-/// Something asked for an agent.
-struct Operating {
-    agent: Agent,
-    answer: Answer,
-    /// Somebody has asked the agent since, so that it is there again.
-    is_asked_again: bool,
-}
-
-enum Answer {
-    Evicted(oneshot::Receiver<Result<Evicted, AgentError>>),
-    Forgotten(oneshot::Receiver<Result<(), AgentError>>),
-    RolledBack(oneshot::Receiver<Result<(), AgentError>>),
-    Retained(oneshot::Receiver<Result<(), AgentError>>),
-    Forked { to: Agent, answer: oneshot::Receiver<Result<(), AgentError>> },
-}
 
 struct World {
     random: Random,
@@ -399,120 +383,6 @@ impl World {
             _ => (),
         }
         self.hear();
-    }
-
-    fn is_there_again(&mut self, agent: Agent) {
-        self.forgotten.remove(&agent);
-        for operating in &mut self.operations {
-            operating.is_asked_again |= operating.agent == agent;
-        }
-    }
-
-    /// Asks something for one agent.
-    fn operate(&mut self) {
-        let namespace = self.random.range(0..self.histories.len());
-        let agents = self.histories[namespace].len();
-        let (agent, to) = (self.random.range(0..agents), self.random.range(0..agents));
-        let (what, answer) = match self.random.range(0..7) {
-            0 => {
-                let (reply, answer) = oneshot::channel();
-                (What::Evict(reply), Answer::Evicted(answer))
-            }
-            1 => {
-                let (reply, answer) = oneshot::channel();
-                (What::Forget(reply), Answer::Forgotten(answer))
-            }
-            2 => {
-                let (reply, answer) = oneshot::channel();
-                (What::Rollback { to: None, reply }, Answer::RolledBack(answer))
-            }
-            3 => {
-                let (reply, answer) = oneshot::channel();
-                let ttl = [None, Some(Duration::from_secs(1))][self.random.range(0..2)];
-                let is_pinned = Some(self.random.range(0..2) == 0);
-                let change = RetentionChange { is_pinned, ttl: Some(ttl) };
-                (What::Retain { change, reply }, Answer::Retained(answer))
-            }
-            // Of most the time is not over, so that they stay.
-            4 => return self.worker.expire(vec![(space(namespace), id(agent))]),
-            5 => {
-                let (namespace, agent) = (space(namespace), id(agent));
-                let warmth = self.worker.warm(&namespace, &agent, self.time.now());
-                self.totals.warmed += usize::from(warmth == Ok(Warmth::Warming));
-                return;
-            }
-            _ => {
-                let (reply, answer) = oneshot::channel();
-                let answer = Answer::Forked { to: (namespace, to), answer };
-                (What::Fork { to: id(to), reply }, answer)
-            }
-        };
-        let operation = Operation { namespace: space(namespace), agent: id(agent), what };
-        self.worker.operate(operation, self.time.now());
-        let agent = (namespace, agent);
-        self.operations.push(Operating { agent, answer, is_asked_again: false });
-    }
-
-    fn is_there(&self, (namespace, agent): Agent) -> bool {
-        let (namespace, agent) = (space(namespace), id(agent));
-        let is_stored = |io: &SlowIo| io.store().has_agent(&namespace, &agent);
-        self.worker.scheduler.agent(&namespace, &agent).is_some()
-            || self.io.as_ref().is_some_and(is_stored)
-    }
-
-    fn check_operations(&mut self) {
-        for mut operating in std::mem::take(&mut self.operations) {
-            let is_over = match &mut operating.answer {
-                Answer::Evicted(answer) => answer.try_recv().map(|evicted| {
-                    self.totals.evicted += evicted.map_or(0, |evicted| evicted.saved);
-                }),
-                Answer::Forgotten(answer) => answer.try_recv().map(|forgotten| {
-                    if forgotten.is_ok() && !operating.is_asked_again {
-                        self.totals.forgotten += 1;
-                        self.forgotten.insert(operating.agent);
-                    }
-                }),
-                Answer::RolledBack(answer) => answer.try_recv().map(|rolled_back| {
-                    self.totals.rolled_back += usize::from(rolled_back.is_ok());
-                }),
-                Answer::Retained(answer) => answer.try_recv().map(|retained| {
-                    self.totals.retained += usize::from(retained.is_ok());
-                }),
-                Answer::Forked { to, answer } => answer.try_recv().map(|forked| {
-                    if forked.is_ok() {
-                        self.totals.forked += 1;
-                        assert!(self.is_there(*to), "a copy that is not there");
-                    }
-                }),
-            };
-            match (is_over, &operating.answer) {
-                (Err(oneshot::error::TryRecvError::Closed), _) => panic!("it is answered"),
-                (Err(oneshot::error::TryRecvError::Empty), _) => self.operations.push(operating),
-                (Ok(()), Answer::Forked { to, .. }) => self.is_there_again(*to),
-                (
-                    Ok(()),
-                    Answer::Evicted(_)
-                    | Answer::Forgotten(_)
-                    | Answer::Retained(_)
-                    | Answer::RolledBack(_),
-                ) => (),
-            }
-        }
-        // While a copy is made it may be there before that is said.
-        let copies: Vec<Agent> = self
-            .operations
-            .iter()
-            .filter_map(|operating| match operating.answer {
-                Answer::Forked { to, .. } => Some(to),
-                Answer::Evicted(_)
-                | Answer::Forgotten(_)
-                | Answer::Retained(_)
-                | Answer::RolledBack(_) => None,
-            })
-            .collect();
-        for agent in self.forgotten.iter().filter(|agent| !copies.contains(agent)) {
-            assert!(!self.is_there(*agent), "{agent:?} is back");
-        }
     }
 
     fn set_failing(&mut self, failing: Failing) {

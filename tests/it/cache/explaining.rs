@@ -61,6 +61,9 @@ fn the_text_is_shown_on_request() {
           "namespace": "local",
           "bytes": $BYTES,
           "shared_bytes": 0,
+          "pinned": false,
+          "ttl_seconds": null,
+          "expires_at": null,
           "saves": [
             {
               "generation": 1,

@@ -30,22 +30,25 @@ fn list_shows_what_agents_take() {
         &machine,
         &["list", "--namespace", "team", "--json"],
         expect![[r#"
-        {
-          "agents": [
             {
-              "agent": "writer",
-              "namespace": "team",
-              "model": "smollm2-135m",
-              "tokens": 300,
-              "bytes": 6881,
-              "shared_bytes": 0,
-              "generation": 1,
-              "conversations": 1,
-              "last_used": "2026-01-02T08:04:05Z"
+              "agents": [
+                {
+                  "agent": "writer",
+                  "namespace": "team",
+                  "model": "smollm2-135m",
+                  "tokens": 300,
+                  "bytes": 6881,
+                  "shared_bytes": 0,
+                  "generation": 1,
+                  "conversations": 1,
+                  "last_used": "2026-01-02T08:04:05Z",
+                  "pinned": false,
+                  "ttl_seconds": null,
+                  "expires_at": null
+                }
+              ]
             }
-          ]
-        }
-    "#]],
+        "#]],
     );
     check(
         &machine,
@@ -142,53 +145,56 @@ fn show_has_saves_and_blocks() {
         &machine,
         &["show", "reviewer", "--json"],
         expect![[r##"
-        {
-          "agent": "reviewer",
-          "namespace": "local",
-          "bytes": 13454,
-          "shared_bytes": 8704,
-          "saves": [
             {
-              "generation": 1,
-              "conversation": 3,
-              "is_live": true,
-              "saved_at": "2026-01-02T06:04:05Z",
-              "model": "smollm2-135m",
-              "producer": "cpu, semantic 0.1.0",
-              "fingerprint": "0707070707070707070707070707070707070707070707070707070707070707",
-              "tokens": 612,
-              "restorable_tokens": 612,
+              "agent": "reviewer",
+              "namespace": "local",
               "bytes": 13454,
-              "replies": [
-                [
-                  459,
-                  612
-                ]
-              ],
-              "blocks": [
+              "shared_bytes": 8704,
+              "pinned": false,
+              "ttl_seconds": null,
+              "expires_at": null,
+              "saves": [
                 {
-                  "name": "#64",
-                  "digest": "#64",
-                  "tokens": 256,
-                  "bytes": 4352
-                },
-                {
-                  "name": "#64",
-                  "digest": "#64",
-                  "tokens": 256,
-                  "bytes": 4352
-                },
-                {
-                  "name": "#64",
-                  "digest": "#64",
-                  "tokens": 100,
-                  "bytes": 1856
+                  "generation": 1,
+                  "conversation": 3,
+                  "is_live": true,
+                  "saved_at": "2026-01-02T06:04:05Z",
+                  "model": "smollm2-135m",
+                  "producer": "cpu, semantic 0.1.0",
+                  "fingerprint": "0707070707070707070707070707070707070707070707070707070707070707",
+                  "tokens": 612,
+                  "restorable_tokens": 612,
+                  "bytes": 13454,
+                  "replies": [
+                    [
+                      459,
+                      612
+                    ]
+                  ],
+                  "blocks": [
+                    {
+                      "name": "#64",
+                      "digest": "#64",
+                      "tokens": 256,
+                      "bytes": 4352
+                    },
+                    {
+                      "name": "#64",
+                      "digest": "#64",
+                      "tokens": 256,
+                      "bytes": 4352
+                    },
+                    {
+                      "name": "#64",
+                      "digest": "#64",
+                      "tokens": 100,
+                      "bytes": 1856
+                    }
+                  ]
                 }
               ]
             }
-          ]
-        }
-    "##]],
+        "##]],
     );
     check(
         &machine,

@@ -85,9 +85,9 @@ fn a_damaged_block_that_is_brought_back_early_is_computed() {
     served.end();
     let served = serve(Setup { disk: Some(disk.clone()), ..Setup::default() });
     disk.set_failing(Failing::Flips);
-    let before = disk.take_reads();
+    disk.take_reads();
     assert_eq!(warm(&served, "a"), Ok(Warmth::Warming));
-    wait_until("it is read", || disk.take_reads() > before);
+    wait_until("it is read", || disk.take_reads() > 0);
     let next = [said.as_slice(), &prompt(9, 20)].concat();
     let answer = served.ask(request_of("a", &next));
     assert_eq!(answer.reply(), alone(&next, &Sampling::GREEDY, 8));
@@ -105,9 +105,9 @@ fn what_is_brought_back_early_gives_way_to_whoever_is_there() {
     let served = serve(setup());
     for round in 0..3 {
         disk.set_failing(Failing::ReadsHang);
-        let before = disk.take_reads();
+        disk.take_reads();
         assert_eq!(warm(&served, "a"), Ok(Warmth::Warming), "round {round}");
-        wait_until("its memory is read", || disk.take_reads() > before);
+        wait_until("its memory is read", || disk.take_reads() > 0);
         // Its blocks are another's before they have come.
         let whose = prompt(40 + round, 1_000);
         let mut stream = served.engine.submit(Request { max_tokens: Some(30), ..request(&whose) });

@@ -330,22 +330,21 @@ fn no_turn_begins_while_an_agent_goes_back() {
     let second = [first.as_slice(), &prompt(2, 20)].concat();
     served.ask(request_of("a", &second));
     disk.set_failing(Failing::Hangs);
-    let (back, turn, other) = block_on(async {
+    let (back, (turn, mut other)) = block_on(async {
         let begun = async {
             let mut turn = served.engine.submit(request_of("a", &second));
-            let mut other = served.engine.submit(request_of("b", &second));
-            let answers = (read(&mut turn), other.next().await);
+            let refused = turn.next().await;
+            let other = served.engine.submit(request_of("b", &second));
             disk.set_failing(Failing::Nothing);
-            (answers.0, answers.1, read(&mut other))
+            (refused, other)
         };
+        // The first is asked before the second.
         let (local, agent) = (local(), id("a"));
-        let (back, (turn, _, other)) =
-            tokio::join!(served.engine.rollback(&local, &agent, None), begun);
-        (back, turn, other)
+        tokio::join!(served.engine.rollback(&local, &agent, None), begun)
     });
     assert_eq!(back, Ok(()));
-    assert_eq!(turn.error(), &Error::AgentBusy(id("a")));
-    assert_eq!(other.outcome().choices.len(), 1);
+    assert_eq!(turn.map(|item| item.err()), Some(Some(Error::AgentBusy(id("a")))));
+    assert_eq!(read(&mut other).outcome().choices.len(), 1);
     assert_eq!(past(&served, "a"), first);
     // Nor does it go back while a turn is under way.
     let turn = Request { max_tokens: Some(200), ..request_of("a", &first) };
