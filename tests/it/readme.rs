@@ -64,6 +64,7 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ("docs/disk-format.md", " agent \"planner\"", How::Text),
     ("docs/disk-format.md", "8 bytes", How::Text),
     ("docs/disk-format.md", "head ", How::Text),
+    ("docs/disk-format.md", "\"semantic\", version 1 · number", How::Text),
     ("docs/disk-format.md", "save ", How::Text),
     ("docs/disk-format.md", "\"semantic-agent 1", How::Text),
     ("docs/http-api.md", "curl http://localhost:8000/v1/agents/planner/generate", How::Asks),
