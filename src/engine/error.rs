@@ -23,6 +23,10 @@ pub enum Error {
     PromptTooLong { prompt_tokens: usize, context_tokens: usize },
     #[error("the prompt has token {token}; the model's vocabulary is {vocabulary}")]
     OutsideVocabulary { token: TokenId, vocabulary: usize },
+    #[error("logit_bias has token {token}; the model's vocabulary is {vocabulary}")]
+    BiasOutsideVocabulary { token: TokenId, vocabulary: usize },
+    #[error("logit_bias bans all {vocabulary} tokens of the vocabulary")]
+    AllBanned { vocabulary: usize },
     /// It would not fit even if nothing else ran.
     #[error("the request does not fit the KV pool: {0}")]
     LargerThanPool(Exhausted),

@@ -27,7 +27,7 @@ pub mod sequence;
 pub mod worker;
 
 pub use crate::model::Spec;
-pub use crate::model::sample::{Sampling, TokenLogprob};
+pub use crate::model::sample::{BIAS_MAX, BIASES_MAX, Bias, Sampling, TokenLogprob};
 pub use crate::store::Usage as StoreUsage;
 pub use about::{
     AgentError, AgentPage, AgentState, HeadState, Mark, Page, Past, Recalled, StoredState, Tier,

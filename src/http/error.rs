@@ -226,7 +226,9 @@ fn describe_engine(error: &engine::Error) -> Described {
         | E::Choices { .. }
         | E::Logprobs { .. }
         | E::Sampling(_)
-        | E::OutsideVocabulary { .. } => invalid,
+        | E::OutsideVocabulary { .. }
+        | E::BiasOutsideVocabulary { .. }
+        | E::AllBanned { .. } => invalid,
         E::PromptTooLong { .. } => invalid.code("context_length_exceeded"),
         E::AgentBusy(_) => {
             Described::new(StatusCode::CONFLICT, Kind::InvalidRequest).code("agent_busy")
@@ -283,6 +285,9 @@ fn engine_param(error: &engine::Error) -> Option<&'static str> {
         engine::Error::NoTokensWanted => Some("max_tokens"),
         engine::Error::Choices { .. } => Some("n"),
         engine::Error::Logprobs { .. } => Some("top_logprobs"),
+        engine::Error::BiasOutsideVocabulary { .. } | engine::Error::AllBanned { .. } => {
+            Some("logit_bias")
+        }
         _ => None,
     }
 }

@@ -31,6 +31,7 @@ use super::queue::Queue;
 use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX, budget_tokens};
 use super::sequence::{Sequence, Settings};
 use crate::model::Spec;
+use crate::model::sample::Bias;
 use crate::store::BlockRef;
 use crate::text::{Resolved, Tokenizer};
 use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
@@ -299,6 +300,7 @@ impl Scheduler {
             return Err(Error::Logprobs { top, most: TOP_LOGPROBS_MAX });
         }
         request.sampling.check().map_err(Error::Sampling)?;
+        check_biases(request.sampling.biases(), self.spec.vocabulary)?;
         let matched = |tokens: &[TokenId]| self.agents.matched(&request.namespace, tokens);
         let Resolved { tokens: prompt, replies } = request.prompt.resolve(&matched);
         let vocabulary = self.spec.vocabulary;
@@ -601,6 +603,17 @@ impl Active {
     fn extend_table(&mut self, more: Vec<Lease>) {
         self.blocks.extend(more.iter().map(Lease::id));
         self.table.extend(more);
+    }
+}
+
+/// The vocabulary is the model's, and something of it must be left to choose from.
+fn check_biases(biases: &[Bias], vocabulary: usize) -> Result<(), Error> {
+    if let Some(Bias { token, .. }) = biases.iter().find(|it| it.token.0 as usize >= vocabulary) {
+        return Err(Error::BiasOutsideVocabulary { token: *token, vocabulary });
+    }
+    match biases.iter().filter(|bias| bias.is_ban()).count() {
+        banned if banned >= vocabulary => Err(Error::AllBanned { vocabulary }),
+        _ => Ok(()),
     }
 }
 
