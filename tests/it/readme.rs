@@ -77,6 +77,7 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ),
     ("docs/benchmarks/agents.md", "semantic bench --suite agents", How::NotRun(MEASURES)),
     ("docs/deploy/README.md", "sudo mkdir", How::NotRun(NEEDS_ROOT)),
+    ("docs/deploy/README.md", "sudo apt install", How::NotRun(NEEDS_ROOT)),
     ("docs/deploy/README.md", "sudo systemd-run", How::NotRun(NEEDS_ROOT)),
     ("crates/kernels/README.md", "cargo bench -p kernels", How::NotRun(MEASURES)),
     ("crates/kernels/README.md", "RUSTC_BOOTSTRAP=1", How::NotRun(OTHER_TOOLS)),
