@@ -111,6 +111,10 @@ pub fn all() -> Vec<Route> {
             .says("Where a prompt parts from what an agent remembers, and why")
             .queries::<agents::ExplainQuery>()
             .gives::<agents::Explanation>(),
+        POST.at("/v1/agents/{id}/explain", Counted, agents::explain_given)
+            .says("The same, with the prompt in the body: queries stand in logs")
+            .may_take::<agents::ExplainRequest>()
+            .gives::<agents::Explanation>(),
         POST.at("/tokenize", Counted, tokens::tokenize)
             .says("The tokens of a text")
             .takes::<tokens::TokenizeRequest>()

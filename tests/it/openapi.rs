@@ -184,6 +184,7 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
         ("POST", "/v1/agents/{id}/generate", "/v1/agents/a/generate", json!({ "prompt": "Hi" })),
         ("POST", "/v1/agents/{id}/fork", "/v1/agents/a/fork", json!({ "agent_id": "b" })),
         ("GET", "/v1/agents/{id}/explain", "/v1/agents/a/explain?prompt=Hi", json!(null)),
+        ("POST", "/v1/agents/{id}/explain", "/v1/agents/a/explain", json!({ "prompt": "Hi" })),
         ("GET", "/v1/agents", "/v1/agents?limit=1", json!(null)),
         ("GET", agent, "/v1/agents/a", json!(null)),
         ("DELETE", agent, "/v1/agents/b", json!(null)),
