@@ -16,7 +16,7 @@ const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
 fn on_a_terminal(machine: &Machine, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     let program = machine.command(arguments);
     let mut terminal = machine.command(&[]);
-    let mut python = std::process::Command::new("python3");
+    let mut python = Command::new("python3");
     python.args(["-c", TERMINAL]).arg(program.get_program()).args(program.get_args());
     python.current_dir(machine.path(""));
     for (name, value) in terminal.env("TERM", "xterm-256color").get_envs() {
