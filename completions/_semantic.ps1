@@ -55,6 +55,7 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             [CompletionResult]::new('--rate-limit-agent', '--rate-limit-agent', [CompletionResultType]::ParameterName, 'Requests per minute of an agent; 0: no limit [default: 60]')
             [CompletionResult]::new('--rate-limit-global', '--rate-limit-global', [CompletionResultType]::ParameterName, 'Requests per minute in all; 0: no limit [default: 1000]')
             [CompletionResult]::new('--rate-limit-failed-keys', '--rate-limit-failed-keys', [CompletionResultType]::ParameterName, 'Wrong keys per minute of an address; 0: no limit [default: 20]')
+            [CompletionResult]::new('--tokens-per-minute', '--tokens-per-minute', [CompletionResultType]::ParameterName, 'Tokens per minute of a key; 0: no limit [default: 0]')
             [CompletionResult]::new('--kv-pool-mb', '--kv-pool-mb', [CompletionResultType]::ParameterName, 'Memory for the KV of all agents, in MB [default: a quarter of all]')
             [CompletionResult]::new('--max-running', '--max-running', [CompletionResultType]::ParameterName, 'Requests that are answered at the same time [default: 64]')
             [CompletionResult]::new('--queue-requests', '--queue-requests', [CompletionResultType]::ParameterName, 'Requests that may wait [default: 2048]')

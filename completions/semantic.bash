@@ -1162,7 +1162,7 @@ _semantic() {
             return 0
             ;;
         semantic__subcmd__serve)
-            opts="-m -p -q -h --model --host --port --allowed-host --cors-origin --keys-file --no-auth --rate-limit-agent --rate-limit-global --rate-limit-failed-keys --kv-pool-mb --max-running --queue-requests --queue-timeout --step-ms --lame-duck --drain-timeout --kv-bits --device --threads --new-key --print-config --quiet --end-with-stdin --config --data-dir --log-level --log-format --help --help-all"
+            opts="-m -p -q -h --model --host --port --allowed-host --cors-origin --keys-file --no-auth --rate-limit-agent --rate-limit-global --rate-limit-failed-keys --tokens-per-minute --kv-pool-mb --max-running --queue-requests --queue-timeout --step-ms --lame-duck --drain-timeout --kv-bits --device --threads --new-key --print-config --quiet --end-with-stdin --config --data-dir --log-level --log-format --help --help-all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1213,6 +1213,10 @@ _semantic() {
                     return 0
                     ;;
                 --rate-limit-failed-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tokens-per-minute)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

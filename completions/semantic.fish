@@ -53,6 +53,7 @@ false\t''"
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l rate-limit-agent -d 'Requests per minute of an agent; 0: no limit [default: 60]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l rate-limit-global -d 'Requests per minute in all; 0: no limit [default: 1000]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l rate-limit-failed-keys -d 'Wrong keys per minute of an address; 0: no limit [default: 20]' -r
+complete -c semantic -n "__fish_semantic_using_subcommand serve" -l tokens-per-minute -d 'Tokens per minute of a key; 0: no limit [default: 0]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l kv-pool-mb -d 'Memory for the KV of all agents, in MB [default: a quarter of all]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l max-running -d 'Requests that are answered at the same time [default: 64]' -r
 complete -c semantic -n "__fish_semantic_using_subcommand serve" -l queue-requests -d 'Requests that may wait [default: 2048]' -r

@@ -70,6 +70,7 @@ pub struct Serve {
     pub rate_limit_agent: Option<u32>,
     pub rate_limit_global: Option<u32>,
     pub rate_limit_failed_keys: Option<u32>,
+    pub tokens_per_minute: Option<u32>,
     pub kv_pool_mb: Option<u64>,
     pub max_running: Option<usize>,
     pub queue_requests: Option<usize>,
@@ -247,6 +248,7 @@ mod tests {
             rate_limit_agent,
             rate_limit_global,
             rate_limit_failed_keys,
+            tokens_per_minute,
             kv_pool_mb,
             max_running,
             queue_requests,
@@ -260,7 +262,7 @@ mod tests {
         } = serve;
         assert!(host.is_some() && port.is_some() && no_auth.is_some());
         assert!(!allowed_hosts.is_empty() && !cors_origins.is_empty() && keys_file.is_some());
-        assert!(rate_limit_failed_keys.is_some());
+        assert!(rate_limit_failed_keys.is_some() && tokens_per_minute.is_some());
         assert!(rate_limit_agent.is_some() && rate_limit_global.is_some());
         assert!(kv_pool_mb.is_some() && max_running.is_some() && queue_requests.is_some());
         assert!(queue_timeout_s.is_some() && step_ms.is_some());

@@ -5,6 +5,7 @@
 //! of its settings, 130 interrupted.
 
 mod bench;
+mod beside;
 mod cache;
 mod compute;
 mod generate;

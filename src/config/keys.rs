@@ -35,6 +35,8 @@ pub struct KeyEntry {
     pub rate_limit: Option<u32>,
     /// And of each agent of its namespace, in place of the server's.
     pub rate_limit_agent: Option<u32>,
+    /// Tokens per minute with this key, in place of the server's limit; 0 is none.
+    pub tokens_per_minute: Option<u32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +153,7 @@ struct RawKey {
     namespace: Option<Spanned<String>>,
     rate_limit: Option<u32>,
     rate_limit_agent: Option<u32>,
+    tokens_per_minute: Option<u32>,
 }
 
 fn parse(text: &str) -> Result<Vec<KeyEntry>, String> {
@@ -202,6 +205,7 @@ fn parse(text: &str) -> Result<Vec<KeyEntry>, String> {
             namespace,
             rate_limit: raw.rate_limit,
             rate_limit_agent: rate,
+            tokens_per_minute: raw.tokens_per_minute,
         });
     }
     Ok(keys)
@@ -259,6 +263,7 @@ mod tests {
             namespace: name.to_owned(),
             rate_limit: None,
             rate_limit_agent: None,
+            tokens_per_minute: None,
         }
     }
 
@@ -333,7 +338,7 @@ mod tests {
             line 1: unknown field `name`, expected `key`
             line 1: invalid type: string "…", expected a sequence
             line 1: missing field `hash`
-            line 4: unknown field `key`, expected one of `name`, `hash`, `namespace`, `rate_limit`, `rate_limit_agent`
+            line 4: unknown field `key`, expected one of `name`, `hash`, `namespace`, `rate_limit`, `rate_limit_agent`, `tokens_per_minute`
             line 4: invalid type: string "…", expected u32
             line 4: invalid value: integer `-1`, expected u32
             line 3: hash is not "sha256:" and 64 hexadecimal digits

@@ -23,9 +23,21 @@ pub enum Error {
     PromptTooLong { prompt_tokens: usize, context_tokens: usize },
     #[error("the prompt has token {token}; the model's vocabulary is {vocabulary}")]
     OutsideVocabulary { token: TokenId, vocabulary: usize },
+    #[error("logit_bias has token {token}; the model's vocabulary is {vocabulary}")]
+    BiasOutsideVocabulary { token: TokenId, vocabulary: usize },
+    #[error("logit_bias bans all {vocabulary} tokens of the vocabulary")]
+    AllBanned { vocabulary: usize },
     /// It would not fit even if nothing else ran.
     #[error("the request does not fit the KV pool: {0}")]
     LargerThanPool(Exhausted),
+    /// Whoever pays has not enough for it now.
+    #[error("too many tokens; there will be enough in {} s", .wait.as_secs())]
+    TokensSpent { wait: Duration },
+    #[error(
+        "the request takes {tokens} tokens at least, which are not in memory; there are never more \
+         than {most} a minute"
+    )]
+    LargerThanPurse { tokens: usize, most: usize },
     #[error("{waiting} requests are waiting; no more are taken")]
     QueueFull { waiting: usize },
     #[error("waited {} s for room in the KV pool", .0.as_secs())]

@@ -15,7 +15,7 @@ use super::scheduler::Limits;
 use super::worker::outbox::STREAM_ITEMS_MAX;
 use super::worker::thread::{self as engine_thread, Command, Setup, Shared, Submission};
 use super::worker::watchdog::PATIENCE_MIN;
-use super::{DrainError, Error, Item, Mark, Request};
+use super::{DrainError, Error, Item, Mark, Purse, Request};
 use crate::metrics::Metrics;
 use crate::model::{Model, Spec};
 use crate::store::Store;
@@ -144,6 +144,17 @@ pub struct Stream {
     is_cancelled: Arc<AtomicBool>,
 }
 
+/// On what terms a request is submitted.
+#[derive(Debug, Default)]
+pub struct Terms {
+    /// It goes on from what [`Engine::recall`] told of its agent. It is refused if that is not what the
+    /// agent has any more, or another turn of it is under way: of two that go on from the same, one
+    /// would be lost.
+    pub after: Option<Mark>,
+    /// It is refused if there is not enough in here.
+    pub purse: Option<Arc<dyn Purse>>,
+}
+
 /// What [`Engine::evict_all_to_disk`] came to, in heads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evicted {
@@ -204,17 +215,16 @@ impl Engine {
     /// Never waits. A refusal is the stream's first item. What becomes of the request is recorded in
     /// the caller's span.
     pub fn submit(&self, request: Request) -> Stream {
-        self.send_request(request, None)
+        self.submit_on(Terms::default(), request)
     }
 
-    /// The same for a turn that goes on from what [`Engine::recall`] told of its agent. It is refused if
-    /// that is not what the agent has any more, or another turn of it is under way: of two that go
-    /// on from the same, one would be lost.
+    /// The same for a turn that goes on from what [`Engine::recall`] told of its agent.
     pub fn submit_after(&self, mark: Mark, request: Request) -> Stream {
-        self.send_request(request, Some(mark))
+        self.submit_on(Terms { after: Some(mark), purse: None }, request)
     }
 
-    fn send_request(&self, request: Request, after: Option<Mark>) -> Stream {
+    /// The same on these terms.
+    pub fn submit_on(&self, terms: Terms, request: Request) -> Stream {
         let (sender, receiver) = mpsc::channel(STREAM_ITEMS_MAX);
         let is_cancelled = Arc::new(AtomicBool::new(false));
         let stream = Stream { receiver, is_cancelled: Arc::clone(&is_cancelled) };
@@ -222,7 +232,7 @@ impl Engine {
             Status::Serving => {
                 let span = tracing::Span::current();
                 let sender = sender.clone();
-                let submission = Submission { request, after, sender, is_cancelled, span };
+                let submission = Submission { request, terms, sender, is_cancelled, span };
                 match self.commands.0.try_send(Command::Submit(Box::new(submission))) {
                     Ok(()) => return stream,
                     Err(TrySendError::Full(_)) => Error::QueueFull { waiting: COMMANDS_MAX },

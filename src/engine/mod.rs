@@ -10,6 +10,7 @@
 //! | [`pace`] | how much fits a step's time |
 //! | [`agents`], [`prefix`] | what is kept after a request, and where a prompt finds itself again |
 //! | [`pool`] | which blocks are free |
+//! | [`purse`] | what a request costs whoever asks |
 //! | [`sequence`] | the tokens and the text of one reply |
 
 mod about;
@@ -20,6 +21,7 @@ mod keeping;
 pub mod pace;
 pub mod pool;
 pub mod prefix;
+pub mod purse;
 pub mod queue;
 mod request;
 pub mod scheduler;
@@ -27,15 +29,16 @@ pub mod sequence;
 pub mod worker;
 
 pub use crate::model::Spec;
-pub use crate::model::sample::{Sampling, TokenLogprob};
+pub use crate::model::sample::{BIAS_MAX, BIASES_MAX, Bias, Sampling, TokenLogprob};
 pub use crate::store::{Retention, RetentionChange, TTL_MAX, Usage as StoreUsage};
 pub use about::{
     AgentError, AgentPage, AgentState, HeadState, Mark, Page, Past, Recalled, StoredState, Tier,
     Tiers, Warmth,
 };
 pub use error::{DrainError, Error};
-pub use handle::{Config, Engine, Evicted, Stats, Status, Stream};
+pub use handle::{Config, Engine, Evicted, Stats, Status, Stream, Terms};
 pub use keeping::Keeping;
+pub use purse::{Purse, Short};
 pub use request::{
     Admitted, CHOICES_MAX, Choice, Delta, Durability, Event, Finish, Item, Outcome, Reply, Request,
     Source, TOP_LOGPROBS_MAX, budget_tokens,

@@ -15,6 +15,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method};
 
 use super::guard::{REQUEST_ID, RESPONSE_TIME};
+use super::standing::{LIMIT, POLICY};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 /// For how long a browser need not ask again; Chromium takes at most two hours.
@@ -99,7 +100,7 @@ impl Cors {
         // Also where nothing is allowed: a cache must not give that answer to another page.
         headers.append(VARY, HeaderValue::from_static("Origin"));
         let Some(origin) = allowed else { return };
-        let exposed = format!("{REQUEST_ID}, {RESPONSE_TIME}, retry-after");
+        let exposed = format!("{REQUEST_ID}, {RESPONSE_TIME}, retry-after, {LIMIT}, {POLICY}");
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,

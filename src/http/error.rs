@@ -226,12 +226,18 @@ fn describe_engine(error: &engine::Error) -> Described {
         | E::Choices { .. }
         | E::Logprobs { .. }
         | E::Sampling(_)
-        | E::OutsideVocabulary { .. } => invalid,
+        | E::OutsideVocabulary { .. }
+        | E::BiasOutsideVocabulary { .. }
+        | E::AllBanned { .. } => invalid,
         E::PromptTooLong { .. } => invalid.code("context_length_exceeded"),
+        E::TokensSpent { wait } => {
+            let limited = Described::new(StatusCode::TOO_MANY_REQUESTS, Kind::RateLimit);
+            limited.code("rate_limit_exceeded").retry(*wait)
+        }
         E::AgentBusy(_) => {
             Described::new(StatusCode::CONFLICT, Kind::InvalidRequest).code("agent_busy")
         }
-        E::LargerThanPool(_) => invalid.code("request_too_large"),
+        E::LargerThanPool(_) | E::LargerThanPurse { .. } => invalid.code("request_too_large"),
         E::QueueFull { .. } => overloaded.code("queue_full").retry(RETRY_FULL),
         E::WaitedTooLong(_) => overloaded.code("queue_timeout").retry(RETRY_LATER),
         // Another server behind the same address will take the next request, not this connection.
@@ -286,6 +292,9 @@ fn engine_param(error: &engine::Error) -> Option<&'static str> {
         engine::Error::NoTokensWanted => Some("max_tokens"),
         engine::Error::Choices { .. } => Some("n"),
         engine::Error::Logprobs { .. } => Some("top_logprobs"),
+        engine::Error::BiasOutsideVocabulary { .. } | engine::Error::AllBanned { .. } => {
+            Some("logit_bias")
+        }
         _ => None,
     }
 }

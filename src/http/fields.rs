@@ -1,8 +1,10 @@
 //! Fields that several routes' requests have, as they come and as they are checked.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
@@ -10,8 +12,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::Error;
 use super::random;
-use crate::engine::{CHOICES_MAX, Sampling};
-use crate::types::AgentId;
+use crate::engine::{BIAS_MAX, BIASES_MAX, Bias, CHOICES_MAX, Sampling};
+use crate::types::{AgentId, TokenId};
 
 /// A rendering may take 300,000 steps, which is enough for about three thousand messages.
 const MESSAGES_MAX: usize = 2048;
@@ -31,15 +33,19 @@ pub const PENALTY_MAX: f64 = 2.0;
 /// OpenAI's default: the model's own distribution.
 const TEMPERATURE_DEFAULT: f64 = 1.0;
 
+/// As OpenAI has it: token ids as texts, and what is added to their logits.
+pub type WireBiases = BTreeMap<String, f64>;
+
 /// How tokens are drawn, as far as a request says it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Drawing {
+pub struct Drawing<'a> {
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
     pub top_k: Option<u64>,
     pub min_p: Option<f64>,
     pub frequency_penalty: Option<f64>,
     pub presence_penalty: Option<f64>,
+    pub logit_bias: Option<&'a WireBiases>,
     pub seed: Option<i64>,
 }
 
@@ -77,7 +83,7 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
-impl Drawing {
+impl Drawing<'_> {
     pub fn sampling(self) -> Result<Sampling, Error> {
         let temperature = self.temperature.unwrap_or(TEMPERATURE_DEFAULT);
         let penalty = |name, given: Option<f64>| {
@@ -93,11 +99,46 @@ impl Drawing {
             repeat_penalty: 1.0,
             frequency_penalty: penalty("frequency_penalty", self.frequency_penalty)?,
             presence_penalty: penalty("presence_penalty", self.presence_penalty)?,
+            biases: self.logit_bias.and_then(|wire| biases(wire).transpose()).transpose()?,
             seed: self.seed.map_or_else(random::number, i64::cast_unsigned),
         };
         sampling.check().expect("the ranges here lie within those of the sampler");
         Ok(sampling)
     }
+}
+
+/// `None` if there are none. Whether the ids are the model's own, the engine knows.
+fn biases(wire: &WireBiases) -> Result<Option<Arc<[Bias]>>, Error> {
+    if wire.len() > BIASES_MAX {
+        let message = format!("logit_bias has {} tokens; at most {BIASES_MAX}", wire.len());
+        return Err(Error::field("logit_bias", message));
+    }
+    let checked = |(key, bias): (&String, &f64)| {
+        // "7", not "+7" or "07": of every token there is one.
+        let id = key.parse::<u32>().ok().filter(|id| id.to_string() == *key).ok_or_else(|| {
+            let message = format!("logit_bias has the key {}; a key is a token's id", shown(key));
+            Error::field("logit_bias", message)
+        })?;
+        let most = f64::from(BIAS_MAX);
+        let bias = in_range(&format!("logit_bias.{id}"), *bias, -most, most)? as f32;
+        Ok(Bias { token: TokenId(id), bias })
+    };
+    match wire.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(wire.iter().map(checked).collect::<Result<_, Error>>()?)),
+    }
+}
+
+/// Of [`WireBiases`].
+pub fn biases_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["object", "null"],
+        "description": "Token ids, and what is added to their logits: -100 bans a token, 100 all \
+                        but forces it.",
+        "propertyNames": { "pattern": "^[0-9]+$" },
+        "maxProperties": BIASES_MAX,
+        "additionalProperties": { "type": "number", "minimum": -BIAS_MAX, "maximum": BIAS_MAX },
+    })
 }
 
 pub fn choices(n: Option<u64>) -> Result<usize, Error> {

@@ -1,5 +1,8 @@
 //! GCRA: whether a request may come now, and if not, when. Pure: the time is an argument.
 //!
+//! A request may weigh more than one unit, as tokens do, and what it turns out to weigh may be taken
+//! although it is not there: then nobody is let through until that is made up for.
+//!
 //! Of everyone who asks one instant is kept, the *theoretical arrival time* of ITU-T I.371: when
 //! the next request would come if all came evenly. Who has always waited that long has a full
 //! quota, as has who never asked, so nothing need be kept of either.
@@ -15,39 +18,72 @@ const CLEANING_MIN: usize = 1024;
 /// A map that is full is cleaned this often, so that nobody waits for it on every request.
 const FULL_CLEANING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Requests in a time.
+/// Requests in a time, or other units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
+    count: u32,
     interval: Duration,
     /// How far ahead of even requests one may be.
     tolerance: Duration,
+}
+
+/// How much of a quota is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Units that would be let through now.
+    pub remaining: u32,
+    /// When it will be one more, unless all are there.
+    pub more_after: Option<Duration>,
 }
 
 impl Quota {
     /// So many a minute, all of which may come at once. 0 is no quota.
     pub fn per_minute(count: u32) -> Option<Quota> {
         let interval = MINUTE.checked_div(count)?;
-        Some(Quota { interval, tolerance: interval * (count - 1) })
+        Some(Quota { count, interval, tolerance: interval * (count - 1) })
     }
 
-    /// How long the next request has to wait, if it has to.
-    fn wait(self, arrival: Option<Instant>, now: Instant) -> Option<Duration> {
-        let ahead = arrival?.saturating_duration_since(now);
+    /// Units a minute.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
+    /// How long so many units have to wait, if they have to; no more than there are of the quota.
+    fn wait(self, arrival: Option<Instant>, units: u32, now: Instant) -> Option<Duration> {
+        assert!((1..=self.count).contains(&units));
+        let ahead = arrival?.saturating_duration_since(now) + self.interval * (units - 1);
         ahead.checked_sub(self.tolerance).filter(|wait| !wait.is_zero())
     }
 
-    /// The arrival time after a request at this moment, or how long it has to wait.
-    fn take(self, arrival: Option<Instant>, now: Instant) -> Result<Instant, Duration> {
-        match self.wait(arrival, now) {
+    /// The arrival time after so many units at this moment, or how long they have to wait.
+    fn take(self, arrival: Option<Instant>, units: u32, now: Instant) -> Result<Instant, Duration> {
+        match self.wait(arrival, units, now) {
             Some(wait) => Err(wait),
-            None => Ok(arrival.map_or(now, |arrival| arrival.max(now)) + self.interval),
+            None => Ok(self.owe(arrival, units, now)),
         }
     }
 
-    /// The arrival time without one of the requests that led to it. In time a quota is full again
+    /// The arrival time after so many units, whether or not they are there.
+    fn owe(self, arrival: Option<Instant>, units: u32, now: Instant) -> Instant {
+        arrival.map_or(now, |arrival| arrival.max(now)) + self.interval * units
+    }
+
+    /// The arrival time without some of the units that led to it. In time a quota is full again
     /// and cannot become fuller, so no more is let through for what was given back.
-    fn give_back(self, arrival: Instant) -> Option<Instant> {
-        arrival.checked_sub(self.interval)
+    fn give_back(self, arrival: Instant, units: u32) -> Option<Instant> {
+        arrival.checked_sub(self.interval * units)
+    }
+
+    fn standing(self, arrival: Option<Instant>, now: Instant) -> Standing {
+        let ahead =
+            arrival.map_or(Duration::ZERO, |arrival| arrival.saturating_duration_since(now));
+        let full = self.tolerance + self.interval;
+        let room = full.saturating_sub(ahead);
+        // No more than the count, which is a u32.
+        let remaining = (room.as_nanos() / self.interval.as_nanos()) as u32;
+        let more_after = (remaining < self.count)
+            .then(|| (ahead + self.interval * remaining).saturating_sub(self.tolerance));
+        Standing { remaining, more_after }
     }
 }
 
@@ -58,15 +94,30 @@ pub struct Bucket(Mutex<Option<Instant>>);
 impl Bucket {
     /// Counts a request, or tells how long it has to wait.
     pub fn take(&self, quota: Quota, now: Instant) -> Result<(), Duration> {
+        self.take_many(quota, 1, now)
+    }
+
+    /// Takes so many units, no more than there are of the quota; or tells how long they have to wait.
+    pub fn take_many(&self, quota: Quota, units: u32, now: Instant) -> Result<(), Duration> {
         let mut arrival = self.0.lock().expect("nobody panics with it");
-        *arrival = Some(quota.take(*arrival, now)?);
+        *arrival = Some(quota.take(*arrival, units, now)?);
         Ok(())
     }
 
-    /// Uncounts a request that was counted.
-    pub fn give_back(&self, quota: Quota) {
+    /// Takes units that may not be there.
+    pub fn owe(&self, quota: Quota, units: u32, now: Instant) {
         let mut arrival = self.0.lock().expect("nobody panics with it");
-        *arrival = arrival.and_then(|arrival| quota.give_back(arrival));
+        *arrival = Some(quota.owe(*arrival, units, now));
+    }
+
+    /// Uncounts what was counted.
+    pub fn give_back(&self, quota: Quota, units: u32) {
+        let mut arrival = self.0.lock().expect("nobody panics with it");
+        *arrival = arrival.and_then(|arrival| quota.give_back(arrival, units));
+    }
+
+    pub fn standing(&self, quota: Quota, now: Instant) -> Standing {
+        quota.standing(*self.0.lock().expect("nobody panics with it"), now)
     }
 }
 
@@ -103,14 +154,14 @@ impl<K: Eq + Hash> Buckets<K> {
     pub fn take(&self, key: K, quota: Quota, now: Instant) -> Result<(), Refused> {
         let mut map = self.map.lock().expect("nobody panics with it");
         if let Some(arrival) = map.arrivals.get_mut(&key) {
-            *arrival = quota.take(Some(*arrival), now).map_err(Refused::Wait)?;
+            *arrival = quota.take(Some(*arrival), 1, now).map_err(Refused::Wait)?;
             return Ok(());
         }
         map.make_room(self.max, now);
         if map.arrivals.len() >= self.max {
             return Err(Refused::Full);
         }
-        let arrival = quota.take(None, now).map_err(Refused::Wait)?;
+        let arrival = quota.take(None, 1, now).map_err(Refused::Wait)?;
         map.arrivals.insert(key, arrival);
         Ok(())
     }
@@ -119,7 +170,7 @@ impl<K: Eq + Hash> Buckets<K> {
     pub fn give_back(&self, key: &K, quota: Quota) -> bool {
         let mut map = self.map.lock().expect("nobody panics with it");
         let Some(arrival) = map.arrivals.get_mut(key) else { return false };
-        *arrival = quota.give_back(*arrival).unwrap_or(*arrival);
+        *arrival = quota.give_back(*arrival, 1).unwrap_or(*arrival);
         true
     }
 
@@ -177,6 +228,10 @@ mod tests {
                 for _ in 0..requests {
                     let now = start + Duration::from_nanos(at as u64);
                     let has_room = filled <= interval * u128::from(count - 1);
+                    let Standing { remaining, more_after } = bucket.standing(quota, now);
+                    prop_assert_eq!(u128::from(remaining), (interval * u128::from(count) - filled) / interval);
+                    prop_assert_eq!(remaining > 0, has_room);
+                    prop_assert_eq!(more_after.is_none(), filled == 0);
                     match bucket.take(quota, now) {
                         Ok(()) => {
                             prop_assert!(has_room);
@@ -186,11 +241,68 @@ mod tests {
                             prop_assert!(!has_room);
                             let until = filled - interval * u128::from(count - 1);
                             prop_assert_eq!(wait.as_nanos(), until);
+                            prop_assert_eq!(more_after, Some(wait));
                         }
                     }
                 }
             }
         }
+    }
+
+    proptest! {
+        /// As many as are said to remain are let through, and one more when it is said to come.
+        #[test]
+        fn a_standing_is_what_is_let_through(
+            count in 1..100_000u32,
+            steps in proptest::collection::vec((0..20_000u64, 0..50_000u32, any::<bool>()), 1..50),
+        ) {
+            let (quota, bucket) = (quota(count), Bucket::default());
+            let mut now = Instant::now();
+            for (pause_ms, units, is_owed) in steps {
+                now += Duration::from_millis(pause_ms);
+                match is_owed {
+                    true => bucket.owe(quota, units, now),
+                    false => drop(bucket.take_many(quota, units.clamp(1, count), now)),
+                }
+                let Standing { remaining, more_after } = bucket.standing(quota, now);
+                prop_assert!(remaining <= count);
+                let takes = |units: u32, at: Instant| {
+                    (1..=count).contains(&units) && {
+                        let took = bucket.take_many(quota, units, at).is_ok();
+                        if took {
+                            bucket.give_back(quota, units);
+                        }
+                        took
+                    }
+                };
+                prop_assert!(remaining == 0 || takes(remaining, now));
+                prop_assert!(!takes(remaining + 1, now));
+                prop_assert_eq!(more_after.is_none(), remaining == count);
+                if let Some(wait) = more_after {
+                    prop_assert!(!takes(remaining + 1, now + wait - Duration::from_nanos(1)));
+                    prop_assert!(takes(remaining + 1, now + wait));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_owed_is_made_up_for_before_anybody_is_let_through() {
+        let (quota, bucket, start) = (quota(60), Bucket::default(), Instant::now());
+        let seconds = Duration::from_secs;
+        bucket.take_many(quota, 50, start).expect("there are 60");
+        assert_eq!(bucket.take_many(quota, 11, start), Err(seconds(1)));
+        bucket.owe(quota, 30, start);
+        let standing = bucket.standing(quota, start);
+        assert_eq!(standing, Standing { remaining: 0, more_after: Some(seconds(21)) });
+        assert_eq!(bucket.take(quota, start + seconds(20)), Err(seconds(1)));
+        assert_eq!(bucket.take(quota, start + seconds(21)), Ok(()));
+        // Half of what was owed was not used after all.
+        bucket.give_back(quota, 15);
+        let standing = bucket.standing(quota, start + seconds(21));
+        assert_eq!(standing, Standing { remaining: 15, more_after: Some(seconds(1)) });
+        let later = bucket.standing(quota, start + seconds(66));
+        assert_eq!(later, Standing { remaining: 60, more_after: None });
     }
 
     #[test]

@@ -88,6 +88,8 @@ enum Admitted {
     Handle(Caller),
     /// Nothing but to tell a browser that its page may ask.
     Permit,
+    /// Who asks is known, and asks too often.
+    Refuse(Caller, Error),
 }
 
 pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
@@ -98,20 +100,27 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
     let origin = gate.app.cors.allowed(request.headers());
     let mut watched = Watched::begin(&gate, &request, id.as_str());
     let span = watched.span();
+    let refuse = |request, refusal: Error| {
+        body::discard(request, &gate.app.bounds);
+        span.in_scope(|| refusal.into_response())
+    };
+    let mut limited = None;
     let mut response = match gate.admit(&request, peer, origin.as_ref()) {
         Ok(Admitted::Permit) => {
             Done::Permitted(cors::permissions(request.headers())).into_response()
         }
         Ok(Admitted::Handle(caller)) => {
+            limited = Some(caller.clone());
             request.extensions_mut().insert(caller);
             let answer = next.run(request).instrument(span.clone());
             let answer = AssertUnwindSafe(answer).catch_unwind().await;
             answer.unwrap_or_else(|_| span.in_scope(|| Error::Panicked.into_response()))
         }
-        Err(refusal) => {
-            body::discard(request, &gate.app.bounds);
-            span.in_scope(|| refusal.into_response())
+        Ok(Admitted::Refuse(caller, refusal)) => {
+            limited = Some(caller);
+            refuse(request, refusal)
         }
+        Err(refusal) => refuse(request, refusal),
     };
     watched.look(&response);
     error::render(&mut response, Dialect::of(&path), id.as_str());
@@ -120,6 +129,9 @@ pub async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -
     let time = HeaderValue::try_from(format!("{elapsed_ms:.3}ms")).expect("digits and a point");
     response.headers_mut().insert(REQUEST_ID, id.0);
     response.headers_mut().insert(RESPONSE_TIME, time);
+    if let (Some(caller), Policy::Key | Policy::Counted) = (&limited, gate.policy) {
+        gate.app.limits.mark(caller, response.headers_mut());
+    }
     watched.answered(response)
 }
 
@@ -161,8 +173,10 @@ impl Gate {
             return Ok(Admitted::Handle(Caller::anybody()));
         }
         let caller = self.identify(headers, peer)?;
-        if self.policy == Policy::Counted {
-            self.app.limits.check(&caller)?;
+        if self.policy == Policy::Counted
+            && let Err(refusal) = self.app.limits.check(&caller)
+        {
+            return Ok(Admitted::Refuse(caller, refusal));
         }
         Ok(Admitted::Handle(caller))
     }

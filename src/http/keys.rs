@@ -33,13 +33,15 @@ pub struct Grant {
     pub rates: KeyRates,
 }
 
-/// Limits of a key's own, in requests per minute; 0 is no limit.
+/// Limits of a key's own, per minute; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyRates {
     /// With this key, whichever agent they are for.
     pub key: Option<u32>,
     /// In place of the server's limit, for each agent of the namespace.
     pub agent: Option<u32>,
+    /// In place of the server's limit.
+    pub tokens: Option<u32>,
 }
 
 /// A key's SHA-256. A key is random and long, so its digest needs no salt and tells nothing of it.

@@ -1,12 +1,22 @@
-//! How often requests may come: per agent, per key and in all.
+//! How often requests may come: per agent, per key and in all; and how many tokens they may take.
+//!
+//! A request is counted before anything is done for it. Its tokens are the engine's to count, which
+//! knows what it computes: it takes them from the key's [`Budget`]. Here only who has none left is
+//! refused, before its prompt is looked at.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::HeaderMap;
+
+use super::budget::Budget;
 use super::error::Error;
 use super::gcra::{Bucket, Buckets, Quota, Refused};
 use super::guard::Caller;
 use super::keys::Access;
+use super::standing::{self, Limited, Name, whole_seconds};
+use crate::engine::Purse;
 use crate::metrics::labels::Limit;
 use crate::types::{AgentId, Namespace};
 
@@ -24,6 +34,8 @@ pub struct Rates {
     pub global: u32,
     /// For each address, of requests with a key that is none.
     pub failed_keys: u32,
+    /// Tokens, of each key; of all requests together where no key is asked for.
+    pub tokens: u32,
 }
 
 /// The end of "too many".
@@ -31,6 +43,7 @@ pub fn what(limit: Limit) -> &'static str {
     match limit {
         Limit::Agent => "requests of this agent",
         Limit::Key => "requests with this key",
+        Limit::Tokens => "tokens with this key",
         Limit::Global => "requests to this server",
         Limit::FailedKeys => "invalid keys from this address",
     }
@@ -45,6 +58,10 @@ pub struct Limits {
     crowds: Buckets<Namespace>,
     /// By [`KeyId`](super::keys::KeyId).
     keys: Vec<(Option<Quota>, Bucket)>,
+    /// The same.
+    budgets: Vec<Option<Arc<Budget>>>,
+    /// Of those who need no key.
+    open_budget: Option<Arc<Budget>>,
     global: (Option<Quota>, Bucket),
 }
 
@@ -58,12 +75,16 @@ impl Limits {
             Some((grant.namespace.clone(), Quota::per_minute(grant.rates.agent?)))
         });
         let of_key = |rate: Option<u32>| (rate.and_then(Quota::per_minute), Bucket::default());
+        let budget =
+            |rate: Option<u32>| Budget::per_minute(rate.unwrap_or(rates.tokens)).map(Arc::new);
         Limits {
             agent: Quota::per_minute(rates.agent),
             agent_of: of_agents.collect(),
             agents: Buckets::new(agents_max),
             crowds: Buckets::new(NAMESPACES_MAX),
             keys: access.grants().iter().map(|grant| of_key(grant.rates.key)).collect(),
+            budgets: access.grants().iter().map(|grant| budget(grant.rates.tokens)).collect(),
+            open_budget: budget(None),
             global: (Quota::per_minute(rates.global), Bucket::default()),
         }
     }
@@ -79,7 +100,65 @@ impl Limits {
         self.check_agent_at(caller, agent, Instant::now())
     }
 
+    /// What the tokens of a request that was counted are taken from, if they are limited; refused if
+    /// there are none. Then it is not counted after all.
+    pub fn purse(
+        &self,
+        caller: &Caller,
+        agent: Option<&AgentId>,
+    ) -> Result<Option<Arc<dyn Purse>>, Error> {
+        self.purse_at(caller, agent, Instant::now())
+    }
+
+    /// Tells how much is left of the limits of whoever asks.
+    pub fn mark(&self, caller: &Caller, headers: &mut HeaderMap) {
+        standing::mark(headers, &self.standings(caller, Instant::now()));
+    }
+
+    fn standings(&self, caller: &Caller, now: Instant) -> Vec<Limited> {
+        let requests = caller.key.and_then(|key| {
+            let (quota, bucket) = &self.keys[key.0];
+            let quota = (*quota)?;
+            Some(Limited { name: Name::Requests, quota, standing: bucket.standing(quota, now) })
+        });
+        let tokens = self.budget(caller).map(|budget| Limited {
+            name: Name::Tokens,
+            quota: budget.quota(),
+            standing: budget.standing(now),
+        });
+        requests.into_iter().chain(tokens).collect()
+    }
+
+    fn budget(&self, caller: &Caller) -> Option<&Arc<Budget>> {
+        match caller.key {
+            Some(key) => self.budgets[key.0].as_ref(),
+            None => self.open_budget.as_ref(),
+        }
+    }
+
+    fn purse_at(
+        &self,
+        caller: &Caller,
+        agent: Option<&AgentId>,
+        now: Instant,
+    ) -> Result<Option<Arc<dyn Purse>>, Error> {
+        let Some(budget) = self.budget(caller) else { return Ok(None) };
+        let standing = budget.standing(now);
+        match standing.more_after.filter(|_| standing.remaining == 0) {
+            None => Ok(Some(Arc::clone(budget) as Arc<dyn Purse>)),
+            Some(wait) => {
+                self.give_back_shared(caller);
+                agent.inspect(|agent| self.give_back_agent(&caller.namespace, agent));
+                Err(limited(Limit::Tokens, wait))
+            }
+        }
+    }
+
     fn check_at(&self, caller: &Caller, now: Instant) -> Result<(), Error> {
+        self.count_at(caller, now).map_err(|refusal| self.patient(refusal, caller, now))
+    }
+
+    fn count_at(&self, caller: &Caller, now: Instant) -> Result<(), Error> {
         let agent = caller.agent.as_ref();
         if let Some(agent) = agent {
             self.take_agent(&caller.namespace, agent, now)?;
@@ -94,10 +173,28 @@ impl Limits {
     fn check_agent_at(&self, caller: &Caller, agent: &AgentId, now: Instant) -> Result<(), Error> {
         let counted = self.take_agent(&caller.namespace, agent, now);
         if counted.is_err() {
-            let shared = caller.key.map(|key| &self.keys[key.0]).into_iter().chain([&self.global]);
-            shared.for_each(give_back);
+            self.give_back_shared(caller);
         }
-        counted
+        counted.map_err(|refusal| self.patient(refusal, caller, now))
+    }
+
+    /// Who has no tokens left either need not come back before there are some: `Retry-After` is not to be
+    /// sooner than what `RateLimit` says.
+    fn patient(&self, refusal: Error, caller: &Caller, now: Instant) -> Error {
+        let spent = |limited: &Limited| limited.standing.remaining == 0;
+        let waits = self.standings(caller, now).into_iter().filter(spent);
+        let longest = waits.filter_map(|limited| limited.standing.more_after).max();
+        match (refusal, longest) {
+            (Error::RateLimited { limit, retry_after }, Some(wait)) => {
+                limited(limit, wait.max(retry_after))
+            }
+            (other, _) => other,
+        }
+    }
+
+    fn give_back_shared(&self, caller: &Caller) {
+        let shared = caller.key.map(|key| &self.keys[key.0]).into_iter().chain([&self.global]);
+        shared.for_each(give_back);
     }
 
     /// Of the key and of the server, both or neither.
@@ -149,14 +246,13 @@ impl Limits {
 
 fn give_back((quota, bucket): &(Option<Quota>, Bucket)) {
     if let Some(quota) = quota {
-        bucket.give_back(*quota);
+        bucket.give_back(*quota, 1);
     }
 }
 
-/// `Retry-After` has whole seconds: rounded up, so that who waits that long is served.
+/// In whole seconds, one at least.
 pub fn limited(limit: Limit, wait: Duration) -> Error {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Error::RateLimited { limit, retry_after: Duration::from_secs(seconds.max(1)) }
+    Error::RateLimited { limit, retry_after: Duration::from_secs(whole_seconds(wait).max(1)) }
 }
 
 #[cfg(test)]
@@ -165,7 +261,7 @@ mod tests {
     use crate::http::keys::{Grant, KeyDigest, KeyId, KeyRates, Keys};
 
     fn rates(agent: u32, global: u32) -> Rates {
-        Rates { agent, global, failed_keys: 0 }
+        Rates { agent, global, failed_keys: 0, tokens: 0 }
     }
 
     fn limits(agent: u32, global: u32) -> Limits {
@@ -268,7 +364,7 @@ mod tests {
         let grant = |key, agent| Grant {
             digest: KeyDigest::of(&format!("{key:?} {agent:?}")),
             namespace: Namespace::new(&format!("{key:?} {agent:?}")),
-            rates: KeyRates { key, agent },
+            rates: KeyRates { key, agent, tokens: None },
         };
         let grants = vec![grant(Some(3), None), grant(None, Some(4)), grant(Some(0), Some(0))];
         let caller = |index: usize| Caller {
@@ -285,6 +381,70 @@ mod tests {
         assert_eq!(burst(&limits, &nameless, now, 9), (1, Some((Limit::Key, 20))));
         assert_eq!(burst(&limits, &callers[1], now, 9), (4, Some((Limit::Agent, 15))));
         assert_eq!(burst(&limits, &callers[2], now, 9), (9, None));
+    }
+
+    /// Two keys, each with so many requests and tokens a minute.
+    fn with_tokens(requests: u32, tokens: u32) -> (Limits, [Caller; 2]) {
+        let grant = |name: &str| Grant {
+            digest: KeyDigest::of(name),
+            namespace: Namespace::new(name),
+            rates: KeyRates { key: Some(requests), agent: None, tokens: Some(tokens) },
+        };
+        let keys = Keys::default().with(vec![grant("a"), grant("b")]).expect("keys");
+        let callers = [0, 1].map(|key| Caller { key: Some(KeyId(key)), ..caller("") });
+        (Limits::new(rates(0, 0), &Access::Keys(keys)), callers)
+    }
+
+    /// The names of the limits, with `r` and `t`.
+    fn left(limits: &Limits, caller: &Caller, now: Instant) -> String {
+        let mut headers = HeaderMap::new();
+        standing::mark(&mut headers, &limits.standings(caller, now));
+        headers[standing::LIMIT].to_str().expect("ASCII").to_owned()
+    }
+
+    #[test]
+    fn what_is_told_to_be_left_is_what_is_let_through() {
+        let (limits, [caller, other]) = with_tokens(60, 6_000);
+        let mut now = Instant::now();
+        assert_eq!(left(&limits, &caller, now), "\"requests\";r=60, \"tokens\";r=6000");
+        assert_eq!(burst(&limits, &caller, now, 1), (1, None));
+        assert_eq!(left(&limits, &caller, now), "\"requests\";r=59;t=1, \"tokens\";r=6000");
+        now += Duration::from_millis(500);
+        assert_eq!(burst(&limits, &caller, now, 60), (59, Some((Limit::Key, 1))));
+        // In half a second it is one more, and a second has no parts.
+        assert_eq!(left(&limits, &caller, now), "\"requests\";r=0;t=1, \"tokens\";r=6000");
+        now += Duration::from_secs(30);
+        assert_eq!(left(&limits, &caller, now), "\"requests\";r=30;t=1, \"tokens\";r=6000");
+        let purse = limits.purse_at(&caller, None, now).expect("there are some").expect("a limit");
+        purse.set_aside(5_990, now).expect("there are so many");
+        assert_eq!(left(&limits, &caller, now), "\"requests\";r=30;t=1, \"tokens\";r=10;t=1");
+        purse.pay(3_010, now);
+        // 3,000 too many, of 100 a second.
+        assert_eq!(left(&limits, &caller, now), "\"requests\";r=30;t=1, \"tokens\";r=0;t=31");
+        let full = "\"requests\";r=60, \"tokens\";r=6000";
+        assert_eq!(left(&limits, &other, now), full);
+        assert_eq!(left(&limits, &caller, now + Duration::from_secs(90)), full);
+    }
+
+    #[test]
+    fn who_has_no_tokens_left_is_refused_before_anything_is_done_and_not_counted() {
+        let (limits, [caller, _]) = with_tokens(2, 60);
+        let agent = AgentId::new("a").expect("a name");
+        let mut now = Instant::now();
+        let purse = limits.purse_at(&caller, None, now).expect("there are some").expect("a limit");
+        purse.pay(89, now);
+        for _ in 0..9 {
+            assert_eq!(burst(&limits, &caller, now, 1), (1, None));
+            let refused = limits.purse_at(&caller, Some(&agent), now);
+            let Err(Error::RateLimited { limit: Limit::Tokens, retry_after }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!(retry_after, Duration::from_secs(30));
+        }
+        // Who is over both limits waits for both.
+        assert_eq!(burst(&limits, &caller, now, 3), (2, Some((Limit::Key, 30))));
+        now += Duration::from_secs(30);
+        assert!(limits.purse_at(&caller, None, now).is_ok());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod admin;
 mod agents;
 mod body;
+mod budget;
 mod chat;
 mod completions;
 mod cors;
@@ -35,6 +36,7 @@ mod report;
 mod routes;
 mod scrape;
 mod sse;
+mod standing;
 mod tokens;
 mod tooling;
 mod traceparent;

@@ -159,6 +159,17 @@ fn document(routes: &[Route]) -> Value {
                     "description": "Until the head of the answer, in milliseconds.",
                     "schema": { "type": "string" },
                 },
+                "RateLimit-Policy": {
+                    "description": "The limits of the key, where it has any: requests or tokens (q) \
+                                    in so many seconds (w).",
+                    "schema": { "type": "string" },
+                    "example": "\"requests\";q=60;w=60, \"tokens\";q=100000;w=60;qu=\"tokens\"",
+                },
+                "RateLimit": {
+                    "description": "What is left of them (r), and in how many seconds it is more (t).",
+                    "schema": { "type": "string" },
+                    "example": "\"requests\";r=59;t=1, \"tokens\";r=99000;t=1",
+                },
                 "Retry-After": {
                     "description": "In so many seconds it may go better.",
                     "schema": { "type": "integer" },
@@ -175,6 +186,9 @@ fn document(routes: &[Route]) -> Value {
 
 /// As the guard takes it; a longer one is not echoed.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+/// What every answer carries, and what it may if a key was asked for.
+const HEADERS: [&str; 2] = ["X-Request-ID", "X-Response-Time"];
+const LIMITED_HEADERS: [&str; 4] = [HEADERS[0], HEADERS[1], "RateLimit-Policy", "RateLimit"];
 const JSON: &str = "application/json";
 const ERROR: &str = "Why the request was not served. What is no HTTP at all is refused without a \
                      body.";
@@ -204,7 +218,7 @@ fn without_contents(mut operation: Value) -> Value {
         for response in responses.values_mut() {
             *response = json!({
                 "description": "The head of what GET answers.",
-                "headers": headers(&["X-Request-ID", "X-Response-Time"]),
+                "headers": headers(&HEADERS),
             });
         }
     }
@@ -291,7 +305,10 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         Dialect::OpenAi => "#/components/responses/Error",
         Dialect::Anthropic => "#/components/responses/AnthropicError",
     };
-    let headers = headers(&["X-Request-ID", "X-Response-Time"]);
+    let headers = match route.policy {
+        Policy::Key | Policy::Counted => headers(&LIMITED_HEADERS),
+        Policy::Health | Policy::Open | Policy::Admin => headers(&HEADERS),
+    };
     let mut all = json!({ status: { "description": description, "headers": headers } });
     if let Some(content) = content {
         all[status]["content"] = content;
@@ -341,7 +358,7 @@ fn error(dialect: Dialect) -> Value {
     };
     json!({
         "description": ERROR,
-        "headers": headers(&["X-Request-ID", "X-Response-Time", "Retry-After"]),
+        "headers": headers(&[&LIMITED_HEADERS[..], &["Retry-After"]].concat()),
         "content": { JSON: { "schema": schema } },
     })
 }

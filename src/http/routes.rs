@@ -122,6 +122,10 @@ pub fn all() -> Vec<Route> {
             .says("Goes back to an older save of an agent")
             .may_take::<agents::RollbackRequest>()
             .gives::<agents::Agent>(),
+        POST.at("/v1/agents/{id}/explain", Counted, agents::explain_given)
+            .says("The same, with the prompt in the body: queries stand in logs")
+            .may_take::<agents::ExplainRequest>()
+            .gives::<agents::Explanation>(),
         POST.at("/tokenize", Counted, tokens::tokenize)
             .says("The tokens of a text")
             .takes::<tokens::TokenizeRequest>()

@@ -12,9 +12,11 @@ use tracing::Span;
 
 use super::error::Error;
 use super::guard::Caller;
+use super::limits::limited;
 use super::prompt::{self, Input};
 use super::{App, Serving, sse};
-use crate::engine::{self, Admitted, Delta, Event, Mark, Outcome, Sampling, Stream};
+use crate::engine::{self, Admitted, Delta, Event, Mark, Outcome, Sampling, Stream, Terms};
+use crate::metrics::labels::Limit;
 use crate::types::AgentId;
 
 /// A request with nothing left to check but what only the engine knows.
@@ -67,9 +69,10 @@ pub async fn start_after(
     app: &App,
     caller: Caller,
     turn: Turn,
-    mark: Option<Mark>,
+    after: Option<Mark>,
 ) -> Result<Running, Error> {
     let agent = agent(app, &caller, turn.named)?;
+    let purse = app.limits.purse(&caller, agent.as_ref())?;
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());
@@ -87,23 +90,22 @@ pub async fn start_after(
         is_end_ignored: turn.is_end_ignored,
         is_ephemeral: false,
     };
-    let stream = match mark {
-        Some(mark) => serving.engine.submit_after(mark, request),
-        None => serving.engine.submit(request),
-    };
+    let stream = serving.engine.submit_on(Terms { after, purse }, request);
     Ok(Running { serving, stream, field })
 }
 
 impl Running {
     /// The next event. May be dropped while it waits.
     async fn next(&mut self) -> Result<Event, Error> {
-        use engine::Error::{EmptyPrompt, OutsideVocabulary, PromptTooLong, Stopped};
+        use engine::Error as E;
         let field = self.field;
         let item = self.stream.next().await;
-        item.unwrap_or(Err(Stopped)).map_err(|error| match error {
-            EmptyPrompt | OutsideVocabulary { .. } | PromptTooLong { .. } => {
-                Error::Unservable { error, field }
-            }
+        item.unwrap_or(Err(E::Stopped)).map_err(|error| match error {
+            E::EmptyPrompt
+            | E::OutsideVocabulary { .. }
+            | E::PromptTooLong { .. }
+            | E::LargerThanPurse { .. } => Error::Unservable { error, field },
+            E::TokensSpent { wait } => limited(Limit::Tokens, wait),
             error => error.into(),
         })
     }

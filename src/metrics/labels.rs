@@ -93,6 +93,7 @@ label! {
         Agent => "agent",
         Global => "global",
         Key => "key",
+        Tokens => "tokens",
         FailedKeys => "failed_keys",
     }
 }

@@ -1,10 +1,18 @@
-//! Chooses the next token from logits: penalties, then temperature, top-k, top-p, min-p, then a draw.
+//! Chooses the next token from logits: biases, penalties, then temperature, top-k, top-p, min-p, then a
+//! draw.
 //!
 //! The order is that of Hugging Face's `generate` and of vLLM. Pure: the n-th draw of a sequence
 //! depends on the seed and n alone, so a sequence that was parked or restored draws the same.
 //! Log-probabilities are those of the model itself, whatever chose the token.
 
+use std::sync::Arc;
+
 use crate::types::TokenId;
+
+/// As OpenAI has it: the lowest bans a token, the highest all but forces it.
+pub const BIAS_MAX: f32 = 100.0;
+/// Each one costs a few nanoseconds at every token, and what a request holds has a limit.
+pub const BIASES_MAX: usize = 1024;
 
 /// Recent tokens that the repetition penalty looks at, as in llama.cpp.
 pub const REPEAT_WINDOW_TOKENS: usize = 64;
@@ -26,7 +34,23 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Taken once from the logits of all tokens that the reply has already; 0 changes nothing.
     pub presence_penalty: f32,
+    /// Added to the model's logits before anything else, of each token once.
+    pub biases: Option<Arc<[Bias]>>,
     pub seed: u64,
+}
+
+/// What is added to the logit of a token: from minus [`BIAS_MAX`], which bans it, to [`BIAS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bias {
+    pub token: TokenId,
+    pub bias: f32,
+}
+
+impl Bias {
+    /// Whether the token never comes, whatever its logit.
+    pub fn is_ban(self) -> bool {
+        self.bias == -BIAS_MAX
+    }
 }
 
 impl Sampling {
@@ -38,6 +62,7 @@ impl Sampling {
         repeat_penalty: 1.0,
         frequency_penalty: 0.0,
         presence_penalty: 0.0,
+        biases: None,
         seed: 0,
     };
 
@@ -57,10 +82,23 @@ impl Sampling {
         // OpenAI's range.
         in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
         in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
+        if self.biases().len() > BIASES_MAX {
+            return Err(format!(
+                "logit_bias has {} tokens; at most {BIASES_MAX}",
+                self.biases().len()
+            ));
+        }
+        for Bias { token, bias } in self.biases() {
+            in_range(&format!("logit_bias of token {token}"), *bias, -BIAS_MAX, BIAS_MAX)?;
+        }
         match self.top_k {
             Some(0) => Err("top_k is 0; it is at least 1".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    pub fn biases(&self) -> &[Bias] {
+        self.biases.as_deref().unwrap_or_default()
     }
 }
 
@@ -125,8 +163,9 @@ pub fn sample(logits: &[f32], sampling: &Sampling, history: History, draw: u64) 
             return Some(candidate.token);
         }
     }
-    // Rounding can leave a sum just below one.
-    candidates.last().map(|candidate| candidate.token)
+    // Rounding can leave a sum just below one. What is banned stands last, and does not come.
+    let possible = candidates.iter().rfind(|candidate| candidate.probability > 0.0);
+    possible.or(candidates.first()).map(|candidate| candidate.token)
 }
 
 /// Whether every token can come.
@@ -178,15 +217,21 @@ pub fn logprobs(logits: &[f32], chosen: TokenId, top: usize) -> TokenLogprob {
     }
 }
 
-/// Changes logits before any choice is made: the repetition penalty first, as in vLLM. A grammar
+/// Changes logits before any choice is made: biases, then the repetition penalty, as in vLLM. A grammar
 /// mask or a further penalty belongs here.
 fn penalise(logits: &[f32], sampling: &Sampling, history: History) -> Option<Vec<f32>> {
     let repeats = sampling.repeat_penalty != 1.0;
     let counts = sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
-    if !repeats && !counts {
+    if !repeats && !counts && sampling.biases.is_none() {
         return None;
     }
     let mut logits = logits.to_vec();
+    for bias in sampling.biases() {
+        if let Some(logit) = logits.get_mut(bias.token.0 as usize) {
+            // A ban is one also for a logit above a hundred, and for one that is infinite.
+            *logit = if bias.is_ban() { f32::NEG_INFINITY } else { *logit + bias.bias };
+        }
+    }
     if repeats {
         for (token, _) in counted(history.recent()) {
             if let Some(logit) = logits.get_mut(token.0 as usize) {
@@ -434,6 +479,39 @@ mod tests {
         assert_eq!(sample(&logits, &penalties(1.0, 0.0), history, 0), Some(TokenId(0)));
     }
 
+    fn biased(biases: &[(u32, f32)]) -> Sampling {
+        let biases = biases.iter().map(|&(token, bias)| Bias { token: TokenId(token), bias });
+        Sampling { biases: Some(biases.collect()), ..Sampling::GREEDY }
+    }
+
+    #[test]
+    fn biases_are_added_before_penalties_and_greedy_follows_them() {
+        let greedy = |biases: &[(u32, f32)]| sample(&LOGITS, &biased(biases), NOTHING, 0);
+        assert_eq!(greedy(&[(1, -0.9)]), Some(TokenId(1)));
+        assert_eq!(greedy(&[(1, -1.1)]), Some(TokenId(2)));
+        assert_eq!(greedy(&[(3, 100.0)]), Some(TokenId(3)));
+        assert_eq!(greedy(&[(3, 5.0), (1, 5.0), (99, 100.0)]), Some(TokenId(1)));
+        // -1 + 3 = 2 is divided; without the bias -1 would be multiplied.
+        let penalised = Sampling { repeat_penalty: 2.0, ..biased(&[(0, 3.0)]) };
+        let adjusted = penalise(&[-1.0, 0.5], &penalised, prompt(&[TokenId(0)]));
+        assert_eq!(adjusted, Some(vec![1.0, 0.5]));
+    }
+
+    #[test]
+    fn a_banned_token_never_comes_however_likely_it_is() {
+        let logits = [500.0, f32::INFINITY, 0.0, 1.0];
+        let banned = biased(&[(0, -100.0), (1, -100.0)]);
+        assert_eq!(sample(&logits, &banned, NOTHING, 0), Some(TokenId(3)));
+        // Neither where it stands among the candidates with no weight at all.
+        for top_k in [None, Some(4)] {
+            let drawn = Sampling { temperature: 100.0, top_k, ..banned.clone() };
+            for draw in 0..2_000 {
+                let token = sample(&logits, &drawn, NOTHING, draw).expect("no NaN");
+                assert!(token.0 >= 2, "{token}");
+            }
+        }
+    }
+
     #[track_caller]
     fn check_logprobs(logits: &[f32], chosen: u32, top: usize, expected: (f32, &[(u32, f32)])) {
         let found = logprobs(logits, TokenId(chosen), top);
@@ -518,6 +596,13 @@ mod tests {
             "presence_penalty is -2.5; it goes from -2 to 2"
         );
         assert!(refused(Sampling { top_k: Some(0), ..sampling() }).contains("top_k"));
+        assert_eq!(
+            refused(biased(&[(1, 100.0), (7, -100.5)])),
+            "logit_bias of token 7 is -100.5; it goes from -100 to 100"
+        );
+        let many: Vec<_> = (0..=BIASES_MAX as u32).map(|token| (token, 1.0)).collect();
+        assert_eq!(refused(biased(&many)), "logit_bias has 1025 tokens; at most 1024");
+        assert_eq!(biased(&many[1..]).check(), Ok(()));
         assert_eq!(Sampling::GREEDY.check(), Ok(()));
     }
 }

@@ -17,7 +17,7 @@ use semantic::engine::prefix::PrefixIndex;
 use semantic::engine::queue::Queue;
 use semantic::engine::scheduler::{Limits, Scheduler};
 use semantic::engine::{Reply, Request};
-use semantic::model::sample::Sampling;
+use semantic::model::sample::{BIASES_MAX, Bias, History, Sampling, sample};
 use semantic::model::{Batch, LayerSpec, Logits, Spec, Wanted};
 use semantic::text::{Prompt, Tokenizer};
 use semantic::types::{Namespace, TextSource, TokenId};
@@ -39,6 +39,9 @@ const PROMPT_TOKENS: u32 = 70 * 256;
 /// Few, so that choosing a token costs next to nothing: that belongs to the model's side.
 const VOCABULARY: usize = 32;
 
+/// Of SmolLM2.
+const MODEL_VOCABULARY: usize = 49_152;
+
 /// Something to measure.
 struct Case {
     name: String,
@@ -51,6 +54,7 @@ fn main() {
     cases.extend(prefix());
     cases.extend([1, 100].map(queue));
     cases.push(pace());
+    cases.extend([None, Some(1), Some(BIASES_MAX)].map(biased));
     cases.extend([Load::Decoding, Load::FullPool].map(scheduler));
     let medians = medians(if is_bench { ROUNDS } else { 1 }, &mut cases);
     for (case, median) in cases.iter().zip(medians) {
@@ -165,6 +169,19 @@ fn pace() -> Case {
         let tokens = pace.prefill_tokens(&step, 4_096);
         step.add_prefill(4_096, tokens);
         pace.observe(black_box(&step), Duration::from_millis(90));
+    })
+}
+
+/// The likeliest token, without biases or with so many.
+fn biased(count: Option<usize>) -> Case {
+    let logits: Vec<f32> =
+        (0..MODEL_VOCABULARY).map(|id| (id * 7_919 % MODEL_VOCABULARY) as f32 / 1e3).collect();
+    let bias = |id| Bias { token: TokenId(id as u32 * 17), bias: 1.0 };
+    let biases = count.map(|count| (0..count).map(bias).collect());
+    let sampling = Sampling { biases, ..Sampling::GREEDY };
+    let history = History { tokens: &[], prompt_tokens: 0 };
+    case(format!("a token of {MODEL_VOCABULARY}, {} biases", count.unwrap_or(0)), move || {
+        black_box(sample(black_box(&logits), &sampling, history, 0));
     })
 }
 

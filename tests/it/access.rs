@@ -150,7 +150,7 @@ fn refusals_have_the_words_of_whose_client_asks() {
 /// A thousand wrong keys, each as if from elsewhere and for another agent.
 #[test]
 fn who_guesses_keys_soon_waits_and_costs_those_who_have_one_nothing() {
-    let rates = Rates { agent: 0, global: 12, failed_keys: 20 };
+    let rates = Rates { agent: 0, global: 12, failed_keys: 20, tokens: 0 };
     let server = Server::start(Setup { rates, ..guarded() });
     let chat = |headers: Vec<(&'static str, String)>| {
         let request = Request::chat(&hello(json!({})));
@@ -189,7 +189,7 @@ fn who_guesses_keys_soon_waits_and_costs_those_who_have_one_nothing() {
 /// address of the guesser.
 #[test]
 fn a_right_key_is_honoured_however_many_wrong_ones_came_before_it() {
-    let rates = Rates { agent: 0, global: 0, failed_keys: 1 };
+    let rates = Rates { agent: 0, global: 0, failed_keys: 1, tokens: 0 };
     let server = Server::start(Setup { rates, ..guarded() });
     let get = |headers| ask(&server, "GET", "/v1/x", headers).status;
     assert_eq!(get(vec![bearer("wrong-key-of-the-tests")]), 401);
@@ -206,7 +206,7 @@ fn a_right_key_is_honoured_however_many_wrong_ones_came_before_it() {
 
 #[test]
 fn each_wrong_key_of_a_request_is_a_guess() {
-    let rates = Rates { agent: 0, global: 0, failed_keys: 4 };
+    let rates = Rates { agent: 0, global: 0, failed_keys: 4, tokens: 0 };
     let server = Server::start(Setup { rates, ..guarded() });
     let own = |name, key: &str| (name, key.to_owned());
     let two = vec![bearer("wrong-key-of-the-tests"), own("x-api-key", "wrong-key-of-the-test2")];
@@ -219,7 +219,7 @@ fn each_wrong_key_of_a_request_is_a_guess() {
 /// Four tokens in all: what one agent is refused is left for the others.
 #[test]
 fn an_agent_over_its_limit_costs_the_others_nothing_wherever_it_is_named() {
-    let rates = Rates { agent: 2, global: 4, failed_keys: 0 };
+    let rates = Rates { agent: 2, global: 4, failed_keys: 0, tokens: 0 };
     for is_in_path in [true, false] {
         let server = Server::start(Setup { rates, ..Setup::default() });
         let turn = |agent: &str| {
@@ -248,7 +248,7 @@ fn what_costs_the_processor_is_counted_like_what_generates() {
         ("/apply-template", &hello(json!({}))),
         ("/v1/messages/count_tokens", &chat),
     ] {
-        let rates = Rates { agent: 0, global: 1, failed_keys: 0 };
+        let rates = Rates { agent: 0, global: 1, failed_keys: 0, tokens: 0 };
         let server = Server::start(Setup { rates, ..Setup::default() });
         let status = || server.send(&Request::post(path, body.to_string())).status;
         assert_eq!([status(), status()], [200, 429], "{path}");
@@ -296,7 +296,10 @@ fn a_page_of_an_allowed_origin_may_ask_and_is_told_so() {
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin), "{answer:?}");
         assert_eq!(answer.header("access-control-allow-credentials"), None);
         let exposed = answer.header("access-control-expose-headers").expect("headers");
-        assert_eq!(exposed, "x-request-id, x-response-time, retry-after");
+        assert_eq!(
+            exposed,
+            "x-request-id, x-response-time, retry-after, ratelimit, ratelimit-policy"
+        );
         assert_eq!(answer.header("vary"), Some("Origin"));
     }
     for other in
@@ -342,7 +345,7 @@ fn what_begins_as_http2_is_refused_and_harms_nobody() {
 fn fifteen_keys_with_an_agent_each_are_fifteen_agents() {
     let names: Vec<String> = (0..15).map(|key| format!("key-of-tenant-number-{key:02}")).collect();
     let keys: &'static str = names.join(",").leak();
-    let rates = Rates { agent: 60, global: 1000, failed_keys: 20 };
+    let rates = Rates { agent: 60, global: 1000, failed_keys: 20, tokens: 0 };
     let server = Server::start(Setup { keys: Some(keys), rates, ..Setup::default() });
     let text = "The same words of everybody. ".repeat(20);
     let messages = json!([{ "role": "user", "content": text }]);

@@ -383,6 +383,17 @@ fn where_a_prompt_parts_from_what_an_agent_has_is_told() {
         assert_eq!(explain(query).status, 400, "{query}");
     }
     assert_eq!(code(&server.get("/v1/agents/x/explain")), refusal(404, "agent_not_found"));
+    // A query stands in the logs of proxies; a body does not.
+    let given = |agent: &str, body: &Json| {
+        let path = format!("/v1/agents/{agent}/explain");
+        server.send(&Request::post(&path, body.to_string()))
+    };
+    let prompt = json!({ "prompt": "Hello there, who is the king?" });
+    assert_eq!(given("a", &prompt).json(), found);
+    for body in [json!({}), json!({ "system": "x" }), json!({ "text": "x" })] {
+        assert_eq!(given("a", &body).status, 400, "{body}");
+    }
+    assert_eq!(code(&given("x", &prompt)), refusal(404, "agent_not_found"));
 }
 
 #[test]

@@ -42,7 +42,7 @@ const JUMPS: [i64; 9] =
 fn serve(disk: &MemoryDisk, budget_bytes: u64) -> Server {
     let settings = StoreSettings { budget_bytes, now, ..StoreSettings::default() };
     let store = Store::open(Arc::new(disk.clone()), settings).expect("the disk is well");
-    let rates = Rates { agent: 4, global: 0, failed_keys: 0 };
+    let rates = Rates { agent: 4, global: 0, failed_keys: 0, tokens: 0 };
     Server::start(Setup { keeping: Some(keeping(Arc::new(store))), rates, ..Setup::default() })
 }
 

@@ -181,6 +181,61 @@ fn log_probabilities_come_as_lists_of_the_same_length() {
     assert_eq!(streamed, list("tokens"));
 }
 
+fn biases(ids: std::ops::Range<u32>, bias: f64) -> Json {
+    Json::Object(ids.map(|id| (id.to_string(), json!(bias))).collect())
+}
+
+/// On both routes, greedy or drawn, whole or streamed.
+#[test]
+fn a_biased_token_comes_or_stays_away_and_its_log_probability_is_the_models_own() {
+    let server = endless();
+    let one = |fields: Json| {
+        let mut body = greedy(json!({ "logprobs": 5, "max_tokens": 1 }));
+        body.as_object_mut().expect("an object").extend(fields.as_object().expect("one").clone());
+        answered(&server, &body)
+    };
+    let logprobs = |completion: &Json| completion["choices"][0]["logprobs"].clone();
+    let top = |completion: &Json| {
+        logprobs(completion)["top_logprobs"][0].as_object().expect("an object").clone()
+    };
+    // A part of a character is shown as its bytes, and has no text to look up.
+    let is_text = |token: &str| !token.starts_with("bytes:") && server.encode(token).len() == 1;
+    let (prompt, plain) = (0..100)
+        .map(|number| format!("{PROMPT} {number}"))
+        .map(|prompt| (prompt.clone(), one(json!({ "prompt": prompt }))))
+        .find(|(_, plain)| {
+            is_text(text(plain)) && top(plain).keys().filter(|t| is_text(t)).count() > 1
+        })
+        .expect("a prompt after which two texts are likely");
+    let (first, top) = (text(&plain), top(&plain));
+    let rival = top.keys().find(|token| *token != first && is_text(token)).expect("a rival");
+    let id = |token: &str| server.encode(token)[0].0.to_string();
+    for temperature in [0.0, 2.0] {
+        let with = |bias: Json| {
+            let fields =
+                json!({ "prompt": prompt, "logit_bias": bias, "temperature": temperature });
+            one(fields)
+        };
+        let forced = with(json!({ id(rival): 100 }));
+        assert_eq!(text(&forced), rival);
+        assert_eq!(logprobs(&forced)["token_logprobs"][0], top[rival]);
+        assert_eq!(logprobs(&forced)["top_logprobs"][0], json!(top));
+        let banned = with(json!({ id(first): -100 }));
+        assert_ne!(text(&banned), first);
+        assert_eq!(text(&with(json!({ id(first): 100, id(rival): 0 }))), first);
+    }
+    let body = greedy(json!({ "logit_bias": { id(rival): 100 }, "max_tokens": 4 }));
+    assert_eq!(text(&answered(&server, &body)), rival.repeat(4));
+    assert_eq!(streamed_text(&parts(&server, &body), 0), rival.repeat(4));
+    let chat = json!({
+        "messages": [{ "role": "user", "content": "Hello" }],
+        "logit_bias": { id(rival): 100 },
+        "max_tokens": 4,
+    });
+    let chat = server.chat(&chat).json();
+    assert_eq!(chat["choices"][0]["message"]["content"], rival.repeat(4));
+}
+
 #[test]
 fn a_stop_text_ends_a_completion_and_is_not_part_of_it() {
     let server = endless();
@@ -215,7 +270,15 @@ fn what_a_completion_cannot_be_is_refused_and_named() {
         (json!({ "suffix": "end" }), "suffix"),
         (json!({ "best_of": 2 }), "best_of"),
         (json!({ "n": 2, "best_of": 1 }), "best_of"),
-        (json!({ "logit_bias": { "1": 2 } }), "logit_bias"),
+        (json!({ "logit_bias": [[1, 2]] }), "logit_bias"),
+        (json!({ "logit_bias": { "word": 2 } }), "logit_bias"),
+        (json!({ "logit_bias": { "07": 2 } }), "logit_bias"),
+        (json!({ "logit_bias": { "-1": 2 } }), "logit_bias"),
+        (json!({ "logit_bias": { "100000": 2 } }), "logit_bias"),
+        (json!({ "logit_bias": { "4294967296": 2 } }), "logit_bias"),
+        (json!({ "logit_bias": { "1": -100.5 } }), "logit_bias.1"),
+        (json!({ "logit_bias": { "1": "2" } }), "logit_bias.1"),
+        (json!({ "logit_bias": biases(0..1025, 1.0) }), "logit_bias"),
         (json!({ "stream_options": {} }), "stream_options"),
         (json!({ "messages": [] }), "messages"),
         (json!({ "stop": "" }), "stop"),

@@ -5,6 +5,7 @@ mod failures;
 mod late;
 mod lifecycle;
 mod named;
+mod paying;
 mod reuse;
 mod serving;
 mod storing;

@@ -3,6 +3,7 @@
 mod bodies;
 mod doors;
 mod limits;
+mod tokens;
 
 use crate::support::http::{
     Answer, CHAT, ModelState, Request, Server, Setup, hello, is_once_below, wait_until,

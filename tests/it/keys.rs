@@ -100,7 +100,10 @@ fn keys_of_a_file_may_have_a_namespace_and_limits_and_stand_beside_others() {
     let key = new_key(&machine, "ci", &flags);
     let file = machine.path("there/keys.toml");
     let text = fs::read_to_string(&file).expect("a text");
-    let text = text.replace("namespace = \"ci\"", "namespace = \"local\"\nrate_limit = 2");
+    let text = text.replace(
+        "namespace = \"ci\"",
+        "namespace = \"local\"\nrate_limit = 2\ntokens_per_minute = 9000",
+    );
     fs::write(&file, text).expect("written");
     // An agent of the command line.
     let model = tiny();
@@ -123,6 +126,10 @@ fn keys_of_a_file_may_have_a_namespace_and_limits_and_stand_beside_others() {
     assert_eq!(third.status, 429);
     assert_eq!(third.error()["message"], "too many requests with this key; try again in 30 s");
     assert_eq!(third.header("retry-after"), Some("30"));
+    let policy = "\"requests\";q=2;w=60, \"tokens\";q=9000;w=60;qu=\"tokens\"";
+    assert_eq!(third.header("ratelimit-policy"), Some(policy));
+    let left = third.header("ratelimit").expect("what is left");
+    assert!(left.starts_with("\"requests\";r=0;t=30, \"tokens\";r="), "{left}");
     for _ in 0..3 {
         assert_eq!(chat(&process, of_environment).status, 200);
     }
@@ -169,8 +176,8 @@ fn a_keys_file_that_cannot_be_trusted_is_refused() {
         &[],
         78,
         expect![[r#"
-        error: the keys file $HERE/data/keys.toml is not valid: line 3: unknown field `key`, expected one of `name`, `hash`, `namespace`, `rate_limit`, `rate_limit_agent`
-        hint: each [[key]] has name, hash and, if you like, namespace, rate_limit and rate_limit_agent
+        error: the keys file $HERE/data/keys.toml is not valid: line 3: unknown field `key`, expected one of `name`, `hash`, `namespace`, `rate_limit`, `rate_limit_agent`, `tokens_per_minute`
+        hint: each [[key]] has name, hash and, if you like, namespace, rate_limit, rate_limit_agent and tokens_per_minute
     "#]],
     );
     refused(
@@ -286,6 +293,7 @@ fn the_settings_that_are_printed_are_those_that_are_used() {
         rate_limit_agent = 60
         rate_limit_global = 1000
         rate_limit_failed_keys = 20
+        tokens_per_minute = 0
         kv_pool_mb = 100
         max_running = 64
         queue_requests = 2048

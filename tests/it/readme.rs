@@ -68,6 +68,7 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ("docs/disk-format.md", "save ", How::Text),
     ("docs/disk-format.md", "\"semantic-agent 1", How::Text),
     ("docs/http-api.md", "curl http://localhost:8000/v1/agents/planner/generate", How::Asks),
+    ("docs/http-api.md", "RateLimit-Policy: ", How::Text),
     ("docs/operating.md", "sum(rate(", How::Text),
     ("docs/benchmarks.md", "semantic bench --suite restore", How::NotRun(MEASURES)),
     (
@@ -77,6 +78,7 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ),
     ("docs/benchmarks/agents.md", "semantic bench --suite agents", How::NotRun(MEASURES)),
     ("docs/deploy/README.md", "sudo mkdir", How::NotRun(NEEDS_ROOT)),
+    ("docs/deploy/README.md", "sudo apt install", How::NotRun(NEEDS_ROOT)),
     ("docs/deploy/README.md", "sudo systemd-run", How::NotRun(NEEDS_ROOT)),
     ("crates/kernels/README.md", "cargo bench -p kernels", How::NotRun(MEASURES)),
     ("crates/kernels/README.md", "RUSTC_BOOTSTRAP=1", How::NotRun(OTHER_TOOLS)),

@@ -1,6 +1,8 @@
 //! What people and scripts see of the program itself: its version, and what it sends to a terminal.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::cli::{Machine, Ran};
 use crate::support::golden::data;
@@ -14,7 +16,7 @@ const TERMINAL: &str = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"
 fn on_a_terminal(machine: &Machine, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     let program = machine.command(arguments);
     let mut terminal = machine.command(&[]);
-    let mut python = std::process::Command::new("python3");
+    let mut python = Command::new("python3");
     python.args(["-c", TERMINAL]).arg(program.get_program()).args(program.get_args());
     python.current_dir(machine.path(""));
     for (name, value) in terminal.env("TERM", "xterm-256color").get_envs() {
@@ -119,4 +121,71 @@ fn a_release_has_what_the_unit_names() {
         count += 1;
     }
     assert_eq!(count, 2);
+}
+
+/// What becomes of the unit in the package leads to files that the package has.
+#[test]
+fn a_package_has_what_its_unit_names() {
+    let script = include_str!("../../.ci/debian/build");
+    let edit = script.split_once("sed '").and_then(|(_, rest)| rest.split_once("' \\\n"));
+    let (edit, rest) = edit.expect("the unit is edited");
+    assert!(rest.trim_start().starts_with("docs/deploy/semantic.service >"), "{rest}");
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy/semantic.service");
+    let edited = Command::new("sed").arg(edit).arg(unit).output().expect("sed runs");
+    let unit = String::from_utf8(edited.stdout).expect("text");
+    assert!(unit.starts_with("[Unit]\n"), "{unit}");
+    for line in [
+        "ExecStart=/usr/bin/semantic serve",
+        "Environment=SEMANTIC_CONFIG=/etc/semantic/config.toml",
+        "Environment=SEMANTIC_DATA_DIR=/var/lib/semantic",
+        "User=semantic",
+        "Documentation=file:///usr/share/doc/semantic/README.md",
+    ] {
+        assert_eq!(unit.lines().filter(|other| *other == line).count(), 1, "{line}: {unit}");
+    }
+    assert!(!unit.contains("/opt/") && !unit.contains("DynamicUser"), "{unit}");
+    for copied in [
+        "cp -R \"$folder\"/{bin,share} \"$package/usr\"\n",
+        "cp -R \"$folder/lib/semantic\" \"$package/usr/lib\"\n",
+        "install -m 644 config.example.toml \"$package/etc/semantic/config.toml\"\n",
+    ] {
+        assert!(script.contains(copied), "{copied}");
+    }
+}
+
+/// As dpkg calls them, with another root than the machine's.
+#[test]
+fn only_purging_the_package_removes_what_agents_remember() {
+    let root = tempfile::tempdir().expect("a folder");
+    let folders = ["var/lib/semantic", "var/cache/semantic"].map(|name| root.path().join(name));
+    for folder in &folders {
+        fs::create_dir_all(folder).expect("a folder");
+        fs::write(folder.join("kept"), "what was said").expect("a file");
+    }
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/debian");
+    let run = |action: &str| {
+        let mut command = Command::new("sh");
+        command.arg(scripts.join("postrm")).arg(action).env("DPKG_ROOT", root.path());
+        let ran = Ran::of(command.output().expect("sh runs"));
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{action}: {ran:?}");
+        (ran.stdout, folders.each_ref().map(|folder| folder.join("kept").is_file()))
+    };
+    for action in ["remove", "upgrade", "failed-upgrade", "abort-install", "disappear"] {
+        let (said, are_there) = run(action);
+        assert_eq!(are_there, [true; 2], "{action}");
+        assert_eq!(said.contains("purging the package removes both"), action == "remove");
+    }
+    let (said, are_there) = run("purge");
+    assert_eq!(are_there, [false; 2]);
+    for folder in &folders {
+        assert!(!folder.exists());
+        assert!(said.contains(&format!("removing {}", folder.display())), "{said}");
+    }
+    // Nothing else of the machine's.
+    assert!(root.path().join("var/lib").is_dir());
+    assert_eq!(run("purge").0, "");
+    for script in ["postinst", "prerm", "postrm"] {
+        let checked = Command::new("sh").arg("-n").arg(scripts.join(script)).status();
+        assert!(checked.expect("sh runs").success(), "{script}");
+    }
 }

@@ -68,7 +68,7 @@ fn the_sdks_call_tools() {
 
 #[test]
 fn the_sdks_raise_the_errors_that_their_users_catch() {
-    let rates = Rates { agent: 1, global: 0, failed_keys: 0 };
+    let rates = Rates { agent: 1, global: 0, failed_keys: 0, tokens: 0 };
     both(|| Setup { rates, ..says(&[]) }, |_, client| drop(client.runs(&["errors"])));
 }
 

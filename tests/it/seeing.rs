@@ -55,7 +55,7 @@ fn request_counter_increments() {
 fn refusals_are_counted_too() {
     let server = Server::start(Setup {
         keys: Some(KEY),
-        rates: Rates { agent: 1, global: 2, failed_keys: 0 },
+        rates: Rates { agent: 1, global: 2, failed_keys: 0, tokens: 0 },
         ..Setup::default()
     });
     server.chat(&hello(json!({})));

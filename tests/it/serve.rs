@@ -365,7 +365,7 @@ fn flags_out_of_range_are_misuse_and_settings_out_of_range_a_misconfiguration() 
               |
             2 | prot = 1
               | ^^^^
-            unknown field `prot`, expected one of `host`, `port`, `allowed_hosts`, `cors_origins`, `no_auth`, `keys_file`, `rate_limit_agent`, `rate_limit_global`, `rate_limit_failed_keys`, `kv_pool_mb`, `max_running`, `queue_requests`, `queue_timeout_s`, `step_ms`, `lame_duck_s`, `drain_timeout_s`, `kv_bits`, `device`, `threads`
+            unknown field `prot`, expected one of `host`, `port`, `allowed_hosts`, `cors_origins`, `no_auth`, `keys_file`, `rate_limit_agent`, `rate_limit_global`, `rate_limit_failed_keys`, `tokens_per_minute`, `kv_pool_mb`, `max_running`, `queue_requests`, `queue_timeout_s`, `step_ms`, `lame_duck_s`, `drain_timeout_s`, `kv_bits`, `device`, `threads`
             did you mean `port`?
             hint: mend it in the configuration file, or name another with --config
         "#]],

@@ -19,7 +19,7 @@ use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
 use semantic::engine::worker::{Clock, Keeper, Watch, Worker};
 use semantic::engine::{Error, Event, Finish, Reply, Request};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
-use semantic::model::sample::{History, Sampling, sample};
+use semantic::model::sample::{Bias, History, Sampling, sample};
 use semantic::model::{Batch, Model, Row, Spec, Wanted};
 use semantic::store::KvModel;
 use semantic::text::{Prompt, Tokenizer};
@@ -311,7 +311,13 @@ impl World {
         };
         let choices = if self.random.range(0..10) == 0 { self.random.range(1..4) } else { 1 };
         let temperature = self.random.pick(&[0.0, 1.0, 2.0]);
-        let sampling = Sampling { temperature, seed: self.random.next(), ..Sampling::GREEDY };
+        let biases = (self.random.range(0..4) == 0).then(|| {
+            let bias =
+                |id| Bias { token: TokenId(id), bias: self.random.pick(&[-100.0, -3.0, 2.0]) };
+            (3..6).map(bias).collect()
+        });
+        let seed = self.random.next();
+        let sampling = Sampling { temperature, biases, seed, ..Sampling::GREEDY };
         let is_end_ignored = max_tokens >= 500 || self.random.range(0..2) == 0;
         let request = Request {
             namespace: space(namespace),

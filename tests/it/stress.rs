@@ -128,7 +128,7 @@ fn test_10_agents_50_rapid_requests() {
 
     // With the usual limits nobody is refused for another reason, and each agent for itself.
     const PER_AGENT: usize = 60;
-    let rates = Rates { agent: PER_AGENT as u32, global: 1000, failed_keys: 20 };
+    let rates = Rates { agent: PER_AGENT as u32, global: 1000, failed_keys: 20, tokens: 0 };
     let server = Server::start(Setup { rates, fake: pool(128), ..Setup::default() });
     let requests = requests.max(2 * PER_AGENT);
     let started = Instant::now();

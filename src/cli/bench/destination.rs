@@ -1,18 +1,11 @@
 //! Where a report goes: a file that is whole or not there, or stdout.
 
-use std::fmt::Display;
-use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use tempfile::NamedTempFile;
-
+use crate::cli::beside::{Readers, beside, cannot_write};
 use crate::cli::output::{self, Failure};
-
-/// As any program's files: the user's mask takes away what the user wants.
-const MODE: u32 = 0o666;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -37,7 +30,7 @@ impl Destination {
     pub fn check(&self) -> Result<(), Failure> {
         match self {
             Destination::Stdout => Ok(()),
-            Destination::File(path) => beside(path).map(drop),
+            Destination::File(path) => beside(path, Readers::AsUsual).map(drop),
         }
     }
 
@@ -46,37 +39,12 @@ impl Destination {
             Destination::Stdout => return output::data(text.as_bytes()),
             Destination::File(path) => path,
         };
-        let mut file = beside(path)?;
+        let mut file = beside(path, Readers::AsUsual)?;
         let written = file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all());
         written.map_err(|error| cannot_write(path, error))?;
         file.persist(path).map_err(|error| cannot_write(path, error.error))?;
         Ok(())
     }
-}
-
-/// A file in the same folder, gone unless it takes the other's name.
-fn beside(path: &Path) -> Result<NamedTempFile, Failure> {
-    if path.is_dir() {
-        return Err(cannot_write(path, "it is a folder"));
-    }
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(cannot_write(path, format!("there is no folder {}", folder.display())));
-    }
-    tempfile::Builder::new()
-        .prefix(".semantic-bench-")
-        .permissions(Permissions::from_mode(MODE))
-        .tempfile_in(folder)
-        // The name of the file that was tried means nothing to the user.
-        .map_err(|error| cannot_write(path, std::io::Error::from(error.kind())))
-}
-
-fn cannot_write(path: &Path, reason: impl Display) -> Failure {
-    let message = format!("cannot write {}: {reason}", path.display());
-    Failure::CannotWrite { message, hint: "name a file in a folder that is yours".to_owned() }
 }
 
 #[cfg(test)]

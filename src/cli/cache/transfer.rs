@@ -13,6 +13,7 @@ use super::{
     Context, Failure, Format, Scope, agent_id, failed, find_agent, open_or_make, open_to_read,
     quoted,
 };
+use crate::cli::beside::{Readers, beside, cannot_write};
 use crate::cli::output::{human_bytes, printable};
 use crate::cli::table::thousands;
 use crate::store::{Import, StoreError, TransferError, Transferred};
@@ -97,14 +98,7 @@ pub fn export(arguments: &ExportArguments, context: &Context) -> Result<ExitCode
     }
     let store = open_to_read(context)?;
     find_agent(&store, scope, agent)?;
-    let folder = match file.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    // Readable for its owner alone, and whole or not there.
-    let made = tempfile::Builder::new().prefix(".semantic-export-").tempfile_in(folder);
-    let made = made.map_err(|error| cannot_write(file, std::io::Error::from(error.kind())))?;
-    let mut out = BufWriter::new(made);
+    let mut out = BufWriter::new(beside(file, Readers::OwnerAlone)?);
     let transferred =
         store.export(&scope.namespace, agent, &mut out).map_err(|error| match error {
             TransferError::Store(error) => failed(error),
@@ -178,9 +172,4 @@ fn finished(mut out: BufWriter<NamedTempFile>) -> std::io::Result<NamedTempFile>
     let file = out.into_inner().map_err(|error| error.into_error())?;
     file.as_file().sync_all()?;
     Ok(file)
-}
-
-fn cannot_write(file: &Path, reason: std::io::Error) -> Failure {
-    let message = format!("cannot write {}: {reason}", file.display());
-    Failure::CannotWrite { message, hint: "name a file in a folder that is yours".to_owned() }
 }

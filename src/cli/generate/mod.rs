@@ -480,6 +480,7 @@ fn merge(arguments: &Arguments, defaults: &config::Generate) -> Result<Settings,
         repeat_penalty: arguments.repeat_penalty.or(defaults.repeat_penalty).unwrap_or(1.0),
         frequency_penalty: 0.0,
         presence_penalty: 0.0,
+        biases: None,
         seed: arguments.seed.or(defaults.seed).unwrap_or_else(random_seed),
     };
     sampling.check()?;

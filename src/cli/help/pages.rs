@@ -59,6 +59,7 @@ pub const PAGES: &[Page] = &[
                     "rate_limit_agent",
                     "rate_limit_global",
                     "rate_limit_failed_keys",
+                    "tokens_per_minute",
                     "max_running",
                     "queue_requests",
                     "queue_timeout",
@@ -68,7 +69,7 @@ pub const PAGES: &[Page] = &[
                 ],
             ),
         ],
-        rare: &[],
+        rare: &[&["rate_limit_failed_keys"]],
     },
     Page {
         path: "generate",

@@ -187,6 +187,7 @@ pub fn make(name: &str, path: &Path) -> Result<String, Failure> {
         namespace: name.to_owned(),
         rate_limit: None,
         rate_limit_agent: None,
+        tokens_per_minute: None,
     };
     add_key(path, &entry).map_err(file_failure)?;
     Ok(key)
@@ -213,7 +214,11 @@ fn grant(entry: KeyEntry) -> Grant {
     Grant {
         digest: KeyDigest(entry.hash),
         namespace: Namespace::new(&entry.namespace),
-        rates: KeyRates { key: entry.rate_limit, agent: entry.rate_limit_agent },
+        rates: KeyRates {
+            key: entry.rate_limit,
+            agent: entry.rate_limit_agent,
+            tokens: entry.tokens_per_minute,
+        },
     }
 }
 
@@ -239,7 +244,8 @@ fn file_failure(error: KeysError) -> Failure {
         }
         KeysError::Invalid { .. } => refused(
             message,
-            "each [[key]] has name, hash and, if you like, namespace, rate_limit and rate_limit_agent",
+            "each [[key]] has name, hash and, if you like, namespace, rate_limit, rate_limit_agent and \
+             tokens_per_minute",
         ),
         KeysError::Io { action: "read", .. } => {
             refused(message, "make it readable for this user, or name another --keys-file")

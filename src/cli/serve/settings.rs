@@ -23,6 +23,8 @@ const PORT: u16 = 8000;
 const RATE_AGENT: u32 = 60;
 const RATE_GLOBAL: u32 = 1000;
 const RATE_FAILED_KEYS: u32 = 20;
+/// None: what a minute of one key may cost is not for us to guess.
+const TOKENS_PER_MINUTE: u32 = 0;
 const LAME_DUCK_S: f64 = 0.0;
 const DRAIN_TIMEOUT_S: f64 = 30.0;
 
@@ -68,6 +70,12 @@ pub struct Flags {
     /// Wrong keys per minute of an address; 0: no limit [default: 20]
     #[arg(long, value_name = "COUNT", env = "SEMANTIC_RATE_LIMIT_FAILED_KEYS")]
     rate_limit_failed_keys: Option<u32>,
+    /// Tokens per minute of a key; 0: no limit [default: 0]
+    ///
+    /// Counted are those of prompts that are not in memory, and those that are generated. A key of the
+    /// keys file may have a limit of its own.
+    #[arg(long, value_name = "COUNT", env = "SEMANTIC_TOKENS_PER_MINUTE")]
+    tokens_per_minute: Option<u32>,
     /// Memory for the KV of all agents, in MB [default: a quarter of all]
     #[arg(long, value_name = "MB", env = "SEMANTIC_KV_POOL_MB")]
     kv_pool_mb: Option<u64>,
@@ -159,6 +167,7 @@ pub fn settings(arguments: &Arguments, context: &Context) -> Result<Settings, Fa
             agent: rate(effective.rate_limit_agent, RATE_AGENT),
             global: rate(effective.rate_limit_global, RATE_GLOBAL),
             failed_keys: rate(effective.rate_limit_failed_keys, RATE_FAILED_KEYS),
+            tokens: rate(effective.tokens_per_minute, TOKENS_PER_MINUTE),
         },
         engine,
         compute,
@@ -239,6 +248,11 @@ fn checked(arguments: &Arguments, defaults: &config::Serve) -> Result<Checked, S
             defaults.rate_limit_failed_keys,
             RATE_FAILED_KEYS,
         ),
+        tokens_per_minute: rate(
+            flags.tokens_per_minute,
+            defaults.tokens_per_minute,
+            TOKENS_PER_MINUTE,
+        ),
         kv_pool_mb: Some(pool_mb),
         max_running: Some(running),
         queue_requests: Some(queue),
@@ -316,6 +330,7 @@ mod tests {
             ("rate_limit_agent", "--rate-limit-agent", RATE_AGENT.to_string()),
             ("rate_limit_global", "--rate-limit-global", RATE_GLOBAL.to_string()),
             ("rate_limit_failed_keys", "--rate-limit-failed-keys", RATE_FAILED_KEYS.to_string()),
+            ("tokens_per_minute", "--tokens-per-minute", TOKENS_PER_MINUTE.to_string()),
             ("max_running", "--max-running", engine.running_max.to_string()),
             ("queue_requests", "--queue-requests", engine.queue_max.to_string()),
             (

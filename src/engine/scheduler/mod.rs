@@ -28,10 +28,12 @@ use super::error::Error;
 use super::handle::{Evicted, Stats};
 use super::pace::{Pace, Shape};
 use super::pool::{Exhausted, Lease, Pool};
+use super::purse::{Purse, Short, Tab};
 use super::queue::Queue;
 use super::request::{CHOICES_MAX, Delta, Event, Item, Request, TOP_LOGPROBS_MAX, budget_tokens};
 use super::sequence::{Sequence, Settings};
 use crate::model::Spec;
+use crate::model::sample::Bias;
 use crate::store::BlockRef;
 use crate::text::{Resolved, Tokenizer};
 use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
@@ -251,6 +253,16 @@ impl Scheduler {
 
     /// Takes a request into the line, or refuses it.
     pub fn submit(&mut self, request: Request, now: Instant) -> Result<RequestId, Error> {
+        self.submit_paid(request, None, now)
+    }
+
+    /// The same if this purse, where there is one, has enough for it.
+    pub fn submit_paid(
+        &mut self,
+        request: Request,
+        purse: Option<Arc<dyn Purse>>,
+        now: Instant,
+    ) -> Result<RequestId, Error> {
         let (sequence, choices) = self.check(&request)?;
         self.next_request += 1;
         let id = RequestId(self.next_request);
@@ -263,6 +275,7 @@ impl Scheduler {
         let mut ticket =
             Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
         ticket.is_ephemeral = request.is_ephemeral;
+        ticket.tab = purse.map(|purse| open_tab(purse, &sequence, known, now)).transpose()?;
         let has_place = self.has_place_for(&sequence, choices);
         let waiting = Waiting { request: id, sequence };
         if self.is_idle() {
@@ -309,6 +322,7 @@ impl Scheduler {
             return Err(Error::Logprobs { top, most: TOP_LOGPROBS_MAX });
         }
         request.sampling.check().map_err(Error::Sampling)?;
+        check_biases(request.sampling.biases(), self.spec.vocabulary)?;
         let matched = |tokens: &[TokenId]| self.agents.matched(&request.namespace, tokens);
         let Resolved { tokens: prompt, replies } = request.prompt.resolve(&matched);
         let vocabulary = self.spec.vocabulary;
@@ -612,6 +626,33 @@ impl Active {
     fn extend_table(&mut self, more: Vec<Lease>) {
         self.blocks.extend(more.iter().map(Lease::id));
         self.table.extend(more);
+    }
+}
+
+/// What is sure to be computed is set aside: what is not in memory of the prompt, the last token in any
+/// case, and one of a reply.
+fn open_tab(
+    purse: Arc<dyn Purse>,
+    sequence: &Sequence,
+    known: usize,
+    now: Instant,
+) -> Result<Tab, Error> {
+    let prompt = sequence.prompt_tokens();
+    let tokens = prompt - known.min(prompt - 1) + 1;
+    Tab::open(purse, tokens, now).map_err(|short| match short {
+        Short::For(wait) => Error::TokensSpent { wait },
+        Short::Always { most } => Error::LargerThanPurse { tokens, most },
+    })
+}
+
+/// The vocabulary is the model's, and something of it must be left to choose from.
+fn check_biases(biases: &[Bias], vocabulary: usize) -> Result<(), Error> {
+    if let Some(Bias { token, .. }) = biases.iter().find(|it| it.token.0 as usize >= vocabulary) {
+        return Err(Error::BiasOutsideVocabulary { token: *token, vocabulary });
+    }
+    match biases.iter().filter(|bias| bias.is_ban()).count() {
+        banned if banned >= vocabulary => Err(Error::AllBanned { vocabulary }),
+        _ => Ok(()),
     }
 }
 

@@ -23,6 +23,9 @@ impl Scheduler {
             let prompt_tokens = active.sequence.prompt_tokens();
             if row.start < prompt_tokens && active.sequence.completion_tokens() == 0 {
                 let tokens = row.end.min(prompt_tokens);
+                if let Some(ticket) = self.tickets.get_mut(&row.order.request) {
+                    ticket.prefilled(tokens, now);
+                }
                 self.items.push((row.order.request, Ok(Event::Prefilled { tokens })));
             }
             if !row.is_last {

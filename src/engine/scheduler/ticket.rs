@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::agents::HeadId;
+use super::super::purse::Tab;
 use super::super::request::{Admitted, Choice, Durability, Outcome, Source};
 use crate::types::{AgentId, Namespace};
 
@@ -23,6 +24,8 @@ pub struct Ticket {
     pub is_announced: bool,
     /// Those that have ended.
     pub choices: Vec<Option<Choice>>,
+    /// What it pays, if anybody does.
+    pub tab: Option<Tab>,
     submitted: Instant,
     admitted: Option<Instant>,
     first_token: Option<Instant>,
@@ -48,6 +51,7 @@ impl Ticket {
             is_ephemeral: false,
             is_announced: false,
             choices: vec![None; choices],
+            tab: None,
             submitted: now,
             admitted: None,
             first_token: None,
@@ -71,8 +75,18 @@ impl Ticket {
         }
     }
 
+    /// So much of the prompt has KV.
+    pub fn prefilled(&mut self, tokens: usize, now: Instant) {
+        if let Some(tab) = &mut self.tab {
+            tab.computed(tokens.saturating_sub(self.cached_tokens), now);
+        }
+    }
+
     pub fn token(&mut self, now: Instant) {
         self.first_token.get_or_insert(now);
+        if let Some(tab) = &mut self.tab {
+            tab.generated(1, now);
+        }
     }
 
     pub fn waited(&self, now: Instant) -> Duration {

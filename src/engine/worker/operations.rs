@@ -13,7 +13,7 @@ use super::{Keeper, Worker};
 use crate::engine::about::{Mark, Marked, Warmth};
 use crate::engine::agents::{Head, HeadId};
 use crate::engine::scheduler::RequestId;
-use crate::engine::{AgentError, Error, Evicted, Request};
+use crate::engine::{AgentError, Error, Evicted, Request, Terms};
 use crate::metrics::labels::Tier;
 use crate::store::{Retention, RetentionChange, StoreError, StoredLine};
 use crate::types::{AgentId, Generation, Namespace, TokenId};
@@ -175,7 +175,7 @@ impl Worker {
     pub fn submit(
         &mut self,
         request: Request,
-        after: Option<&Mark>,
+        terms: Terms,
         now: Instant,
     ) -> Result<RequestId, Error> {
         if let Some(agent) = &request.agent
@@ -183,12 +183,12 @@ impl Worker {
         {
             return Err(Error::AgentBusy(agent.clone()));
         }
-        if let (Some(mark), Some(agent)) = (after, &request.agent)
+        if let (Some(mark), Some(agent)) = (&terms.after, &request.agent)
             && self.has_moved(&request.namespace, agent, mark)
         {
             return Err(Error::AgentBusy(agent.clone()));
         }
-        self.scheduler.submit(request, now)
+        self.scheduler.submit_paid(request, terms.purse, now)
     }
 
     /// Whether an agent has something else than it had, or is about to.

@@ -15,10 +15,10 @@ use super::operations::Operation;
 use super::outbox::Outbox;
 use super::watchdog::Watchdog;
 use super::{Clock, Fatal, Keeper, Worker};
-use crate::engine::handle::{Config, Evicted, Stats, Status};
+use crate::engine::handle::{Config, Evicted, Stats, Status, Terms};
 use crate::engine::keeping::Keeping;
 use crate::engine::scheduler::{RequestId, Scheduler};
-use crate::engine::{AgentError, DrainError, Error, Item, Mark, Request, Warmth};
+use crate::engine::{AgentError, DrainError, Error, Item, Request, Warmth};
 use crate::metrics::{Metrics, Steps};
 use crate::model::{Model, Spec};
 use crate::store::StoredLine;
@@ -60,8 +60,7 @@ pub enum Command {
 
 pub struct Submission {
     pub request: Request,
-    /// What its agent had that it goes on from, if it was looked at.
-    pub after: Option<Mark>,
+    pub terms: Terms,
     pub sender: Sender<Item>,
     pub is_cancelled: Arc<AtomicBool>,
     /// What its caller was in when it asked.
@@ -398,13 +397,13 @@ impl Thread {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let Submission { request, after, sender, is_cancelled, span } = submission;
+        let Submission { request, terms, sender, is_cancelled, span } = submission;
         let now = Instant::now();
         let mut outbox = Outbox::new(sender, is_cancelled);
         // The flag was set before the drain's command was sent, so nothing slips in between.
         let accepted = match self.shared.is_draining.load(Ordering::SeqCst) {
             true => Err(Error::Draining),
-            false => self.worker.submit(request, after.as_ref(), now),
+            false => self.worker.submit(request, terms, now),
         };
         match accepted {
             Ok(id) => {

@@ -1,10 +1,10 @@
-//! `GET /v1/agents/{id}/explain`: where a prompt, or the agent's last conversation, parts from what the
-//! agent has, and why.
+//! `/v1/agents/{id}/explain`: where a prompt, or the agent's last conversation, parts from what the agent
+//! has, and why. The prompt is in the query, which proxies log, or in the body.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
@@ -16,7 +16,7 @@ use crate::http::error::Error;
 use crate::http::guard::Caller;
 use crate::http::prompt::beside;
 use crate::http::tokens::chat_tokens;
-use crate::http::{App, Serving};
+use crate::http::{App, Serving, body};
 use crate::text::{self, Cause, Difference, Message};
 use crate::types::{AgentId, TokenId};
 
@@ -27,6 +27,14 @@ pub struct ExplainQuery {
     /// before if there is none.
     prompt: Option<String>,
     /// The system message before it.
+    system: Option<String>,
+}
+
+/// The same.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+pub struct ExplainRequest {
+    prompt: Option<String>,
     system: Option<String>,
 }
 
@@ -65,6 +73,26 @@ pub async fn explain(
 ) -> Result<Response, Error> {
     let agent = path_agent(path)?;
     let ExplainQuery { prompt, system } = read(query)?;
+    explained(&app, &caller, agent, ExplainRequest { prompt, system }).await
+}
+
+/// `POST /v1/agents/{id}/explain`.
+pub async fn explain_given(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: PathId,
+    request: Request,
+) -> Result<Response, Error> {
+    let request: ExplainRequest = body::read_if_any(request, &app).await?;
+    explained(&app, &caller, path_agent(path)?, request).await
+}
+
+async fn explained(
+    app: &App,
+    caller: &Caller,
+    agent: AgentId,
+    ExplainRequest { prompt, system }: ExplainRequest,
+) -> Result<Response, Error> {
     let messages = match (prompt, system) {
         (None, Some(_)) => return Err(Error::field("prompt", "system goes with prompt")),
         (None, None) => None,
@@ -80,7 +108,7 @@ pub async fn explain(
     }
     let bytes = stored.iter().map(|tokens| size_of_val(&**tokens)).sum();
     let explained = move || Explanation::new(&serving, &agent, messages, &stored);
-    Ok(Json(beside(&app, &caller.namespace, bytes, explained).await??).into_response())
+    Ok(Json(beside(app, &caller.namespace, bytes, explained).await??).into_response())
 }
 
 impl Explanation {

@@ -74,6 +74,7 @@ pub async fn generate(
         min_p: request.min_p,
         frequency_penalty: request.frequency_penalty,
         presence_penalty: request.presence_penalty,
+        logit_bias: None,
         seed: request.seed,
     };
     let sampling = drawing.sampling()?;

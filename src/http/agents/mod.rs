@@ -18,7 +18,7 @@ use super::{App, body, random};
 use crate::engine::AgentError;
 use crate::types::AgentId;
 
-pub use explain::{ExplainQuery, Explanation, explain};
+pub use explain::{ExplainQuery, ExplainRequest, Explanation, explain, explain_given};
 pub use generate::{GenerateRequest, Generation, generate};
 pub use wire::{
     Agent, AgentList, CreateRequest, ForkRequest, ListQuery, NewAgent, RemoveQuery,

@@ -9,7 +9,7 @@ use crate::engine::{CHOICES_MAX, Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, PENALTY_MAX, StreamOptions, TEMPERATURE_MAX, TOKENS_MAX, UsageChunk,
-    goes_with, in_range, refuse_set, wrong,
+    WireBiases, goes_with, in_range, refuse_set, wrong,
 };
 use crate::http::tooling::ToolChoice;
 use crate::text::{Message, Tool};
@@ -42,6 +42,8 @@ pub struct ChatRequest {
     frequency_penalty: Option<f64>,
     #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     presence_penalty: Option<f64>,
+    #[schemars(schema_with = "fields::biases_schema")]
+    logit_bias: Option<WireBiases>,
     #[schemars(range(min = 1, max = CHOICES_MAX))]
     n: Option<u64>,
     stop: Option<OneOrMany<String>>,
@@ -74,8 +76,6 @@ pub struct ChatRequest {
     function_call: Option<IgnoredAny>,
     #[schemars(skip)]
     functions: Option<IgnoredAny>,
-    #[schemars(skip)]
-    logit_bias: Option<IgnoredAny>,
     #[schemars(skip)]
     metadata: Option<IgnoredAny>,
     #[schemars(skip)]
@@ -189,7 +189,6 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Error> {
         ("audio", request.audio),
         ("function_call", request.function_call),
         ("functions", request.functions),
-        ("logit_bias", request.logit_bias),
         ("metadata", request.metadata),
         ("modalities", request.modalities),
         ("prediction", request.prediction),
@@ -233,6 +232,7 @@ fn sampling(request: &ChatRequest) -> Result<Sampling, Error> {
         min_p: request.min_p,
         frequency_penalty: request.frequency_penalty,
         presence_penalty: request.presence_penalty,
+        logit_bias: request.logit_bias.as_ref(),
         seed: request.seed,
     };
     drawing.sampling()

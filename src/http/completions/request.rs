@@ -10,7 +10,7 @@ use crate::engine::{CHOICES_MAX, Sampling};
 use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, PENALTY_MAX, StreamOptions, TEMPERATURE_MAX, TOKENS_MAX, UsageChunk,
-    in_range, refuse_set,
+    WireBiases, in_range, refuse_set,
 };
 use crate::http::prompt::Input;
 use crate::types::{AgentId, TokenId};
@@ -44,6 +44,8 @@ pub struct CompletionRequest {
     frequency_penalty: Option<f64>,
     #[schemars(range(min = -PENALTY_MAX, max = PENALTY_MAX))]
     presence_penalty: Option<f64>,
+    #[schemars(schema_with = "fields::biases_schema")]
+    logit_bias: Option<WireBiases>,
     #[schemars(range(min = 1, max = CHOICES_MAX))]
     n: Option<u64>,
     #[schemars(range(min = 1, max = CHOICES_MAX))]
@@ -66,8 +68,6 @@ pub struct CompletionRequest {
     #[serde(rename = "prompt_cache_key")]
     _prompt_cache_key: Option<String>,
 
-    #[schemars(skip)]
-    logit_bias: Option<IgnoredAny>,
     #[schemars(skip)]
     suffix: Option<IgnoredAny>,
 }
@@ -114,6 +114,7 @@ impl TryFrom<CompletionRequest> for Completion {
             min_p: request.min_p,
             frequency_penalty: request.frequency_penalty,
             presence_penalty: request.presence_penalty,
+            logit_bias: request.logit_bias.as_ref(),
             seed: request.seed,
         };
         let completion = Completion {
@@ -127,7 +128,7 @@ impl TryFrom<CompletionRequest> for Completion {
             stops: fields::stops("stop", request.stop)?,
             input: request.prompt.input()?,
         };
-        refuse_set(&[("logit_bias", request.logit_bias), ("suffix", request.suffix)], "")?;
+        refuse_set(&[("suffix", request.suffix)], "")?;
         if request.echo == Some(true) {
             return Err(Error::field("echo", "echo is true; the prompt is not sent back"));
         }

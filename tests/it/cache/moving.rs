@@ -73,7 +73,7 @@ fn what_cannot_be_moved_is_named() {
         &machine,
         &["export", "poet", "no/such/poet.agent"],
         expect![[r#"
-            ! error: cannot write no/such/poet.agent: entity not found
+            ! error: cannot write no/such/poet.agent: there is no folder no/such
             ! hint: name a file in a folder that is yours
             exit code Some(73)
         "#]],

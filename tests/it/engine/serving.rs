@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use semantic::engine::{Config, Error, Event, Finish, Request};
-use semantic::model::sample::Sampling;
+use semantic::model::sample::{Bias, Sampling};
 use semantic::types::{BLOCK_TOKENS, Namespace, TokenId};
 
 use crate::support::engine::{
@@ -40,6 +40,16 @@ fn what_cannot_be_served_is_refused_at_once() {
     refused(Request { logprobs: Some(21), ..base() }, "21 alternatives per token; at most 20");
     let sampling = Sampling { temperature: f32::NAN, ..Sampling::GREEDY };
     refused(Request { sampling, ..base() }, "temperature is NaN; it goes from 0 to 100");
+    let biased = |ids: std::ops::Range<usize>| {
+        let bias = |id| Bias { token: TokenId(id as u32), bias: -100.0 };
+        let sampling = Sampling { biases: Some(ids.map(bias).collect()), ..Sampling::GREEDY };
+        Request { sampling, ..base() }
+    };
+    refused(
+        biased(VOCABULARY..VOCABULARY + 1),
+        "logit_bias has token 64; the model's vocabulary is 64",
+    );
+    refused(biased(0..VOCABULARY), "logit_bias bans all 64 tokens of the vocabulary");
     refused(
         request(&prompt(1, CONTEXT_TOKENS)),
         "the prompt has 2048 tokens; the model's context is 2048",

@@ -162,7 +162,10 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         ("frequency_penalty", "2.5"),
         ("presence_penalty", "-2.01"),
         ("tools", "[7]"),
-        ("logit_bias", "{}"),
+        ("logit_bias", "7"),
+        ("logit_bias", "{\"Hello\":1}"),
+        ("logit_bias", "{\"7\":100.1}"),
+        ("logit_bias", "{\"7\":null}"),
         ("session_id", "\"\""),
         ("session_id", "7"),
         ("chat_template", "\"{{ x }}\""),
@@ -325,8 +328,14 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
             "presence_penalty" presence_penalty is -2.01; it goes from -2.0 to 2.0
         {"tools":[7],"messages":[{"role":"user","content":"Hello"}]}
             "tools[0]" tools[0] is 7; it is an object
-        {"logit_bias":{},"messages":[{"role":"user","content":"Hello
-            "logit_bias" logit_bias is not supported by this server
+        {"logit_bias":7,"messages":[{"role":"user","content":"Hello"
+            "logit_bias" logit_bias: invalid type: integer `7`, expected a map at line 1 column 15
+        {"logit_bias":{"Hello":1},"messages":[{"role":"user","conten
+            "logit_bias" logit_bias has the key "Hello"; a key is a token's id
+        {"logit_bias":{"7":100.1},"messages":[{"role":"user","conten
+            "logit_bias.7" logit_bias.7 is 100.1; it goes from -100.0 to 100.0
+        {"logit_bias":{"7":null},"messages":[{"role":"user","content
+            "logit_bias.7" logit_bias.7: invalid type: null, expected a number at line 1 column 23
         {"session_id":"","messages":[{"role":"user","content":"Hello
             "session_id" session_id: the agent id is empty
         {"session_id":7,"messages":[{"role":"user","content":"Hello"
@@ -362,6 +371,8 @@ fn what_clients_send_out_of_habit_is_accepted() {
             json!({ "temperature": 0, "top_p": 1, "frequency_penalty": 0.0, "presence_penalty": 0 }),
         ),
         hello(json!({ "user": "u", "store": true, "prompt_cache_key": "k", "tools": null })),
+        hello(json!({ "logit_bias": {} })),
+        hello(json!({ "logit_bias": { "7": -100, "8": 100, "9": 0.5 } })),
         hello(json!({ "response_format": { "type": "text" }, "max_tokens": 2_147_483_647 })),
         hello(json!({ "stream": true, "stream_options": { "include_usage": true }, "seed": -1 })),
         hello(json!({ "max_tokens": 5, "max_completion_tokens": 5, "stop": ["a", "b"] })),

@@ -26,7 +26,7 @@ fn a_server_whose_model_loads_lives_and_is_neither_started_nor_ready() {
 
 #[test]
 fn health_answers_whoever_asks_however_they_ask() {
-    let rates = Rates { agent: 1, global: 1, failed_keys: 1 };
+    let rates = Rates { agent: 1, global: 1, failed_keys: 1, tokens: 0 };
     let server = Server::start(Setup { keys: Some(KEY), rates, ..loading() });
     for _ in 0..20 {
         let request = Request::get("/health/live")

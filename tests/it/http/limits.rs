@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_limits_let_exactly_their_number_through() {
-    let rates = Rates { agent: 5, global: 12, failed_keys: 0 };
+    let rates = Rates { agent: 5, global: 12, failed_keys: 0, tokens: 0 };
     let server = Server::start(Setup { rates, ..loading() });
     let mut client = server.connect();
     let body = hello(json!({}));

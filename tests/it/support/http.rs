@@ -3,14 +3,14 @@
 
 use semantic::engine::{self, Engine, Keeping};
 use semantic::http::{
-    Access, AdminKey, App, Bounds, Config, Keys, KvShape, LogControl, Origin, Rates, Serving, bind,
-    serve,
+    Access, AdminKey, App, Bounds, Config, Grant, KeyDigest, KeyRates, Keys, KvShape, LogControl,
+    Origin, Rates, Serving, bind, serve,
 };
 use semantic::metrics::Metrics;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
 use semantic::text::{ChatTemplate, Special, Tokenizer};
-use semantic::types::{BLOCK_TOKENS, BlockId, TextSource, TokenId};
+use semantic::types::{BLOCK_TOKENS, BlockId, Namespace, TextSource, TokenId};
 use serde_json::{Value as Json, json};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -35,6 +35,8 @@ pub struct Setup {
     pub admin_key: Option<&'static str>,
     pub cors_origins: Vec<Origin>,
     pub rates: Rates,
+    /// Of each key.
+    pub key_rates: KeyRates,
     pub bounds: Bounds,
     pub model: ModelState,
     pub engine: engine::Config,
@@ -84,7 +86,8 @@ impl Default for Setup {
             keys: None,
             admin_key: None,
             cors_origins: Vec::new(),
-            rates: Rates { agent: 0, global: 0, failed_keys: 0 },
+            rates: Rates { agent: 0, global: 0, failed_keys: 0, tokens: 0 },
+            key_rates: KeyRates::default(),
             bounds: Bounds::default(),
             model: ModelState::Serving,
             engine: engine::Config::default(),
@@ -130,7 +133,18 @@ impl Server {
 
     pub fn start(setup: Setup) -> Server {
         let access = match setup.keys {
-            Some(keys) => Access::Keys(Keys::parse(keys).expect("keys")),
+            Some(keys) if setup.key_rates == KeyRates::default() => {
+                Access::Keys(Keys::parse(keys).expect("keys"))
+            }
+            Some(keys) => {
+                let grant = |key| Grant {
+                    digest: KeyDigest::of(key),
+                    namespace: Namespace::new(key),
+                    rates: setup.key_rates,
+                };
+                let grants = keys.split(',').map(grant).collect();
+                Access::Keys(Keys::default().with(grants).expect("each is there once"))
+            }
             None => Access::Open,
         };
         let metrics = Arc::clone(&setup.engine.metrics);

@@ -210,7 +210,7 @@ async fn serve(listener: TcpListener, serving: Serving) {
         admin: None,
         allowed_hosts: vec!["localhost".to_owned()],
         cors_origins: Vec::new(),
-        rates: Rates { agent: 0, global: 0, failed_keys: 0 },
+        rates: Rates { agent: 0, global: 0, failed_keys: 0, tokens: 0 },
         bounds: Bounds::default(),
         metrics: Arc::new(Metrics::default()),
         log: LogControl::new(|_| Ok(())),
