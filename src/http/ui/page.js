@@ -278,6 +278,7 @@ function show_status() {
     const size = pool.block_bytes === null ? "" : `, ${bytes(blocks * pool.block_bytes)}`;
     return counted(blocks, "block") + size;
   };
+  put("pool-about", `${counted(pool.blocks_total, "block")} of ${pool.block_tokens} tokens`);
   put("pool-busy", sized(busy));
   put("pool-idle", sized(pool.blocks_evictable));
   put("pool-free", sized(free));
@@ -302,7 +303,7 @@ function show_recent({ interval_s, elapsed_s, tokens, first_tokens, first_token_
   const rate = sum(tokens.slice(-spans)) / span_s;
   figure("speed", [(rate < 100 ? fine : whole).format(rate), "/s"], `generated, last ${Math.round(span_s)} s`);
   const begun = sum(first_tokens);
-  figure("ttft", begun ? seconds(sum(first_token_s) / begun) : undefined, `mean of ${counted(begun, "reply", "replies")} in 5 min`);
+  figure("ttft", begun ? seconds(sum(first_token_s) / begun) : undefined, begun ? `mean of ${counted(begun, "reply", "replies")} in 5 min` : "no reply in 5 min");
   const most = Math.max(...rates);
   const slowest = Math.max(...means);
   put("speed-most", most ? `up to ${fine.format(most)}` : "nothing yet");

@@ -112,7 +112,7 @@ fn the_page_fits_every_screen_and_asks_nobody_but_its_server() {
     let mut browser = Browser::start();
     open(&mut browser, &server);
     ready(&mut browser);
-    assert!(browser.text("agents-none").contains("None yet"));
+    browser.until("there are none", "!document.getElementById('agents-none').hidden");
     check_looks(&mut browser, "empty");
 
     let prompt = "one word after another ".repeat(150);
@@ -181,7 +181,8 @@ fn an_agent_is_talked_to_put_on_disk_and_seen_to_come_back() {
     let mut browser = Browser::start();
     open(&mut browser, &server);
     ready(&mut browser);
-    assert!(browser.text("memory").contains("nothing remembered yet"));
+    let memory = "document.getElementById('memory').innerText";
+    browser.until("it is new", &format!("{memory}.includes('nothing remembered yet')"));
     browser.value("document.getElementById('message').focus()");
     browser.write("Why is the sky blue?");
     browser.press("Enter");
