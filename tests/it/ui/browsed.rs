@@ -20,23 +20,24 @@ const REPLY: &str =
 const CONTRAST: &str = r#"(() => {
   const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
   const light = (colour) => {
-    const [r, g, b] = numbers(colour).map((part) => part / 255)
+    const [r, g, b] = colour.map((part) => part / 255)
       .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
+  // What is half transparent lets through what is behind it.
   const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor;
-      if (numbers(colour)[3] !== 0) return colour;
-    }
-    return "rgb(255, 255, 255)";
+    if (!element) return [255, 255, 255];
+    const [r, g, b, alpha = 1] = numbers(getComputedStyle(element).backgroundColor);
+    if (alpha === 1) return [r, g, b];
+    const below = behind(element.parentElement);
+    return [r, g, b].map((part, at) => alpha * part + (1 - alpha) * below[at]);
   };
   let least = [21, ""];
   for (const element of document.querySelectorAll("body *")) {
     const has_text = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
     const is_field = element.matches("input, textarea");
     if (!(has_text || is_field) || !element.checkVisibility() || element.matches("script, style")) continue;
-    const one = light(getComputedStyle(element).color);
+    const one = light(numbers(getComputedStyle(element).color).slice(0, 3));
     const other = light(behind(element));
     const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
     if (ratio < least[0]) least = [ratio, element.outerHTML.slice(0, 120)];
