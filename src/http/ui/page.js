@@ -456,9 +456,11 @@ async function settled(agent) {
   return state_of(agent);
 }
 
-function add_turn(agent, who, text) {
-  const turn = make("li", "", who === "You" ? "prompt" : "reply");
-  turn.append(make("p", who, "who"), make("p", text, "text"));
+// What was said, by whom; without a text it is told of in notes.
+function add_turn(agent, who, name, text) {
+  const turn = make("li", "", name);
+  turn.append(make("p", who, "who"));
+  if (text !== undefined) turn.append(make("p", text, "text"));
   if (!said.has(agent)) said.set(agent, []);
   said.get(agent).push(turn);
   if (agent === talking()) $("said").append(turn);
@@ -498,8 +500,8 @@ async function send() {
   const stop = new AbortController();
   set_running(stop);
   $("message").value = "";
-  add_turn(agent, "You", prompt);
-  const turn = add_turn(agent, agent, "");
+  add_turn(agent, "You", "prompt", prompt);
+  const turn = add_turn(agent, agent, "reply", "");
   const text = turn.querySelector(".text");
   // Told once it is whole, not word by word.
   text.setAttribute("aria-live", "polite");
@@ -554,7 +556,7 @@ async function converse(agent, prompt, signal, turn, text) {
   const kept = memory.durable ? `on disk as save ${memory.generation}` : "not on disk yet";
   const first = first_ms === undefined ? [] : [[`. First text after ${seconds(first_ms / 1000).join(" ")}`]];
   note(turn, [memory.source, true], [` · ${from}`], ...first, [". "], [memory.durable ? "Durable" : "Not durable", true], [`: ${kept}.`]);
-  note(turn, ["Before: "], [describe(before), true], [" → after: "], [describe(after), true]);
+  note(turn, [`Before: ${describe(before)} → after: `], [describe(after), true]);
 }
 
 async function explain(error, agent, turn, signal) {
@@ -582,10 +584,10 @@ async function evict() {
   $("evict").disabled = true;
   try {
     const { saved, forgotten } = await told(`${path_of(agent)}?evict_only=true`, { method: "DELETE", signal: AbortSignal.timeout(6 * ANSWER_MS_MAX) });
-    const turn = add_turn(agent, "Memory", "");
+    const turn = add_turn(agent, "Memory", "event");
     note(turn, [`${counted(saved + forgotten, "conversation")} left the memory; `], [`${count(saved)} on disk`, true], [". The next turn brings it back."]);
   } catch (error) {
-    note(add_turn(agent, "Memory", ""), [`It stays in memory: ${error.message}.`]);
+    note(add_turn(agent, "Memory", "event"), [`It stays in memory: ${error.message}.`]);
   }
   $("message").focus();
   look_soon();

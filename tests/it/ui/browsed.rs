@@ -73,7 +73,7 @@ fn on_disk() -> Setup {
 /// The last thing said, which has ended.
 fn until_said(browser: &mut Browser) {
     browser.until("it has ended", "document.getElementById('stop').hidden");
-    browser.until("it is told of", "document.querySelector('#said li:last-child .notes')");
+    browser.until("it is told of", "document.querySelector('#said li:last-child.reply .notes')");
 }
 
 fn last(browser: &mut Browser, part: &str) -> String {
