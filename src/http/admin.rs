@@ -134,7 +134,7 @@ pub async fn stats(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let tiers = engine.tiers().await?;
     let store = engine.store_usage().await?;
     Ok(Json(Stats {
-        status: status(&engine.status()),
+        status: status_word(&engine.status()),
         uptime_s: app.started.elapsed().as_secs_f64(),
         resident_bytes: metrics::resident_bytes(),
         requests: Requests {
@@ -179,7 +179,7 @@ fn engine(app: &App) -> Result<&Engine, Error> {
     }
 }
 
-fn status(status: &Status) -> &'static str {
+pub fn status_word(status: &Status) -> &'static str {
     match status {
         Status::Starting => "starting",
         Status::Serving => "serving",

@@ -435,6 +435,15 @@ impl IntoResponse for Done {
     }
 }
 
+/// That a client has already what it asks for, with these headers: 304.
+pub struct Unchanged(pub HeaderMap);
+
+impl IntoResponse for Unchanged {
+    fn into_response(self) -> Response {
+        (StatusCode::NOT_MODIFIED, self.0).into_response()
+    }
+}
+
 /// Something that was not there before: 201.
 pub struct Created<T>(pub T);
 

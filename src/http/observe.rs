@@ -18,7 +18,7 @@ use tracing::field::Empty;
 
 use super::error::{CLIENT_LEFT, Error};
 use super::guard::{Gate, Peer, Policy};
-use super::routes::METRICS;
+use super::routes::{METRICS, STATUS};
 use super::traceparent::TraceParent;
 use crate::metrics::Metrics;
 use crate::metrics::labels::{self, Limit};
@@ -35,7 +35,8 @@ pub struct Watched {
 /// What is told at the end. Of probes nothing is.
 struct Seen {
     span: Span,
-    /// Scrapes are neither counted nor, above debug, logged: they would be most of both.
+    /// Who looks at the numbers again and again is neither counted nor, above debug, logged: that would
+    /// be most of both.
     is_scrape: bool,
     /// Nor is what strangers are refused logged above debug: they could fill the disk that agents are
     /// kept on.
@@ -54,7 +55,7 @@ impl Watched {
         if gate.policy == Policy::Health {
             return Watched { seen: None };
         }
-        let is_scrape = gate.path == METRICS;
+        let is_scrape = matches!(gate.path, METRICS | STATUS);
         let span = match is_scrape {
             true => tracing::debug_span!("request", id),
             false => span(gate, request, id),

@@ -51,6 +51,8 @@ enum Gives {
     /// The same whether all is well or not; only the status differs.
     Probe(MakeSchema),
     Text(&'static str),
+    /// A page, unless the browser has it already.
+    Page,
 }
 
 /// The words by which the table of routes describes one.
@@ -98,6 +100,11 @@ impl Route {
 
     pub fn probes<T: JsonSchema>(mut self) -> Route {
         self.doc.gives = Gives::Probe(schema_of::<T>);
+        self
+    }
+
+    pub fn gives_page(mut self) -> Route {
+        self.doc.gives = Gives::Page;
         self
     }
 
@@ -300,6 +307,10 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
             let content = json!({ media_type: { "schema": { "type": "string" } } });
             ("200", "The answer.", Some(content))
         }
+        Gives::Page => {
+            let content = json!({ "text/html": { "schema": { "type": "string" } } });
+            ("200", "The page.", Some(content))
+        }
     };
     let error = match Dialect::of(route.path) {
         Dialect::OpenAi => "#/components/responses/Error",
@@ -315,6 +326,9 @@ fn responses(route: &Route, schemas: &mut SchemaGenerator) -> Value {
     }
     if let Gives::NothingOrJson(_) = route.doc.gives {
         all["204"] = json!({ "description": "Done.", "headers": all[status]["headers"] });
+    }
+    if let Gives::Page = route.doc.gives {
+        all["304"] = json!({ "description": "It is the same.", "headers": all[status]["headers"] });
     }
     if let Gives::Probe(_) = route.doc.gives {
         all["503"] = all[status].clone();

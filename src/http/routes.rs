@@ -13,13 +13,16 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 use super::guard::{self, Door, Gate, Policy};
 use super::openapi::Doc;
 use super::{
-    App, admin, agents, chat, completions, health, info, messages, openapi, scrape, tokens,
+    App, admin, agents, chat, completions, health, info, messages, openapi, scrape, status, tokens,
+    ui,
 };
 
 /// What is counted and logged in place of a path that is no route.
 pub const OTHER: &str = "other";
 /// Where the metrics are, which do not count the looks at themselves.
 pub const METRICS: &str = "/metrics";
+/// Where the status page finds the numbers, as often as it looks.
+pub const STATUS: &str = "/v1/status";
 /// The method of paths that are no route.
 pub const ANY: &str = "*";
 
@@ -40,6 +43,9 @@ pub fn all() -> Vec<Route> {
         GET.at("/", Open, info::about)
             .says("What this server is, and where things are")
             .gives::<info::About>(),
+        GET.at("/ui", Open, ui::page)
+            .says("A page for people: how the server is, its agents, and talking to one")
+            .gives_page(),
         GET.at("/openapi.json", Key, openapi::openapi)
             .says("This document")
             .gives::<openapi::Document>(),
@@ -81,6 +87,9 @@ pub fn all() -> Vec<Route> {
         GET.at("/v1/models/{*id}", Key, info::model)
             .says("One model by its name")
             .gives::<info::Model>(),
+        GET.at(STATUS, Key, status::status)
+            .says("How the server is, in the numbers of all who use it")
+            .gives::<status::ServerStatus>(),
         GET.at("/v1/agents", Key, agents::list)
             .says("Agents, by their names")
             .queries::<agents::ListQuery>()

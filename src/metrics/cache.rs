@@ -7,6 +7,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use super::buckets;
 use super::family::{By, Families, level, observe};
 use super::labels::{Miss, Tier};
+use super::totals::Totals;
 
 pub struct Cache {
     queries: IntCounter,
@@ -74,6 +75,15 @@ impl Cache {
             store_budget: families
                 .gauge("semantic_store_budget_bytes", "What may be in the store; 0 if nothing."),
         }
+    }
+
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.prompts = self.queries.get();
+        totals.prompts_hot = self.hits.of(Tier::Hot).get();
+        totals.prompts_warm = self.hits.of(Tier::Warm).get();
+        totals.reused_tokens = self.reused_tokens.get();
+        totals.restored_tokens = self.restored_tokens.get();
+        totals.restore_s = self.restore.get_sample_sum();
     }
 
     pub fn looked_up(&self) {

@@ -13,16 +13,22 @@ mod family;
 mod http;
 pub mod labels;
 mod process;
+mod recent;
 mod requests;
 mod steps;
+mod totals;
+
+use std::time::Instant;
 
 use prometheus::{Registry, TextEncoder};
 
 pub use cache::Cache;
 pub use http::{Connection, Http};
 pub use process::resident_bytes;
+pub use recent::{INTERVAL, Interval, Past, Recent};
 pub use requests::Requests;
 pub use steps::{Levels, Steps};
+pub use totals::Totals;
 
 use family::Families;
 use process::Process;
@@ -42,6 +48,8 @@ pub struct Metrics {
     pub cache: Cache,
     /// What the engine does, step by step.
     pub steps: Steps,
+    /// How fast it went in the last minutes.
+    pub recent: Recent,
     build: prometheus::IntGaugeVec,
 }
 
@@ -55,6 +63,7 @@ impl Metrics {
             requests: Requests::new(&families),
             cache: Cache::new(&families),
             steps: Steps::new(&families),
+            recent: Recent::new(Instant::now()),
             build: families.gauges(
                 "semantic_build_info",
                 "Always 1; the labels say what is running.",
@@ -67,6 +76,15 @@ impl Metrics {
     /// Says what is running. Once per process: each call adds a series.
     pub fn set_build(&self, version: &str, mlx: &str, model: &str) {
         self.build.with_label_values(&[version, mlx, model]).set(1);
+    }
+
+    /// What was counted so far.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.requests.add_to(&mut totals);
+        self.cache.add_to(&mut totals);
+        self.steps.add_to(&mut totals);
+        totals
     }
 
     /// Everything, in the text format 0.0.4.

@@ -7,6 +7,7 @@ use prometheus::{Histogram, IntCounter};
 use super::buckets;
 use super::family::{By, Families, observe};
 use super::labels::Finished;
+use super::totals::Totals;
 
 pub struct Requests {
     finished: By<Finished, IntCounter>,
@@ -57,6 +58,11 @@ impl Requests {
             generation_tokens: families
                 .counter("semantic_generation_tokens_total", "Tokens generated."),
         }
+    }
+
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.prompt_tokens = self.prompt_tokens.get();
+        totals.generation_tokens = self.generation_tokens.get();
     }
 
     pub fn admitted(&self, queued: Duration, prompt_tokens: usize) {

@@ -7,10 +7,13 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use super::buckets;
 use super::family::{By, Families, level, observe};
 use super::labels::{Block, Tier};
+use super::totals::Totals;
 
 pub struct Steps {
     batch: Histogram,
     step: Histogram,
+    prefill_step: Histogram,
+    prefill_step_tokens: IntCounter,
     running: IntGauge,
     waiting: IntGauge,
     parked: IntGauge,
@@ -53,6 +56,13 @@ impl Steps {
                 "One step of the model.",
                 buckets::STEP,
             ),
+            prefill_step: families.histogram(
+                "semantic_prefill_step_duration_seconds",
+                "One step that held parts of prompts that went on after it, and nothing else.",
+                buckets::STEP,
+            ),
+            prefill_step_tokens: families
+                .counter("semantic_prefill_step_tokens_total", "Tokens of such steps."),
             running: families.gauge("semantic_num_requests_running", "Replies under way."),
             waiting: families.gauge("semantic_num_requests_waiting", "Requests in line."),
             parked: families.gauge(
@@ -89,6 +99,17 @@ impl Steps {
     pub fn stepped(&self, rows: usize, took: Duration) {
         self.batch.observe(rows as f64);
         observe(&self.step, took);
+    }
+
+    /// So many tokens of prompts that went on after it, and nothing else.
+    pub fn read(&self, tokens: usize, took: Duration) {
+        observe(&self.prefill_step, took);
+        self.prefill_step_tokens.inc_by(tokens as u64);
+    }
+
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.prefill_step_tokens = self.prefill_step_tokens.get();
+        totals.prefill_step_s = self.prefill_step.get_sample_sum();
     }
 
     pub fn drained(&self, requests: usize, took: Duration) {

@@ -36,7 +36,7 @@ fn example(path: &str) -> String {
         .join("/")
 }
 
-/// Without a valid key nothing is answered but the health and reading the root; an ordinary key
+/// Without a valid key nothing is answered but the health, reading the root and the page; an ordinary key
 /// opens all but the administration, and the administrator's that alone.
 #[test]
 fn every_route_asks_for_what_its_policy_says() {

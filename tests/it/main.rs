@@ -55,3 +55,4 @@ mod tidy;
 mod timing;
 mod tokens;
 mod tools;
+mod ui;

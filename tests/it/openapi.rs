@@ -162,6 +162,7 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
     let agent = "/v1/agents/{id}";
     vec![
         ("GET", "/", "/", json!(null)),
+        ("GET", "/ui", "/ui", json!(null)),
         ("GET", "/metrics", "/metrics", json!(null)),
         ("GET", "/health", "/health", json!(null)),
         ("GET", "/health/live", "/health/live", json!(null)),
@@ -179,6 +180,7 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
         ("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens", messages),
         ("GET", "/v1/models", "/v1/models", json!(null)),
         ("GET", "/v1/models/{id}", "/v1/models/fake", json!(null)),
+        ("GET", "/v1/status", "/v1/status", json!(null)),
         ("POST", "/v1/agents", "/v1/agents", json!(null)),
         ("POST", "/v1/agents", "/v1/agents", json!({ "agent_id": "new" })),
         ("POST", "/v1/agents/{id}/generate", "/v1/agents/a/generate", json!({ "prompt": "Hi" })),

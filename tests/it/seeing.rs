@@ -208,7 +208,9 @@ fn metrics_endpoint_not_tracked() {
     let server = Server::new();
     let series = |scrape: &Scrape| scrape.series().map(str::to_owned).collect::<BTreeSet<_>>();
     let before = series(&Scrape::of(&server));
-    for path in ["/metrics", "/health", "/health/live", "/health/ready", "/health/none"] {
+    let looks = ["/metrics", "/v1/status"];
+    let probes = ["/health", "/health/live", "/health/ready", "/health/none"];
+    for path in [&looks[..], &probes[..]].concat() {
         server.get(path);
     }
     let after = series(&Scrape::of(&server));

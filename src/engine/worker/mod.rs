@@ -244,6 +244,12 @@ impl Worker {
                 let took = clock.now().saturating_duration_since(started);
                 self.scheduler.observe(&shape, took);
                 self.metrics.steps.stepped(rows.len(), took);
+                // What a token of a prompt costs: a short turn's only step would tell what a step
+                // costs, and one beside replies what they do.
+                if rows.iter().all(|row| !row.is_last) {
+                    let tokens = rows.iter().map(|row| row.end - row.start).sum();
+                    self.metrics.steps.read(tokens, took);
+                }
                 Ok(())
             }
             Err(failure) if rows.len() == 1 => self.blame(&rows[0], failure, ended),

@@ -157,9 +157,12 @@ impl Account {
         if self.first_token.is_none() {
             self.first_token = Some(now);
             self.enter(Phase::decode(&self.span, now), now);
-            metrics.requests.first_token(now.saturating_duration_since(self.submitted));
+            let since_submitted = now.saturating_duration_since(self.submitted);
+            metrics.requests.first_token(since_submitted);
+            metrics.recent.first_token(since_submitted, now);
         }
         metrics.requests.tokens(delta.tokens);
+        metrics.recent.tokens(delta.tokens, now);
         if self.last_tokens.len() <= delta.choice {
             self.last_tokens.resize(delta.choice + 1, None);
         }

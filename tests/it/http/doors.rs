@@ -58,7 +58,7 @@ fn the_root_says_what_this_is() {
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));
 }
 
-/// Every route with every kind of credential. Only the health and reading the root are open.
+/// Every route with every kind of credential. Only the health, reading the root and the page are open.
 #[test]
 fn nothing_else_is_answered_without_a_key() {
     let server = with_keys();

@@ -1,6 +1,7 @@
 //! Helpers that the tests share, one file per room.
 
 pub mod agents;
+pub mod browser;
 pub mod cli;
 pub mod disk;
 pub mod engine;
