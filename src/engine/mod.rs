@@ -28,7 +28,7 @@ pub mod worker;
 
 pub use crate::model::Spec;
 pub use crate::model::sample::{Sampling, TokenLogprob};
-pub use crate::store::Usage as StoreUsage;
+pub use crate::store::{Transcript, Usage as StoreUsage};
 pub use about::{
     AgentError, AgentPage, AgentState, HeadState, Mark, Page, Past, Recalled, StoredState, Tier,
     Tiers,

@@ -13,6 +13,7 @@ pub struct Secrets {
     names: [u8; 32],
     digests: [u8; 32],
     manifests: [u8; 32],
+    transcripts: [u8; 32],
 }
 
 /// Everything a block's name depends on.
@@ -67,6 +68,7 @@ impl Secrets {
             names: blake3::derive_key("semantic-cache 1: names of blocks", secret),
             digests: blake3::derive_key("semantic-cache 1: digests of blocks", secret),
             manifests: blake3::derive_key("semantic-cache 1: seals of manifests", secret),
+            transcripts: blake3::derive_key("semantic-cache 1: seals of transcripts", secret),
         }
     }
 
@@ -105,6 +107,11 @@ impl Secrets {
     /// For the seals of a manifest, which names its namespace itself.
     pub fn seal(&self) -> Hasher {
         Hasher::new_keyed(&self.manifests)
+    }
+
+    /// For the seal of a transcript, which names what it is of as well.
+    pub fn transcript_seal(&self) -> Hasher {
+        Hasher::new_keyed(&self.transcripts)
     }
 }
 

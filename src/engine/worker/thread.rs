@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc::Sender, oneshot};
 use tracing::Span;
 
-use super::io::Threads;
+use super::io::{Threads, Write};
 use super::operations::Operation;
 use super::outbox::Outbox;
 use super::watchdog::Watchdog;
@@ -48,6 +48,8 @@ pub enum Command {
     /// Looks at how things stand, and tells.
     Look(Box<dyn FnOnce(&Scheduler) + Send>),
     Operate(Operation),
+    /// Writes something that changes nothing for requests. Dropped where nothing is kept.
+    Write(Write),
     /// The store has done something.
     Wake,
     Shutdown,
@@ -382,6 +384,7 @@ impl Thread {
             }
             Command::Look(look) => look(&self.worker.scheduler),
             Command::Operate(operation) => self.worker.operate(operation, Instant::now()),
+            Command::Write(job) => self.worker.write(job),
             Command::Wake => (),
             Command::Shutdown => return Next::Leave,
         }

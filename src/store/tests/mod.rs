@@ -4,6 +4,7 @@ mod damage;
 mod plants;
 mod room;
 mod saves;
+mod transcripts;
 mod transfer;
 
 use std::fs;
