@@ -31,7 +31,8 @@
 //!
 //! A conversation is a *head* in the engine and a *line* in the store, which has its saves, each of
 //! a higher *generation*. A block of KV is a file that never changes, named by everything it
-//! depends on; a save is a manifest that names its blocks (`store/manifest.rs`).
+//! depends on; a save is a manifest that names its blocks (`store/manifest.rs`). What was
+//! said up to an answer that one can go on from by its id is a *transcript* (`store/transcripts.rs`).
 //!
 //! The model has two paths with one meaning: `model/portable.rs` is plain MLX operations,
 //! `model/cpu` this project's own kernels.

@@ -45,6 +45,10 @@ pub struct Generation(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Line(pub u64);
 
+/// Names a transcript: what was said up to one answer, word for word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TranscriptId(pub u128);
+
 /// One tensor of an exported block. A block's bytes are its tensors' one after the other, each
 /// row-major in this shape, without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +155,24 @@ impl fmt::Debug for BlockId {
     }
 }
 
+impl TranscriptId {
+    const DIGITS: usize = 32;
+
+    /// From exactly what [`fmt::Display`] writes.
+    pub fn parse(digits: &str) -> Option<TranscriptId> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let are_digits = digits.len() == TranscriptId::DIGITS && digits.bytes().all(is_digit);
+        let number = are_digits.then(|| u128::from_str_radix(digits, 16).ok());
+        number.flatten().map(TranscriptId)
+    }
+}
+
+impl fmt::Display for TranscriptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl KvElement {
     pub fn bytes(self) -> usize {
         match self {
@@ -244,6 +266,18 @@ pub struct GgufVocabulary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_a_transcript_is_written_one_way_only() {
+        for id in [0, 1, u128::MAX].map(TranscriptId) {
+            assert_eq!(TranscriptId::parse(&id.to_string()), Some(id));
+        }
+        let digits = "0123456789abcdef0123456789abcdef";
+        assert!(TranscriptId::parse(digits).is_some());
+        for other in [&digits[1..], &digits.to_uppercase(), &digits.replace('0', "+"), ""] {
+            assert_eq!(TranscriptId::parse(other), None, "{other}");
+        }
+    }
 
     /// Such a name goes first from a full disk, so nobody may choose one by chance.
     #[test]

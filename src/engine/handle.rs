@@ -1,6 +1,7 @@
 //! The engine as others hold it: cheap to clone, usable from any thread.
 
 mod agents;
+mod transcripts;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};

@@ -30,7 +30,7 @@ pub mod worker;
 
 pub use crate::model::Spec;
 pub use crate::model::sample::{BIAS_MAX, BIASES_MAX, Bias, Sampling, TokenLogprob};
-pub use crate::store::{Retention, RetentionChange, TTL_MAX, Usage as StoreUsage};
+pub use crate::store::{Retention, RetentionChange, TTL_MAX, Transcript, Usage as StoreUsage};
 pub use about::{
     AgentError, AgentPage, AgentState, HeadState, Mark, Page, Past, Recalled, StoredState, Tier,
     Tiers, Warmth,

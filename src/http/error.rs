@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
+use super::fields::shown;
 use super::limits;
 use crate::engine::{self, AgentError, DrainError};
 use crate::metrics::labels::Limit;
@@ -77,6 +78,10 @@ pub enum Error {
     /// Of a prompt that came in this field.
     #[error("{error}")]
     Unservable { error: engine::Error, field: &'static str },
+    #[error("there is no response {} to go on from", shown(.0))]
+    NoPrevious(String),
+    #[error("there is no response {}", shown(.0))]
+    NoResponse(String),
     #[error("the handler panicked")]
     Panicked,
 }
@@ -123,6 +128,7 @@ impl Error {
                     Error::Invalid { param, .. } => param.as_deref(),
                     Error::Engine(error) => engine_param(error),
                     Error::Unservable { field, .. } => Some(*field),
+                    Error::NoPrevious(_) => Some("previous_response_id"),
                     _ => None,
                 };
                 let kind = kind.for_openai();
@@ -190,6 +196,14 @@ impl Error {
             Error::Drain(error) => describe_drain(error),
             Error::NoModel { .. } => {
                 Described::new(S::NOT_FOUND, Kind::NotFound).code("model_not_found")
+            }
+            // As OpenAI has it: a field of the request is wrong.
+            Error::NoPrevious(_) => {
+                let invalid = Described::new(S::BAD_REQUEST, Kind::InvalidRequest);
+                invalid.code("previous_response_not_found")
+            }
+            Error::NoResponse(_) => {
+                Described::new(S::NOT_FOUND, Kind::NotFound).code("response_not_found")
             }
             Error::Panicked => Described::internal(),
         }

@@ -31,7 +31,7 @@ pub const FIELD_BYTES_MAX: usize = 200;
 pub const TEMPERATURE_MAX: f64 = 2.0;
 pub const PENALTY_MAX: f64 = 2.0;
 /// OpenAI's default: the model's own distribution.
-const TEMPERATURE_DEFAULT: f64 = 1.0;
+pub const TEMPERATURE_DEFAULT: f64 = 1.0;
 
 /// As OpenAI has it: token ids as texts, and what is added to their logits.
 pub type WireBiases = BTreeMap<String, f64>;
@@ -170,16 +170,16 @@ pub fn session(id: Option<&str>) -> Result<Option<AgentId>, Error> {
     agent.map_err(|error| Error::field("session_id", format!("session_id: {error}")))
 }
 
-/// Refuses a conversation of no or of too many messages.
-pub fn check_count(messages: usize) -> Result<(), Error> {
+/// Refuses a conversation of no or of too many messages; `name` is the field's.
+pub fn check_count(name: &str, messages: usize) -> Result<(), Error> {
     let problem = match messages {
-        0 => "messages is empty; there is at least one".to_owned(),
+        0 => format!("{name} is empty; there is at least one"),
         count if count > MESSAGES_MAX => {
-            format!("messages has {count} items; at most {MESSAGES_MAX}")
+            format!("{name} has {count} items; at most {MESSAGES_MAX}")
         }
         _ => return Ok(()),
     };
-    Err(Error::field("messages", problem))
+    Err(Error::field(name, problem))
 }
 
 /// The texts that end a reply; `name` is the field's.

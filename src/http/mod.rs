@@ -33,6 +33,7 @@ mod openapi;
 mod prompt;
 mod random;
 mod report;
+mod responses;
 mod routes;
 mod scrape;
 mod sse;
@@ -60,6 +61,7 @@ use error::Error;
 use guesses::Guesses;
 use hosts::Hosts;
 use limits::Limits;
+use responses::Transcripts;
 use workers::Workers;
 
 pub use cors::{Origin, OriginError};
@@ -138,6 +140,8 @@ pub struct App {
     guesses: Guesses,
     limits: Limits,
     workers: Workers,
+    /// What requests can go on from by the id of a response.
+    transcripts: Transcripts,
     bounds: Bounds,
     metrics: Arc<Metrics>,
     log: LogControl,
@@ -174,6 +178,7 @@ impl App {
             limits: Limits::new(config.rates, &config.access),
             guesses: Guesses::new(config.rates.failed_keys),
             workers: Workers::default(),
+            transcripts: Transcripts::default(),
             access: config.access,
             admin: config.admin,
             hosts: Hosts::new(config.allowed_hosts),

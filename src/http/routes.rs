@@ -13,8 +13,8 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 use super::guard::{self, Door, Gate, Policy};
 use super::openapi::Doc;
 use super::{
-    App, admin, agents, chat, completions, health, info, messages, openapi, scrape, status, tokens,
-    ui,
+    App, admin, agents, chat, completions, health, info, messages, openapi, responses, scrape,
+    status, tokens, ui,
 };
 
 /// What is counted and logged in place of a path that is no route.
@@ -73,6 +73,19 @@ pub fn all() -> Vec<Route> {
             .says("More of a text, as OpenAI has it")
             .takes::<completions::CompletionRequest>()
             .gives_or_streams::<completions::Answer>(),
+        POST.at("/v1/responses", Counted, responses::create)
+            .says(
+                "The next items of a conversation, as OpenAI has it, also from an earlier response",
+            )
+            .takes::<responses::ResponsesRequest>()
+            .gives_or_streams::<responses::Answer>(),
+        GET.at("/v1/responses/{id}", Key, responses::show)
+            .says("A response that is kept")
+            .gives::<responses::Answer>(),
+        DELETE
+            .at("/v1/responses/{id}", Key, responses::remove)
+            .says("Forgets a response, which no request can go on from then")
+            .gives::<responses::Deleted>(),
         POST.at("/v1/messages", Counted, messages::create)
             .says("The next message of a conversation, as Anthropic has it")
             .takes::<messages::MessagesRequest>()

@@ -27,6 +27,14 @@ impl ToolChoice {
         };
         (!names.is_empty()).then(|| ToolCallParser::new(names))
     }
+
+    /// As clients write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ToolChoice::Auto => "auto",
+            ToolChoice::None => "none",
+        }
+    }
 }
 
 pub fn check_count(tools: usize) -> Result<(), Error> {

@@ -4,6 +4,7 @@
 //! A route makes its checked request a [`Turn`] and [`start`]s it. Then [`whole`] waits for the
 //! outcome, or [`streamed`] tells it as it comes, in the words of the route's [`Events`].
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,11 @@ pub async fn start_after(
 }
 
 impl Running {
+    /// The same, of a prompt that came in another field.
+    pub fn asked_in(self, field: &'static str) -> Running {
+        Running { field, ..self }
+    }
+
     /// The next event. May be dropped while it waits.
     async fn next(&mut self) -> Result<Event, Error> {
         use engine::Error as E;
@@ -147,6 +153,9 @@ pub async fn whole(
     }
 }
 
+/// Something to wait for before the end of a turn is told.
+pub type Settling = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// How a route tells a turn: each of these is any number of whole events, as [`sse::event`] writes
 /// them.
 pub trait Events: Send + 'static {
@@ -156,6 +165,10 @@ pub trait Events: Send + 'static {
     /// First, and once.
     fn admitted(&mut self, admitted: &Admitted) -> String;
     fn text(&mut self, delta: &Delta) -> String;
+    /// What there is to do before the end is told, if there is anything.
+    fn settle(&mut self, _outcome: &Outcome) -> Option<Settling> {
+        None
+    }
     /// Last, unless it failed.
     fn finished(&mut self, outcome: &Outcome) -> String;
     /// Last, perhaps before it was admitted.
@@ -180,7 +193,7 @@ pub async fn streamed<E: Events>(
         // It waits in line.
         Err(_) => E::KEEP_ALIVE.to_owned(),
     };
-    let told = Told { events, running, pending, is_over: false };
+    let told = Told { events, running, pending, ending: None, is_over: false };
     Ok(sse::response(told, keep_alive, E::KEEP_ALIVE))
 }
 
@@ -189,6 +202,8 @@ struct Told<E> {
     running: Running,
     /// What is to be sent before anything else.
     pending: String,
+    /// The outcome, and what is to be done before it is told.
+    ending: Option<(Outcome, Option<Settling>)>,
     is_over: bool,
 }
 
@@ -201,13 +216,24 @@ impl<E: Events> sse::Source for Told<E> {
             if self.is_over {
                 return None;
             }
+            if let Some((outcome, settling)) = &mut self.ending {
+                if let Some(settling) = settling {
+                    settling.await;
+                }
+                self.pending = self.events.finished(outcome);
+                self.is_over = true;
+                self.ending = None;
+                continue;
+            }
             self.pending = match self.running.next().await {
                 Ok(Event::Admitted(admitted)) => self.events.admitted(&admitted),
                 Ok(Event::Prefilled { .. }) => continue,
                 Ok(Event::Text(delta)) => self.events.text(&delta),
+                // It stays here, as this may be dropped while it waits.
                 Ok(Event::Finished(outcome)) => {
-                    self.is_over = true;
-                    self.events.finished(&outcome)
+                    let settling = self.events.settle(&outcome);
+                    self.ending = Some((outcome, settling));
+                    continue;
                 }
                 Err(error) => {
                     self.is_over = true;

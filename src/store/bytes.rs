@@ -55,6 +55,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Bytes that have not been taken.
+    pub fn left(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }

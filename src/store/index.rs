@@ -9,7 +9,7 @@ use super::layout::FolderName;
 use super::manifest::Head;
 use super::retention::Retention;
 use super::{BlockName, BlockRef};
-use crate::types::{AgentId, Generation, Line, Namespace};
+use crate::types::{AgentId, Generation, Line, Namespace, TranscriptId};
 
 #[derive(Default)]
 pub struct Index {
@@ -22,6 +22,8 @@ pub struct Index {
     pub last_serial: u64,
     /// The highest that any save has, or that was given out.
     pub last_line: u64,
+    /// The highest number that any transcript has, or that was given out.
+    pub last_transcript: u64,
 }
 
 /// The files of one namespace.
@@ -31,7 +33,8 @@ pub struct Shelf {
     pub agents: HashMap<FolderName, Agent>,
     /// Some manifest is there and could not be read, so any block may be needed.
     pub has_unread: bool,
-    /// Of its blocks and manifests.
+    pub transcripts: HashMap<TranscriptId, TranscriptFile>,
+    /// Of its blocks, manifests and transcripts.
     pub bytes: u64,
     /// How many files of blocks there ever were.
     files: u64,
@@ -68,6 +71,14 @@ pub struct BlockFile {
     pub parent: Option<BlockName>,
     /// The store's last serial when it was last read.
     pub read_at: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TranscriptFile {
+    pub agent: FolderName,
+    /// Each has a higher one than all before.
+    pub number: u64,
+    pub bytes: u64,
 }
 
 #[derive(Default)]
@@ -267,6 +278,25 @@ impl Shelf {
         for ghost in gone {
             self.release(&ghost.head.blocks);
         }
+    }
+
+    pub fn put_transcript(&mut self, id: TranscriptId, file: TranscriptFile) {
+        self.bytes += file.bytes;
+        let before = self.transcripts.insert(id, file);
+        self.bytes -= before.map_or(0, |before| before.bytes);
+    }
+
+    /// One whose file is not there any more.
+    pub fn take_transcript(&mut self, id: TranscriptId) -> Option<TranscriptFile> {
+        let file = self.transcripts.remove(&id)?;
+        self.bytes -= file.bytes;
+        Some(file)
+    }
+
+    /// Those of an agent.
+    pub fn transcripts_of(&self, agent: FolderName) -> Vec<(TranscriptId, TranscriptFile)> {
+        let of_agent = self.transcripts.iter().filter(|(_, file)| file.agent == agent);
+        of_agent.map(|(id, file)| (*id, *file)).collect()
     }
 
     /// Agents with at least one save.

@@ -59,10 +59,16 @@ impl Store {
         saves.brief()
     }
 
-    /// Whether an agent has a save.
+    /// Whether there is anything of an agent: a save, or what is left of one that was damaged.
     pub fn has_agent(&self, namespace: &Namespace, agent: &AgentId) -> bool {
         let agent = self.secrets.agent_folder(namespace, agent);
-        self.is_known(self.secrets.namespace_folder(namespace), agent)
+        let namespace = self.secrets.namespace_folder(namespace);
+        let has_said = || {
+            let index = self.index();
+            let shelf = index.shelves.get(&namespace);
+            shelf.is_some_and(|shelf| shelf.transcripts.values().any(|file| file.agent == agent))
+        };
+        self.is_known(namespace, agent) || has_said()
     }
 
     pub fn usage(&self) -> Result<Usage, StoreError> {

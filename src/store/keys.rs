@@ -14,6 +14,7 @@ pub struct Secrets {
     digests: [u8; 32],
     manifests: [u8; 32],
     retentions: [u8; 32],
+    transcripts: [u8; 32],
 }
 
 /// Everything a block's name depends on.
@@ -69,6 +70,7 @@ impl Secrets {
             digests: blake3::derive_key("semantic-cache 1: digests of blocks", secret),
             manifests: blake3::derive_key("semantic-cache 1: seals of manifests", secret),
             retentions: blake3::derive_key("semantic-cache 1: seals of retentions", secret),
+            transcripts: blake3::derive_key("semantic-cache 1: seals of transcripts", secret),
         }
     }
 
@@ -112,6 +114,11 @@ impl Secrets {
     /// For the seal of how long an agent is kept, which names its agent itself.
     pub fn retention_seal(&self) -> Hasher {
         Hasher::new_keyed(&self.retentions)
+    }
+
+    /// For the seal of a transcript, which names what it is of as well.
+    pub fn transcript_seal(&self) -> Hasher {
+        Hasher::new_keyed(&self.transcripts)
     }
 }
 

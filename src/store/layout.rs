@@ -5,6 +5,7 @@
 //! n/<namespace>/b/<xx>/<block>.safetensors
 //! n/<namespace>/a/<agent>/<generation>.manifest
 //! n/<namespace>/a/<agent>/<number>.retention
+//! n/<namespace>/t/<agent>/<number>-<id>.transcript
 //! ```
 //!
 //! Namespaces and agents are keyed hashes of their names: no name from outside ever becomes a
@@ -13,7 +14,7 @@
 use std::fmt;
 
 use super::{BlockName, Flaw};
-use crate::types::Generation;
+use crate::types::{Generation, TranscriptId};
 
 pub const LOCK: &str = "LOCK";
 pub const FORMAT: &str = "FORMAT";
@@ -28,11 +29,12 @@ pub const ROOT: &str = "";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderName([u8; 16]);
 
-/// A generation's digits; the highest has as many.
+/// A generation's digits, and those of a transcript's number; the highest has as many.
 const GENERATION_DIGITS: usize = 20;
 const BLOCK_SUFFIX: &str = ".safetensors";
 const MANIFEST_SUFFIX: &str = ".manifest";
 const RETENTION_SUFFIX: &str = ".retention";
+const TRANSCRIPT_SUFFIX: &str = ".transcript";
 
 /// A file in the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +108,26 @@ pub fn retention_file(namespace: FolderName, agent: FolderName, number: u64) -> 
     format!("{folder}/{number:0GENERATION_DIGITS$}{RETENTION_SUFFIX}")
 }
 
+/// Of the transcripts of all agents of a namespace.
+pub fn transcripts_folder(namespace: FolderName) -> String {
+    format!("{NAMESPACES}/{namespace}/t")
+}
+
+/// Of those of one agent.
+pub fn transcripts_of(namespace: FolderName, agent: FolderName) -> String {
+    format!("{NAMESPACES}/{namespace}/t/{agent}")
+}
+
+pub fn transcript_file(
+    namespace: FolderName,
+    agent: FolderName,
+    number: u64,
+    id: TranscriptId,
+) -> String {
+    let folder = transcripts_of(namespace, agent);
+    format!("{folder}/{number:0GENERATION_DIGITS$}-{id}{TRANSCRIPT_SUFFIX}")
+}
+
 pub fn temporary_file(number: u64) -> String {
     format!("{TEMPORARY}/{number}")
 }
@@ -117,7 +139,9 @@ pub fn quarantine_file(path: &str, number: u64, flaw: Flaw) -> String {
 
 /// Whether a file in a folder of blocks or of an agent is the store's, as far as its name tells.
 pub fn is_saved_file(name: &str) -> bool {
-    [BLOCK_SUFFIX, MANIFEST_SUFFIX, RETENTION_SUFFIX].iter().any(|suffix| name.ends_with(suffix))
+    [BLOCK_SUFFIX, MANIFEST_SUFFIX, RETENTION_SUFFIX, TRANSCRIPT_SUFFIX]
+        .iter()
+        .any(|suffix| name.ends_with(suffix))
 }
 
 /// The block that a file in the folder of a first byte is.
@@ -131,15 +155,20 @@ pub fn parse_block_folder(name: &str) -> Option<u8> {
 }
 
 pub fn parse_manifest_file(name: &str) -> Option<Generation> {
-    number_before(MANIFEST_SUFFIX, name).map(Generation)
+    number(name.strip_suffix(MANIFEST_SUFFIX)?).map(Generation)
 }
 
 pub fn parse_retention_file(name: &str) -> Option<u64> {
-    number_before(RETENTION_SUFFIX, name)
+    number(name.strip_suffix(RETENTION_SUFFIX)?)
 }
 
-fn number_before(suffix: &str, name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(suffix)?;
+/// The number and the id of a transcript.
+pub fn parse_transcript_file(name: &str) -> Option<(u64, TranscriptId)> {
+    let (digits, id) = name.strip_suffix(TRANSCRIPT_SUFFIX)?.split_once('-')?;
+    Some((number(digits)?, TranscriptId::parse(id)?))
+}
+
+fn number(digits: &str) -> Option<u64> {
     let are_digits = digits.bytes().all(|digit| digit.is_ascii_digit());
     (digits.len() == GENERATION_DIGITS && are_digits).then_some(())?;
     digits.parse().ok()
@@ -202,6 +231,17 @@ mod tests {
             };
             assert_eq!(parse_quarantine_file(name), Some(expected));
         }
+        let file = transcript_file(namespace, agent, 7, TranscriptId(0xab));
+        let (folder, name) = file.rsplit_once('/').unwrap();
+        assert_eq!(folder, transcripts_of(namespace, agent));
+        assert_eq!(folder.rsplit_once('/').unwrap().0, transcripts_folder(namespace));
+        assert_eq!(parse_transcript_file(name), Some((7, TranscriptId(0xab))));
+        assert_eq!(parse_transcript_file(&name[1..]), None);
+        assert_eq!(parse_transcript_file(&name.replace('-', "")), None);
+        let quarantined = quarantine_file(&file, 17, Flaw::Seal);
+        let name = quarantined.rsplit('/').next().unwrap();
+        let expected = QuarantinedName { number: 17, manifest: None };
+        assert_eq!(parse_quarantine_file(name), Some(expected));
         for other in ["1.manifest", "+0000000000000000001.manifest", "00000000000000000001.tmp"] {
             assert_eq!(parse_manifest_file(other), None, "{other}");
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::disk::{Entry, EntryKind};
 use super::files::{Files, read_error};
-use super::index::{BlockFile, Index, Quarantined, RetentionFile, Save};
+use super::index::{BlockFile, Index, Quarantined, RetentionFile, Save, TranscriptFile};
 use super::keys::Secrets;
 use super::layout::{self, FolderName};
 use super::manifest::{Head, LENGTHS_BYTES, Lengths};
@@ -89,6 +89,34 @@ fn load_namespace(
         match folder_name(&entry) {
             Some(agent) => load_agent(loaded, files, secrets, namespace, agent)?,
             None => stays(&agents, &entry),
+        }
+    }
+    let transcripts = layout::transcripts_folder(namespace);
+    for entry in files.list(&transcripts)? {
+        match folder_name(&entry) {
+            Some(agent) => load_transcripts(&mut loaded.index, files, namespace, agent)?,
+            None => stays(&transcripts, &entry),
+        }
+    }
+    Ok(())
+}
+
+/// By their names: what is in them is read when it is asked for.
+fn load_transcripts(
+    index: &mut Index,
+    files: &Files,
+    namespace: FolderName,
+    agent: FolderName,
+) -> Result<(), StoreError> {
+    let folder = layout::transcripts_of(namespace, agent);
+    for entry in files.list(&folder)? {
+        match layout::parse_transcript_file(&entry.name) {
+            Some((number, id)) if entry.kind == EntryKind::File => {
+                let file = TranscriptFile { agent, number, bytes: entry.bytes };
+                index.shelf(namespace).put_transcript(id, file);
+                index.last_transcript = index.last_transcript.max(number);
+            }
+            _ => stays(&folder, &entry),
         }
     }
     Ok(())

@@ -52,7 +52,7 @@ pub const LENGTHS_BYTES: usize = 8 + 4 + 4 + 8;
 
 const MAGIC: &[u8; 8] = b"semantic";
 const VERSION: u32 = 1;
-const SEAL_BYTES: usize = 32;
+pub const SEAL_BYTES: usize = 32;
 const TOKEN_BYTES: usize = 4;
 const BLOCK_BYTES: usize = 32 + 32 + 2 + 8;
 const REPLY_BYTES: usize = 4 + 4;
@@ -238,7 +238,7 @@ fn read_block(reader: &mut Reader<'_>) -> Result<BlockRef, Flaw> {
 }
 
 /// What is before the seal, if the seal is of it.
-fn unsealed<'a>(bytes: &'a [u8], seal: &Hasher) -> Result<&'a [u8], Flaw> {
+pub fn unsealed<'a>(bytes: &'a [u8], seal: &Hasher) -> Result<&'a [u8], Flaw> {
     let (sealed, found) = bytes.split_last_chunk::<SEAL_BYTES>().ok_or(Flaw::Length)?;
     // Compared as BLAKE3's hash, in a time that tells nothing.
     match blake3::Hash::from_bytes(seal_of(seal, sealed)) == blake3::Hash::from_bytes(*found) {

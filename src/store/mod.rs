@@ -12,6 +12,9 @@
 //! * removing: manifests first, and blocks only when no manifest can come back that names them
 //!   ([`Store::remove_line`], [`Store::collect`]).
 //!
+//! Beside the saves of an agent are its transcripts: what was said up to an answer, sealed like a
+//! manifest and gone with the last save ([`Store::keep_transcript`]).
+//!
 //! One thread does all that writes; any may read. A block of 3 MB is read and verified in about a
 //! millisecond: BLAKE3 takes 4 GB/s, the page cache 10.
 
@@ -41,6 +44,7 @@ mod save;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod transcripts;
 mod transfer;
 mod verify;
 
@@ -57,6 +61,7 @@ pub use info::{
 pub use retention::{PINNED_PART, Retention, RetentionChange, TTL_MAX};
 pub use save::{Committed, Draft, StoredLine};
 pub use settings::{BUDGET_BYTES, Settings};
+pub use transcripts::Transcript;
 pub use transfer::{Import, TransferError, Transferred};
 
 use crate::types::{AgentId, Line, Namespace};

@@ -25,6 +25,7 @@ impl Store {
         self.may_write()?;
         let agent = self.secrets.agent_folder(namespace, agent);
         let namespace = self.secrets.namespace_folder(namespace);
+        self.remove_transcripts(namespace, agent)?;
         let lines = self.lines_in(namespace, agent);
         for line in &lines {
             self.remove_saves_of_line(namespace, agent, *line)?;
@@ -102,6 +103,10 @@ impl Store {
         let mut removed = self.remove_saves(namespace, agent, older)?;
         removed.extend(self.remove_saves(namespace, agent, &[*newest])?);
         self.remove_folder_if_empty(namespace, agent);
+        // Nobody could name an agent any more whose words were left.
+        if !self.is_known(namespace, agent) {
+            self.remove_transcripts(namespace, agent)?;
+        }
         let blocks: Vec<BlockName> = removed
             .iter()
             .flat_map(|save| save.head.blocks.iter().map(|block| block.name))

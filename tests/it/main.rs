@@ -43,6 +43,7 @@ mod readme;
 mod release;
 mod remembering;
 mod report_page;
+mod responses;
 mod sdk;
 mod seeing;
 mod serve;

@@ -159,6 +159,7 @@ impl Described {
 fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
     let chat = hello(json!({ "max_tokens": 2, "logprobs": true, "top_logprobs": 2 }));
     let messages = hello(json!({ "max_tokens": 2 }));
+    let response = json!({ "input": "Hi", "max_output_tokens": 2, "metadata": { "a": "b" } });
     let agent = "/v1/agents/{id}";
     vec![
         ("GET", "/", "/", json!(null)),
@@ -176,6 +177,10 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
             "/v1/completions",
             json!({ "prompt": "Once", "max_tokens": 2, "logprobs": 1 }),
         ),
+        ("POST", "/v1/responses", "/v1/responses", json!({ "input": "Hi", "stream": true })),
+        ("POST", "/v1/responses", "/v1/responses", response),
+        ("GET", "/v1/responses/{id}", "/v1/responses/LAST", json!(null)),
+        ("DELETE", "/v1/responses/{id}", "/v1/responses/LAST", json!(null)),
         ("POST", "/v1/messages", "/v1/messages", messages.clone()),
         ("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens", messages),
         ("GET", "/v1/models", "/v1/models", json!(null)),
@@ -228,8 +233,14 @@ fn every_answer_is_one_that_the_description_tells_of() {
         told.extend(methods.map(|method| (method.to_ascii_uppercase(), path.clone())));
     }
     let mut seen = vec![("GET".to_owned(), "/openapi.json".to_owned())];
+    let mut last = String::new();
     for (method, path, target, body) in requests() {
+        // The id of a response is known when it is there.
+        let target = &target.replace("LAST", &last);
         let answer = server.send(&with_keys(request(method, target, &body)));
+        if path == "/v1/responses" && body["stream"].is_null() {
+            last = answer.json()["id"].as_str().expect("an id").to_owned();
+        }
         assert!((200..300).contains(&answer.status), "{method} {target}: {answer:?}");
         described.check(method, path, &answer);
         seen.push((method.to_owned(), path.to_owned()));
@@ -281,7 +292,11 @@ fn a_server_that_is_not_ready_answers_as_it_is_described() {
     }
     let server = Server::start(Setup { fails_at: Some(5), is_endless: true, ..setup() });
     let body = hello(json!({ "max_tokens": 100 }));
-    for path in ["/v1/chat/completions", "/v1/messages"] {
+    for (path, body) in [
+        ("/v1/chat/completions", &body),
+        ("/v1/messages", &body),
+        ("/v1/responses", &json!({ "input": "Hello", "max_output_tokens": 100 })),
+    ] {
         let answer = server.send(&with_keys(Request::post(path, body.to_string())));
         assert_eq!(answer.status / 100, 5, "{answer:?}");
         described.check("POST", path, &answer);

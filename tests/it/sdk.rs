@@ -67,6 +67,24 @@ fn the_sdks_call_tools() {
 }
 
 #[test]
+fn the_openai_sdk_goes_on_from_responses() {
+    let server = Server::start(says(&ANSWERS));
+    openai(server.address).runs(&["responds"]);
+}
+
+#[test]
+fn the_openai_sdk_calls_tools_in_responses() {
+    let server = Server::start(says(&CALLS));
+    openai(server.address).runs(&["response_tools"]);
+}
+
+#[test]
+fn the_openai_sdk_hears_that_a_response_failed() {
+    let server = Server::start(Setup { fails_at: Some(20), ..endless() });
+    openai(server.address).runs(&["response_fails_in_a_stream"]);
+}
+
+#[test]
 fn the_sdks_raise_the_errors_that_their_users_catch() {
     let rates = Rates { agent: 1, global: 0, failed_keys: 0, tokens: 0 };
     both(|| Setup { rates, ..says(&[]) }, |_, client| drop(client.runs(&["errors"])));
@@ -126,4 +144,31 @@ fn the_agents_of_the_sdks_are_still_warm_after_the_server_was_restarted() {
         assert_eq!(after[1]["source"], "hot");
         assert!(before.iter().chain(&after).all(|turn| turn["durable"] == true), "{after:?}");
     }
+}
+
+#[test]
+fn a_response_of_the_openai_sdk_is_gone_on_from_after_the_server_was_restarted() {
+    let machine = Machine::new();
+    let model = smollm2().display().to_string();
+    let path = machine.path("last-response").display().to_string();
+    let goes_on = |process: &Process, turns: &str| -> Vec<Json> {
+        let said = openai(process.address).runs(&["goes_on", &path, turns]);
+        serde_json::from_str(&said).expect("a list")
+    };
+    let mut process = Process::serving(&machine, &model, &[]);
+    let before = goes_on(&process, "3");
+    for (turn, next) in before.iter().zip(&before[1..]) {
+        assert_eq!((&next["source"], &next["agent"]), (&json!("hot"), &turn["agent"]));
+        assert!(number(next, "cached") >= number(turn, "total") - 1, "{before:?}");
+    }
+    process.kill(Signal::TERM);
+    assert_eq!(process.end().code, Some(0));
+
+    let process = Process::serving(&machine, &model, &[]);
+    let after = goes_on(&process, "2");
+    let (last, first) = (&before[2], &after[0]);
+    assert_eq!((&first["source"], &first["agent"]), (&json!("warm"), &last["agent"]));
+    assert!(number(first, "cached") >= number(last, "total") - 1, "{last} {first}");
+    assert_eq!(after[1]["source"], "hot");
+    assert!(before.iter().chain(&after).all(|turn| turn["durable"] == true), "{after:?}");
 }

@@ -23,3 +23,4 @@ mod order;
 mod power;
 mod roundtrip;
 mod threads;
+mod transcripts;

@@ -224,7 +224,7 @@ impl Engine {
         }
     }
 
-    fn ask(&self, command: Command) -> Result<(), Error> {
+    pub(super) fn ask(&self, command: Command) -> Result<(), Error> {
         match self.status() {
             Status::Starting => Err(Error::Starting),
             Status::Failed(_) | Status::Stopped => Err(Error::Stopped),
@@ -238,7 +238,7 @@ impl Engine {
     }
 
     /// Asks the store on a thread that may take its time; none if nothing is kept.
-    async fn inspect<T: Send + 'static>(
+    pub(super) async fn inspect<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<Option<T>, Error> {

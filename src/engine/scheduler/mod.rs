@@ -40,7 +40,7 @@ use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
 
 use admission::{Victims, window_blocks};
 use ending::Ending;
-pub use ending::Filled;
+pub use ending::{DURABLE_WAIT_MAX, Filled};
 pub use parting::{Parting, Place};
 pub use share::{Prefilling, share};
 use tenants::Tenants;

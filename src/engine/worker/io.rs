@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use crate::engine::scheduler::RestoreId;
 use crate::store::{
     BlockName, BlockRef, Committed, Draft, KvBytes, KvModel, Retention, RetentionChange,
-    SealedBlock, Store, StoreError, StoredLine,
+    SealedBlock, Store, StoreError, StoredLine, Transcript,
 };
-use crate::types::{AgentId, Fingerprint, Generation, Line, Namespace};
+use crate::types::{AgentId, Fingerprint, Generation, Line, Namespace, TranscriptId};
 
 /// Bytes on their way to the disk. Whoever has more waits: nothing is dropped.
 const WRITE_BYTES_MAX: u64 = 64 << 20;
@@ -88,6 +90,16 @@ pub enum Write {
         to: Option<Generation>,
         /// Of the lines that the engine can go on from.
         fingerprint: Fingerprint,
+    },
+    /// Who asked is told at once, as nobody else is concerned.
+    KeepTranscript {
+        transcript: Box<Transcript>,
+        reply: oneshot::Sender<Result<(), Failed>>,
+    },
+    RemoveTranscript {
+        namespace: Namespace,
+        id: TranscriptId,
+        reply: oneshot::Sender<Result<bool, Failed>>,
     },
 }
 
@@ -267,7 +279,11 @@ impl Io for Threads {
             Write::Fork { job, .. } => Done::Forked { job, result: Err(Failed::Stopped) },
             Write::Rollback { job, .. } => Done::RolledBack { job, result: Err(Failed::Stopped) },
             Write::Retain { job, .. } => Done::Retained { job, result: Err(Failed::Stopped) },
-            Write::Block { .. } | Write::Remove { .. } => return,
+            // Who waits for one of the last two hears it as they are dropped.
+            Write::Block { .. }
+            | Write::Remove { .. }
+            | Write::KeepTranscript { .. }
+            | Write::RemoveTranscript { .. } => return,
         };
         // This end of the channel is here, so that it is never closed.
         let _ = self.done_sender.send(done);
@@ -303,11 +319,13 @@ impl Write {
         match self {
             Write::Block { block, .. } => block.block.file_bytes,
             Write::Commit { draft, .. } => size_of_val(&*draft.tokens) as u64,
+            Write::KeepTranscript { transcript, .. } => transcript.said.len() as u64,
             Write::Remove { .. }
             | Write::RemoveAgent { .. }
             | Write::Fork { .. }
             | Write::Retain { .. }
-            | Write::Rollback { .. } => 0,
+            | Write::Rollback { .. }
+            | Write::RemoveTranscript { .. } => 0,
         }
     }
 }
@@ -410,6 +428,15 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
                 Ok(Forked { lines: vec![line], removed: committed.removed })
             });
             Some(Done::RolledBack { job, result })
+        }
+        // Whoever asked may have gone away.
+        Write::KeepTranscript { transcript, reply } => {
+            let _ = reply.send(guarded(|| store.keep_transcript(&transcript)));
+            None
+        }
+        Write::RemoveTranscript { namespace, id, reply } => {
+            let _ = reply.send(guarded(|| store.remove_transcript(&namespace, id)));
+            None
         }
     }
 }

@@ -205,6 +205,13 @@ impl Worker {
             || self.operations.remakes(namespace, agent)
     }
 
+    /// Behind everything that is on its way to the disk, if there is one that may be written to.
+    pub fn write(&mut self, job: Write) {
+        if let Some(Keeper { saver: Some(_), io, .. }) = &mut self.keeper {
+            io.write(job);
+        }
+    }
+
     /// Does what is asked, or begins to.
     pub fn operate(&mut self, operation: Operation, now: Instant) {
         match self.refusal(&operation) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc::Sender, oneshot};
 use tracing::Span;
 
-use super::io::Threads;
+use super::io::{Threads, Write};
 use super::operations::Operation;
 use super::outbox::Outbox;
 use super::watchdog::Watchdog;
@@ -53,6 +53,8 @@ pub enum Command {
         agent: AgentId,
         reply: oneshot::Sender<Result<Warmth, AgentError>>,
     },
+    /// Writes something that changes nothing for requests. Dropped where nothing is kept.
+    Write(Write),
     /// The store has done something.
     Wake,
     Shutdown,
@@ -390,6 +392,7 @@ impl Thread {
                 // Who asked may have gone away.
                 drop(reply.send(self.worker.warm(&namespace, &agent, Instant::now())));
             }
+            Command::Write(job) => self.worker.write(job),
             Command::Wake => (),
             Command::Shutdown => return Next::Leave,
         }

@@ -89,6 +89,7 @@ pub async fn remove(
         }
         Some(false) | None => {
             engine.forget(&caller.namespace, &agent).await?;
+            app.transcripts.forget(&caller.namespace, &agent);
             Ok(Done::AsAsked.into_response())
         }
     }

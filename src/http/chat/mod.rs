@@ -19,6 +19,7 @@ use super::{App, body};
 
 pub use reply::{Completion as Answer, Reply};
 pub use request::{ChatRequest, WireMessage, messages};
+pub use tools::{arguments_of, check_parallel, choice, flat_tools};
 
 use request::Chat;
 use said::Said;

@@ -252,7 +252,7 @@ fn logprobs(request: &ChatRequest) -> Result<Option<usize>, Error> {
 }
 
 pub fn messages(wire: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
-    fields::check_count(wire.len())?;
+    fields::check_count("messages", wire.len())?;
     wire.into_iter().enumerate().map(message).collect()
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::http::error::Error;
 use crate::http::fields::{self, SHOWN_BYTES_MAX, unsupported};
@@ -69,16 +69,46 @@ pub fn tools(wire: Vec<Value>) -> Result<Vec<Tool>, Error> {
     Ok(tools)
 }
 
+/// The same of OpenAI's newer routes, where a function's fields are the tool's own. The model reads
+/// of them as it does of a chat's.
+pub fn flat_tools(wire: &[Value]) -> Result<Vec<Tool>, Error> {
+    tooling::check_count(wire.len())?;
+    let mut tools = Vec::new();
+    for (index, tool) in wire.iter().enumerate() {
+        let path = format!("tools[{index}]");
+        check_kind(tool, &path)?;
+        let known = ["type", "name", "description", "parameters", "strict"];
+        let fields = object(tool, &path, &known)?;
+        let name = function_name(fields, &path)?.to_owned();
+        // Their clients always say whether a tool is strict; none is.
+        let is_shown = |field: &str| !matches!(field, "type" | "strict");
+        let shown = fields.iter().filter(|(field, value)| is_shown(field) && !value.is_null());
+        let function: Map<String, Value> =
+            shown.map(|(field, value)| (field.clone(), value.clone())).collect();
+        tools.push(Tool { name, schema: json!({ "type": "function", "function": function }) });
+    }
+    tooling::check_twins(&tools, "name")?;
+    Ok(tools)
+}
+
 /// The name of a tool in which all is as it should be.
 fn checked_name<'a>(tool: &'a Value, path: &str) -> Result<&'a str, Error> {
-    let tool = object(tool, path, &["type", "function"])?;
-    match tool.get("type") {
-        Some(Value::String(kind)) if kind == "function" => (),
-        given => return Err(wrong(&format!("{path}.type"), given, "\"function\"")),
-    }
+    let fields = object(tool, path, &["type", "function"])?;
+    check_kind(tool, path)?;
     let path = format!("{path}.function");
-    let function = tool.get("function").unwrap_or(&Value::Null);
+    let function = fields.get("function").unwrap_or(&Value::Null);
     let function = object(function, &path, &["name", "description", "parameters", "strict"])?;
+    function_name(function, &path)
+}
+
+fn check_kind(tool: &Value, path: &str) -> Result<(), Error> {
+    match tool.get("type") {
+        Some(Value::String(kind)) if kind == "function" => Ok(()),
+        given => Err(wrong(&format!("{path}.type"), given, "\"function\"")),
+    }
+}
+
+fn function_name<'a>(function: &'a Map<String, Value>, path: &str) -> Result<&'a str, Error> {
     let wrong =
         |name: &str, expected| wrong(&format!("{path}.{name}"), function.get(name), expected);
     match function.get("description") {
@@ -165,14 +195,14 @@ pub fn past_calls(wire: Vec<WireCall>, path: &str) -> Result<Vec<PastCall>, Erro
         if let Some(kind) = kind.filter(|kind| kind != "function") {
             return Err(fields::wrong(&format!("{path}.type"), &kind, "\"function\""));
         }
-        match serde_json::from_str(&arguments) {
-            Ok(arguments) => Ok(PastCall { id, name, arguments }),
-            Err(_) => {
-                let field = format!("{path}.function.arguments");
-                let message = format!("{field} is not the text of a JSON object");
-                Err(Error::field(field, message))
-            }
-        }
+        let arguments = arguments_of(&arguments, &format!("{path}.function.arguments"))?;
+        Ok(PastCall { id, name, arguments })
     };
     wire.into_iter().enumerate().map(call).collect()
+}
+
+/// The arguments of a call, which come as text in this field.
+pub fn arguments_of(text: &str, field: &str) -> Result<Map<String, Value>, Error> {
+    serde_json::from_str(text)
+        .map_err(|_| Error::field(field, format!("{field} is not the text of a JSON object")))
 }

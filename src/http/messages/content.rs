@@ -101,7 +101,7 @@ pub fn messages(
     system: Option<OneOrMany<Block>>,
     wire: Vec<WireMessage>,
 ) -> Result<Vec<Message>, Error> {
-    fields::check_count(wire.len())?;
+    fields::check_count("messages", wire.len())?;
     if let Some(first) = wire.iter().position(|message| message.role != Role::System)
         && wire[first].role == Role::Assistant
     {

@@ -5,6 +5,7 @@ mod plants;
 mod retention;
 mod room;
 mod saves;
+mod transcripts;
 mod transfer;
 
 use std::fs;

@@ -59,6 +59,97 @@ def answers():
     assert parsed.semantic["agent"] == "me"
 
 
+FLAT_TOOLS = [{"type": "function", **TOOLS[0]["function"], "strict": False}]
+
+
+def respond(**fields):
+    return client.responses.create(**({"model": "any", "input": "Hello"} | fields))
+
+
+def responds():
+    whole = respond(max_output_tokens=50, instructions="Be kind.", metadata={"a": "b"}, user="me")
+    assert (whole.output_text, whole.status) == ("Hello to you.", "completed"), whole
+    assert whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens
+    assert whole.semantic["source"] == "cold" and whole.metadata == {"a": "b"}, whole
+    assert client.responses.retrieve(whole.id).output_text == whole.output_text
+
+    further = {"instructions": "Be kind.", "previous_response_id": whole.id, "input": "Go on."}
+    with client.responses.stream(model="any", **further) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert text == final.output_text == "On it goes.", events
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert final.usage.input_tokens_details.cached_tokens >= whole.usage.total_tokens - 1, final
+    assert final.previous_response_id == whole.id and final.semantic["source"] == "hot"
+
+    # With all items sent back, as those do who keep them.
+    items = [{"role": "user", "content": "Hello"}, *whole.output, {"role": "user", "content": "Go on."}]
+    again = respond(instructions="Be kind.", input=items)
+    assert again.usage.input_tokens == final.usage.input_tokens, (again.usage, final.usage)
+    assert again.output_text == "First and last.", again
+
+    client.responses.delete(whole.id)
+    raises(openai.NotFoundError, lambda: client.responses.retrieve(whole.id))
+    error = raises(openai.BadRequestError, lambda: respond(previous_response_id=whole.id))
+    assert (error.code, error.param) == ("previous_response_not_found", "previous_response_id")
+    error = raises(openai.BadRequestError, lambda: respond(reasoning={"effort": "low"}))
+    assert error.param == "reasoning", error
+
+
+def response_tools():
+    whole = respond(tools=FLAT_TOOLS, tool_choice="auto", max_output_tokens=200)
+    (call,) = whole.output
+    assert call.type == "function_call" and call.name == "weather", whole
+    assert json.loads(call.arguments) == {"town": "Graz"}
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    after = respond(previous_response_id=whole.id, input=[result], tools=FLAT_TOOLS)
+    assert after.output_text == "It rains.", after
+    cached = after.usage.input_tokens_details.cached_tokens
+    assert cached >= whole.usage.total_tokens - 1, (whole.usage, after.usage)
+
+    with client.responses.stream(model="any", input="And again?", tools=FLAT_TOOLS) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_response()
+    text, call = final.output
+    assert text.content[0].text == "Well.", final
+    assert (call.name, json.loads(call.arguments)) == ("weather", {"town": "Linz"}), final
+
+
+def response_fails_in_a_stream():
+    events = list(respond(stream=True))
+    assert events[-1].type == "response.failed", events[-1]
+    assert events[-1].response.error.code == "internal_error", events[-1]
+
+
+def goes_on(path, turns):
+    """Goes on from the response whose id is in a file, and puts down how much of it was cached."""
+    try:
+        with open(path) as file:
+            last = file.read()
+    except FileNotFoundError:
+        last = None
+    seen = []
+    for turn in range(int(turns)):
+        answer = respond(
+            instructions="You are brief. " * 40, input=f"Tell me one more thing, number {turn}.",
+            previous_response_id=last, max_output_tokens=12, temperature=0,
+        )
+        last = answer.id
+        usage = answer.usage
+        seen.append({
+            "agent": answer.semantic["agent"],
+            "source": answer.semantic["source"],
+            "durable": answer.semantic["durable"],
+            "total": usage.total_tokens,
+            "cached": usage.input_tokens_details.cached_tokens,
+        })
+    with open(path, "w") as file:
+        file.write(last)
+    print(json.dumps(seen))
+
+
 def completes():
     whole = client.completions.create(model="any", prompt="Once", max_tokens=5, logprobs=2)
     choice = whole.choices[0]

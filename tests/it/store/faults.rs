@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use semantic::store::{OpenError, StoreError, StoredLine};
-use semantic::types::{Generation, Line};
+use semantic::store::{OpenError, StoreError, StoredLine, Transcript};
+use semantic::types::{Generation, Line, TranscriptId};
 
 use super::agents::{
     Agents, Conversations, after_restart, branch, conversation, empty_volume, whose,
@@ -41,6 +41,17 @@ const ACTS: &[Act] = &[
             agents.save(&whose("writer"), line, &branch(1, 256, 5, 270)).map(drop)
         },
         change: |all| drop(all.insert(whose("writer"), vec![branch(1, 256, 5, 270)])),
+    },
+    Act {
+        title: "keep an answer and remove it",
+        run: |agents, _| {
+            let ((namespace, agent), id) = (whose("planner"), TranscriptId(7));
+            let said = vec![7; 100].into();
+            let space = namespace.clone();
+            agents.store.keep_transcript(&Transcript { namespace, agent, id, said })?;
+            agents.store.remove_transcript(&space, id).map(drop)
+        },
+        change: |_| (),
     },
     Act { title: "collect", run: |agents, _| agents.store.collect().map(drop), change: |_| () },
     Act {
