@@ -133,7 +133,7 @@ pub fn all() -> Vec<Route> {
             .says("Where a prompt parts from what an agent remembers, and why")
             .queries::<agents::ExplainQuery>()
             .gives::<agents::Explanation>(),
-        POST.at("/v1/agents/{id}/warm", Key, agents::warm)
+        POST.at("/v1/agents/{id}/warm", Counted, agents::warm)
             .says("A turn of an agent will come soon: its memory comes back from the disk, if there is room")
             .gives::<agents::Warmed>(),
         PUT.at("/v1/agents/{id}/retention", Key, agents::retain)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::disk::Space;
 use super::index::{Agent, Index, Save, Shelf};
 use super::layout::FolderName;
-use super::{BlockName, BlockRef, FullReason, Settings};
+use super::{BlockName, BlockRef, FullReason, PINNED_PART, Settings};
 use crate::types::Line;
 
 /// Of a disk, one part in so many stays free: other programs need some, and file systems slow down
@@ -71,33 +71,41 @@ pub fn kept_free(space: Space) -> u64 {
 }
 
 /// Whether removing lines could help at all. If not, none need go in vain.
-pub fn can_help(index: &Index, need: &Need, shortage: Shortage) -> bool {
+pub fn can_help(index: &Index, need: &Need, shortage: Shortage, settings: &Settings) -> bool {
+    let may_unpin = is_overpinned(index, need, shortage.of, settings);
     let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, shortage.of, **name));
     let there: u64 = shelves.map(|(_, shelf)| shelf.bytes).sum();
     let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, shortage.of, **name));
     // Both may be of the same blocks.
     let kept = |(name, shelf): (&FolderName, &Shelf)| {
         let own = if *name == need.namespace { bytes_kept(shelf, need) } else { 0 };
-        own.max(pinned_bytes(shelf, None))
+        match may_unpin {
+            true => own,
+            false => own.max(pinned_bytes(shelf, None)),
+        }
     };
     there.saturating_sub(shelves.map(kept).sum()) >= shortage.bytes
 }
 
 /// The line to go: the least recently used of those that may, first of agents that nobody named.
-pub fn coldest(index: &Index, need: &Need, of: Scarce) -> Option<Place> {
+///
+/// What is pinned goes only where it has more than its part, and last.
+pub fn coldest(index: &Index, need: &Need, of: Scarce, settings: &Settings) -> Option<Place> {
+    let may_unpin = is_overpinned(index, need, of, settings);
     let mut others = Vec::new();
     let mut family = Vec::new();
     for (namespace, shelf) in index.shelves.iter().filter(|(name, _)| is_in_scope(need, of, **name))
     {
         for (agent, state) in &shelf.agents {
-            if state.retention().is_pinned
+            let is_pinned = state.retention().is_pinned;
+            if (is_pinned && !may_unpin)
                 || (*namespace == need.namespace && need.agents.contains(agent))
             {
                 continue;
             }
             for save in state.live() {
                 let place = Place { namespace: *namespace, agent: *agent, line: save.head.line };
-                let warmth = (!save.head.agent.is_automatic(), last_use(shelf, save));
+                let warmth = (is_pinned, !save.head.agent.is_automatic(), last_use(shelf, save));
                 match need.is_family(save) {
                     true => family.push((warmth, place)),
                     false => others.push((warmth, place)),
@@ -136,6 +144,17 @@ pub fn last_use(shelf: &Shelf, save: &Save) -> u64 {
     save.head.serial.max(read_at)
 }
 
+/// Whether more is pinned than may be: who is pinned goes on to grow.
+fn is_overpinned(index: &Index, need: &Need, of: Scarce, settings: &Settings) -> bool {
+    let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, of, **name));
+    let pinned: u64 = shelves.map(|(_, shelf)| pinned_bytes(shelf, None)).sum();
+    let limit = match of {
+        Scarce::Namespace => settings.namespace_bytes.unwrap_or(u64::MAX),
+        Scarce::All(_) => settings.budget_bytes,
+    };
+    pinned > limit / PINNED_PART
+}
+
 /// What the pinned agents of a namespace need, and one more.
 pub fn pinned_bytes(shelf: &Shelf, one_more: Option<FolderName>) -> u64 {
     let is_it = |agent: &FolderName| Some(*agent) == one_more;
@@ -145,6 +164,7 @@ pub fn pinned_bytes(shelf: &Shelf, one_more: Option<FolderName>) -> u64 {
     let blocks: HashMap<BlockName, u64> = saves
         .iter()
         .flat_map(|save| &save.head.blocks)
+        .filter(|block| shelf.has(block))
         .map(|block| (block.name, block.file_bytes))
         .collect();
     saves.iter().map(|save| save.bytes).sum::<u64>() + blocks.values().sum::<u64>()

@@ -119,6 +119,11 @@ impl Store {
         };
         let (_, tokens) = self.read_manifest(folder, agent_folder, head.generation)?;
         let there = self.index().shelf(folder).leading(&head.blocks);
+        // Nothing of it could be gone on from.
+        if there == 0 && !head.blocks.is_empty() {
+            let names = head.blocks.iter().map(|block| block.name);
+            return Err(StoreError::Missing(names.collect()));
+        }
         let committed = self.save(&NewSave::of(&head, &tokens, &head.blocks[..there]))?;
         let generation = committed.generation;
         let line = StoredLine { generation, ..self.stored_line(folder, &head, tokens) };

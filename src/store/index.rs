@@ -100,7 +100,11 @@ pub struct RetentionFile {
     /// The highest counts.
     pub number: u64,
     pub retention: Retention,
+    /// A turn that left no save; since 1970.
+    pub used_at_ms: i64,
     pub bytes: u64,
+    /// If not, it could not be read or trusted.
+    pub is_known: bool,
 }
 
 #[derive(Clone)]
@@ -334,7 +338,8 @@ impl Agent {
     /// When its time is over, if it ever is.
     pub fn expires_at(&self) -> Option<SystemTime> {
         let ttl = self.retention().ttl?;
-        let last = self.saves.values().map(|save| save.head.saved_at_ms).max()?;
+        let saved = self.saves.values().map(|save| save.head.saved_at_ms).max()?;
+        let last = saved.max(self.retention.map_or(i64::MIN, |file| file.used_at_ms));
         time(last).checked_add(ttl)
     }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::{Entry, EntryKind};
-use super::files::{Files, read_error};
+use super::files::{self, Files, read_error};
 use super::index::{BlockFile, Index, Quarantined, RetentionFile, Save, TranscriptFile};
 use super::keys::Secrets;
 use super::layout::{self, FolderName};
@@ -193,19 +193,27 @@ fn load_agent(
     retentions.sort_by_key(|(number, _)| *number);
     let shelf = loaded.index.shelf(namespace);
     let has_saves = shelf.agents.get(&agent).is_some_and(|state| !state.saves.is_empty());
+    let highest = retentions.last().map(|(number, _)| *number);
     let newest = retentions.pop_if(|_| has_saves || has_unread);
     let path = |entry: &Entry| format!("{folder}/{}", entry.name);
     if let Some((number, entry)) = newest {
-        let retention = read_retention(files, secrets, &path(&entry), namespace, agent, number);
-        let file = RetentionFile { number, retention, bytes: entry.bytes };
+        let found = read_retention(files, secrets, &path(&entry), namespace, agent, number);
+        let (retention, used_at_ms) = found.unwrap_or((Retention::UNKNOWN, i64::MIN));
+        let (bytes, is_known) = (entry.bytes, found.is_some());
+        let file = RetentionFile { number, retention, used_at_ms, bytes, is_known };
         shelf.put_retention(agent, file);
+    }
+    // Those that stay must not count before a new one.
+    if let Some(highest) = highest {
+        shelf.agents.entry(agent).or_default().last_retention = highest;
     }
     // What a crash has left.
     loaded.superseded.extend(retentions.iter().map(|(_, entry)| path(entry)));
     Ok(())
 }
 
-/// What cannot be trusted keeps the agent.
+/// What a file says, and when the last turn was that left no save. What cannot be trusted says nothing,
+/// and keeps its agent.
 fn read_retention(
     files: &Files,
     secrets: &Secrets,
@@ -213,7 +221,7 @@ fn read_retention(
     namespace: FolderName,
     agent: FolderName,
     number: u64,
-) -> Retention {
+) -> Option<(Retention, i64)> {
     let read = || {
         let file = files.disk.open(path)?;
         let bytes = usize::try_from(file.bytes()).unwrap_or(usize::MAX).min(FILE_BYTES_MAX + 1);
@@ -222,33 +230,33 @@ fn read_retention(
         buffer.truncate(read);
         Ok::<_, io::Error>(buffer)
     };
-    let sealed = match read().map(|file| Sealed::decode(&file, &secrets.retention_seal())) {
-        Ok(Ok(sealed)) => sealed,
-        Ok(Err(flaw)) => {
-            tracing::warn!(path, %flaw, "how long an agent is kept is damaged; it is kept");
-            return Retention::UNKNOWN;
-        }
-        Err(error) => {
-            tracing::warn!(path, %error, "how long an agent is kept cannot be read; it is kept");
-            return Retention::UNKNOWN;
-        }
+    let is_at_its_place = |sealed: &Sealed| {
+        sealed.number == number
+            && secrets.namespace_folder(&sealed.namespace) == namespace
+            && secrets.agent_folder(&sealed.namespace, &sealed.agent) == agent
     };
-    let is_at_its_place = sealed.number == number
-        && secrets.namespace_folder(&sealed.namespace) == namespace
-        && secrets.agent_folder(&sealed.namespace, &sealed.agent) == agent;
-    match is_at_its_place {
-        true => sealed.retention,
-        false => {
-            tracing::warn!(path, flaw = %Flaw::Place, "how long an agent is kept is another's; it is kept");
-            Retention::UNKNOWN
+    let reason = match read().map(|file| Sealed::decode(&file, &secrets.retention_seal())) {
+        Ok(Ok(sealed)) if is_at_its_place(&sealed) => {
+            return Some((sealed.retention, sealed.used_at_ms));
         }
-    }
+        Ok(Ok(_)) => Flaw::Place.to_string(),
+        Ok(Err(flaw)) => flaw.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(path, reason, "how long an agent is kept cannot be told; it is kept");
+    None
 }
 
-/// Removes what does not count any more. What stays does no harm.
+/// Removes what does not count any more, for good: an agent that comes to have the name would be kept as
+/// it says.
 pub fn clear_superseded(files: &Files, loaded: &mut Loaded) {
     for path in std::mem::take(&mut loaded.superseded) {
-        if let Err(error) = files.remove(&path) {
+        let folder = files::parent(&path);
+        let removed = files.remove(&path).and_then(|()| {
+            files.changed(folder, None);
+            files.sync_path(folder, |_| ())
+        });
+        if let Err(error) = removed {
             tracing::warn!(path, %error, "an older file of how long an agent is kept stays");
         }
     }

@@ -106,6 +106,7 @@ impl Store {
         if self.move_to_quarantine(&path, flaw) {
             self.release(namespace, &save.head);
         }
+        self.forget_retention(namespace, agent);
     }
 
     /// Waits until no file is on the way out under this name.

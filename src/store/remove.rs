@@ -1,7 +1,7 @@
 //! Removes what nobody wants any more, in an order that no crash can turn into a conversation that
 //! is older than it was, or that lacks a block.
 
-use super::index::{Agent, Ghost, RetentionFile, Save};
+use super::index::{Agent, Ghost, Save};
 use super::layout::{self, FolderName};
 use super::{BlockName, Collected, ROLLBACK_GENERATIONS, Store, StoreError};
 use crate::types::{AgentId, Generation, Line, Namespace};
@@ -172,18 +172,7 @@ impl Store {
 
     /// An agent that is gone leaves no folder. One that does not go has something else in it.
     fn remove_folder_if_empty(&self, namespace: FolderName, agent: FolderName) {
-        let has_saves = |state: &Agent| !state.saves.is_empty();
-        if self.index().agent(namespace, agent).is_some_and(has_saves) {
-            return;
-        }
-        // Another agent of its name is not kept as this one was.
-        let retention = self.index().shelf(namespace).take_retention(agent);
-        if let Some(RetentionFile { number, .. }) = retention {
-            let path = layout::retention_file(namespace, agent, number);
-            if let Err(error) = self.files.remove(&path) {
-                tracing::warn!(path, %error, "what said how long an agent was kept stays");
-            }
-        }
+        self.forget_retention(namespace, agent);
         let is_empty = |state: &Agent| state.saves.is_empty() && state.ghosts.is_empty();
         if !self.index().agent(namespace, agent).is_some_and(is_empty) {
             return;

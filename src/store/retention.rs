@@ -2,7 +2,7 @@
 //! turn. A small sealed file beside its saves, replaced as a whole.
 //!
 //! ```text
-//! magic, version, number, flags, seconds, names
+//! magic, version, number, flags, seconds, last turn, names
 //! seal
 //! ```
 
@@ -13,9 +13,10 @@ use blake3::Hasher;
 use super::budget::{self, Need};
 use super::bytes::{Reader, Writer};
 use super::files::write_error;
-use super::index::RetentionFile;
+use super::index::{Agent, RetentionFile};
 use super::layout::{self, FolderName};
 use super::manifest::NAME_BYTES_MAX;
+use super::save::unix_ms;
 use super::{Flaw, Store, StoreError};
 use crate::types::{AGENT_ID_BYTES_MAX, AgentId, Namespace};
 
@@ -49,7 +50,7 @@ const PINNED: u32 = 1;
 const SEAL_BYTES: usize = 32;
 /// Of any such file.
 pub const FILE_BYTES_MAX: usize =
-    8 + 4 + 8 + 4 + 8 + 2 + NAME_BYTES_MAX + 2 + AGENT_ID_BYTES_MAX + SEAL_BYTES;
+    8 + 4 + 8 + 4 + 8 + 8 + 2 + NAME_BYTES_MAX + 2 + AGENT_ID_BYTES_MAX + SEAL_BYTES;
 
 /// Of whom and which, as the file says itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +59,12 @@ pub struct Sealed {
     pub agent: AgentId,
     pub number: u64,
     pub retention: Retention,
+    /// A turn that left no save; since 1970.
+    pub used_at_ms: i64,
 }
+
+/// A turn that leaves no save is noted if so much of an agent's time is over: one part of it.
+const TOUCHED_PART: u32 = 64;
 
 impl Retention {
     /// Of a file that says nothing that can be trusted: nothing is lost for it.
@@ -80,6 +86,7 @@ impl Sealed {
         writer.u64(self.number);
         writer.u32(if self.retention.is_pinned { PINNED } else { 0 });
         writer.u64(self.retention.ttl.map_or(0, |ttl| ttl.as_secs()));
+        writer.u64(self.used_at_ms.cast_unsigned());
         writer.text(self.namespace.as_str());
         writer.text(self.agent.as_str());
         let digest = *seal.clone().update(writer.written()).finalize().as_bytes();
@@ -100,12 +107,13 @@ impl Sealed {
         let number = reader.u64()?;
         let is_pinned = reader.u32()? & PINNED != 0;
         let ttl = Some(reader.u64()?).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let used_at_ms = reader.u64()?.cast_signed();
         let namespace = Namespace::new(reader.text(NAME_BYTES_MAX)?);
         let agent = AgentId::new(reader.text(AGENT_ID_BYTES_MAX)?).map_err(|_| Flaw::Header)?;
         match reader.is_at_end() {
             true => {
                 let retention = Retention { is_pinned, ttl };
-                Ok(Sealed { namespace, agent, number, retention })
+                Ok(Sealed { namespace, agent, number, retention, used_at_ms })
             }
             false => Err(Flaw::Length),
         }
@@ -124,26 +132,52 @@ impl Store {
         self.may_write()?;
         let folder = self.secrets.agent_folder(namespace, agent);
         let shelf = self.secrets.namespace_folder(namespace);
-        let (before, number) = {
+        let (before, known, number) = {
             let mut index = self.index();
             let state = index.shelf(shelf).agents.get_mut(&folder);
             let state = state.filter(|state| !state.saves.is_empty());
             let state =
                 state.ok_or_else(|| StoreError::NotFound(format!("agent {:?}", agent.as_str())))?;
             state.last_retention += 1;
-            (state.retention(), state.last_retention)
+            (state.retention(), state.retention, state.last_retention)
         };
         let retention = before.with(change);
-        if retention == before {
+        // What is only supposed is said anew.
+        if retention == before && known.is_none_or(|file| file.is_known) {
             return Ok(retention);
         }
         if retention.is_pinned && !before.is_pinned {
             self.may_pin(shelf, folder, namespace)?;
         }
-        let sealed =
-            Sealed { namespace: namespace.clone(), agent: agent.clone(), number, retention };
+        let used_at_ms = known.map_or(0, |file| file.used_at_ms);
+        let (namespace, agent) = (namespace.clone(), agent.clone());
+        let sealed = Sealed { namespace, agent, number, retention, used_at_ms };
         self.write_retention(shelf, folder, &sealed)?;
         Ok(retention)
+    }
+
+    /// An agent had a turn that leaves no save, as nothing of it is new: its time begins anew.
+    pub fn touch(&self, namespace: &Namespace, agent: &AgentId) -> Result<(), StoreError> {
+        self.may_write()?;
+        let folder = self.secrets.agent_folder(namespace, agent);
+        let shelf = self.secrets.namespace_folder(namespace);
+        let now = (self.settings.now)();
+        let (retention, number) = {
+            let mut index = self.index();
+            let Some(state) = index.shelf(shelf).agents.get_mut(&folder) else { return Ok(()) };
+            let retention = state.retention();
+            let (Some(ttl), Some(end)) = (retention.ttl, state.expires_at()) else { return Ok(()) };
+            let left = end.duration_since(now).unwrap_or_default();
+            if left > ttl - ttl / TOUCHED_PART {
+                return Ok(());
+            }
+            state.last_retention += 1;
+            (retention, state.last_retention)
+        };
+        let used_at_ms = unix_ms(now);
+        let (namespace, agent) = (namespace.clone(), agent.clone());
+        let sealed = Sealed { namespace, agent, number, retention, used_at_ms };
+        self.write_retention(shelf, folder, &sealed)
     }
 
     fn write_retention(
@@ -154,8 +188,11 @@ impl Store {
     ) -> Result<(), StoreError> {
         let file = sealed.encode(&self.secrets.retention_seal());
         let bytes = file.len() as u64;
-        let need = Need { bytes, namespace, agents: vec![agent], family: Vec::new() };
-        self.make_room(&need, &sealed.namespace)?;
+        // Whatever else it says helps when there is no room, and takes the place of such a file.
+        if sealed.retention.is_pinned {
+            let need = Need { bytes, namespace, agents: vec![agent], family: Vec::new() };
+            self.make_room(&need, &sealed.namespace)?;
+        }
         let folder = layout::agent_folder(namespace, agent);
         let path = layout::retention_file(namespace, agent, sealed.number);
         let mut temporary = self.files.write(&[&file])?;
@@ -167,9 +204,9 @@ impl Store {
             return Err(error);
         }
         let RetentionFile { number, .. } = {
-            let (number, retention) = (sealed.number, sealed.retention);
+            let Sealed { number, retention, used_at_ms, .. } = *sealed;
             let mut index = self.index();
-            let file = RetentionFile { number, retention, bytes };
+            let file = RetentionFile { number, retention, used_at_ms, bytes, is_known: true };
             match index.shelf(namespace).put_retention(agent, file) {
                 Some(before) => before,
                 None => return Ok(()),
@@ -196,24 +233,50 @@ impl Store {
         let own = pinned(&namespace);
         let quota = self.settings.namespace_bytes.unwrap_or(u64::MAX);
         let limits = [(all, self.settings.budget_bytes), (own, quota)];
-        match limits.iter().find(|(bytes, limit)| *bytes > limit / PINNED_PART) {
-            None => Ok(()),
-            Some((bytes, limit)) => {
-                let limit = limit / PINNED_PART;
-                let what = format!("{bytes} bytes that are pinned; the limit is {limit}");
-                Err(StoreError::Quota { namespace: name.to_string(), what })
+        let refused = |what| Err(StoreError::Quota { namespace: name.to_string(), what });
+        if let Some((bytes, limit)) = limits.iter().find(|(bytes, of)| *bytes > of / PINNED_PART) {
+            let limit = limit / PINNED_PART;
+            return refused(format!("{bytes} bytes that are pinned; the limit is {limit}"));
+        }
+        let agents = index.shelves[&namespace].agents.values();
+        let pinned_agents = 1 + agents.filter(|agent| agent.retention().is_pinned).count();
+        match self.settings.namespace_agents.map(|limit| limit / PINNED_PART as usize) {
+            Some(limit) if pinned_agents > limit => {
+                refused(format!("{pinned_agents} agents that are pinned; the limit is {limit}"))
             }
+            Some(_) | None => Ok(()),
         }
     }
 
-    /// Agents whose time is over.
-    pub fn expired(&self) -> Vec<(Namespace, AgentId)> {
+    /// Nothing says any more how long an agent is kept that has no saves: another of its name is not
+    /// kept as it was. Safe from a power cut, as far as the disk does what it is asked.
+    pub(super) fn forget_retention(&self, namespace: FolderName, agent: FolderName) {
+        let has_saves = |state: &Agent| !state.saves.is_empty();
+        if self.index().agent(namespace, agent).is_some_and(has_saves) {
+            return;
+        }
+        let retention = self.index().shelf(namespace).take_retention(agent);
+        let Some(RetentionFile { number, .. }) = retention else { return };
+        let path = layout::retention_file(namespace, agent, number);
+        let folder = layout::agent_folder(namespace, agent);
+        let removed = self.files.remove(&path).and_then(|()| {
+            self.files.changed(&folder, None);
+            self.sync_path(&folder)
+        });
+        if let Err(error) = removed {
+            tracing::warn!(path, %error, "what said how long an agent was kept may stay");
+        }
+    }
+
+    /// Some agents whose time is over.
+    pub fn expired(&self, at_most: usize) -> Vec<(Namespace, AgentId)> {
         let now = (self.settings.now)();
         let index = self.index();
         let agents = index.shelves.values().flat_map(|shelf| shelf.agents.values());
         let expired = agents.filter(|agent| agent.is_expired(now));
         let newest = expired.filter_map(|agent| agent.saves.values().next_back());
-        newest.map(|save| (save.head.namespace.clone(), save.head.agent.clone())).collect()
+        let names = newest.map(|save| (save.head.namespace.clone(), save.head.agent.clone()));
+        names.take(at_most).collect()
     }
 
     /// Whether an agent's time is over.
@@ -246,7 +309,13 @@ mod tests {
         ];
         for retention in retentions {
             let agent = AgentId::new("planner").expect("a short name");
-            let sealed = Sealed { namespace: Namespace::local(), agent, number: 3, retention };
+            let sealed = Sealed {
+                namespace: Namespace::local(),
+                agent,
+                number: 3,
+                retention,
+                used_at_ms: -5,
+            };
             let file = sealed.encode(&seal);
             assert!(file.len() <= FILE_BYTES_MAX);
             assert_eq!(Sealed::decode(&file, &seal), Ok(sealed));

@@ -78,8 +78,8 @@ impl Store {
     fn remove_coldest(&self, need: &Need, shortage: Shortage) -> Result<bool, StoreError> {
         let coldest = {
             let index = self.index();
-            match budget::can_help(&index, need, shortage) {
-                true => budget::coldest(&index, need, shortage.of),
+            match budget::can_help(&index, need, shortage, &self.settings) {
+                true => budget::coldest(&index, need, shortage.of, &self.settings),
                 false => None,
             }
         };

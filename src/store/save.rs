@@ -400,7 +400,7 @@ impl NewSave<'_> {
 }
 
 /// Any clock will do, also one before 1970.
-fn unix_ms(time: SystemTime) -> i64 {
+pub(super) fn unix_ms(time: SystemTime) -> i64 {
     let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => ms(after),

@@ -346,6 +346,34 @@ fn an_agent_goes_back_to_what_it_was_and_forward_again() {
 }
 
 #[test]
+fn how_long_an_agent_is_kept_is_said_and_told() {
+    let (server, disk) = with_disk();
+    let put = |server: &Server, agent: &str, body: &Json| {
+        let path = format!("/v1/agents/{agent}/retention");
+        server.send(&Request { method: "PUT", ..Request::post(&path, body.to_string()) })
+    };
+    generate(&server, "a", "Hello");
+    let before = server.get("/v1/agents/a").json();
+    assert_eq!((&before["pinned"], &before["expires_at"]), (&json!(false), &json!(null)));
+    let kept = put(&server, "a", &json!({ "pinned": true, "ttl_seconds": 3_600 }));
+    assert_eq!(kept.status, 200, "{kept:?}");
+    let kept = kept.json();
+    assert_eq!((&kept["pinned"], &kept["ttl_seconds"]), (&json!(true), &json!(3_600)));
+    let lifetime = kept["expires_at"].as_u64().unwrap() - before["last_used"].as_u64().unwrap();
+    assert!((3_590..=3_600).contains(&lifetime), "{lifetime}");
+    drop(server);
+    let server = on(&disk);
+    assert_eq!(server.get("/v1/agents/a").json()["expires_at"], kept["expires_at"]);
+    // What is not said is off.
+    let kept = put(&server, "a", &json!({})).json();
+    assert_eq!((&kept["pinned"], &kept["ttl_seconds"]), (&json!(false), &json!(null)));
+    for bad in [json!({ "ttl_seconds": 0 }), json!({ "ttl_seconds": -1 }), json!({ "pin": true })] {
+        assert_eq!(put(&server, "a", &bad).status, 400, "{bad}");
+    }
+    assert_eq!(code(&put(&server, "x", &json!({}))), refusal(404, "agent_not_found"));
+}
+
+#[test]
 fn an_agent_that_will_be_asked_is_brought_back_before() {
     let (server, disk) = with_disk();
     generate(&server, "a", "Hello");

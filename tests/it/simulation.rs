@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use semantic::engine::scheduler::{Limits, RequestId, Scheduler};
 use semantic::engine::worker::{Clock, Keeper, Watch, Worker};
-use semantic::engine::{Error, Event, Finish, Reply, Request};
+use semantic::engine::{Error, Event, Finish, Reply, Request, Terms};
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{Bias, History, Sampling, sample};
 use semantic::model::{Batch, Model, Row, Spec, Wanted};
@@ -343,7 +343,7 @@ impl World {
             is_admitted: false,
             steps_as_oldest: 0,
         };
-        match self.worker.scheduler.submit(request, self.time.now()) {
+        match self.worker.submit(request, Terms::default(), self.time.now()) {
             Ok(id) => {
                 self.in_flight.insert(id, asked);
                 agent.into_iter().for_each(|agent| self.is_there_again((namespace, agent)));
@@ -351,6 +351,8 @@ impl World {
             Err(Error::QueueFull { .. } | Error::LargerThanPool(_) | Error::Choices { .. }) => {
                 self.totals.refused += 1;
             }
+            // It is on the way to an older save.
+            Err(Error::AgentBusy(_)) if !self.operations.is_empty() => self.totals.refused += 1,
             Err(error) => panic!("{error}"),
         }
     }

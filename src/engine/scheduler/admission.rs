@@ -494,7 +494,7 @@ impl Scheduler {
         });
         let mut is_counted = vec![false; self.pool.total()];
         let mut held: BTreeMap<&Namespace, usize> = BTreeMap::new();
-        for (namespace, blocks) in heads.chain(active).chain(self.warming_leases()) {
+        for (namespace, blocks) in heads.chain(active) {
             let held = held.entry(namespace).or_default();
             for lease in blocks {
                 let is_known = &mut is_counted[lease.id().0 as usize];

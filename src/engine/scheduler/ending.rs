@@ -63,8 +63,10 @@ impl Scheduler {
                 self.endings.insert(request, ending);
             }
             // Nothing of it is new, or nothing more of it will be saved.
-            Some((head, tokens, _)) => {
+            Some((head, tokens, kept)) => {
+                let agent = kept.agent.clone();
                 let safe = self.safe(head, tokens);
+                self.repeated.extend(safe.map(|_| (namespace, agent)));
                 outcome.durability = safe.map_or(Durability::NotDurable, Durability::Durable);
                 self.finished(request, outcome);
             }

@@ -110,6 +110,8 @@ pub struct Scheduler {
     items: Vec<(RequestId, Item)>,
     replies: Vec<GeneratedReply>,
     partings: Vec<(RequestId, Parting)>,
+    /// Agents that had a turn of which nothing is new for the store.
+    repeated: Vec<(Namespace, AgentId)>,
     /// Heads that are brought back for no request.
     warming: BTreeMap<RestoreId, Warming>,
     /// Of these, what has not begun.
@@ -240,6 +242,7 @@ impl Scheduler {
             items: Vec::new(),
             replies: Vec::new(),
             partings: Vec::new(),
+            repeated: Vec::new(),
             warming: BTreeMap::new(),
             prefetches: Vec::new(),
             next_request: 0,
@@ -447,6 +450,16 @@ impl Scheduler {
     /// Replies that ended since the last call.
     pub fn take_replies(&mut self) -> Vec<GeneratedReply> {
         std::mem::take(&mut self.replies)
+    }
+
+    /// Agents that had a turn since the last call of which the store hears nothing by a save.
+    pub fn take_repeated(&mut self) -> Vec<(Namespace, AgentId)> {
+        std::mem::take(&mut self.repeated)
+    }
+
+    /// Who the next request belongs to that names nobody.
+    pub fn next_automatic(&self) -> AgentId {
+        AgentId::automatic(self.limits.instance, self.next_request + 1)
     }
 
     /// Lines that the store need not keep any longer.

@@ -17,11 +17,9 @@ const WARMING_MAX: usize = 16;
 
 /// A head whose blocks are on their way.
 pub(super) struct Warming {
-    namespace: Namespace,
     head: HeadId,
     tokens: Arc<[TokenId]>,
-    /// The first so many blocks are those of a head in the pool.
-    shared: usize,
+    /// All its own: a block that it shared could not be had by giving it up.
     table: Vec<Lease>,
 }
 
@@ -37,7 +35,6 @@ impl Scheduler {
     pub fn warm(&mut self, namespace: &Namespace, agent: &AgentId, now: Instant) -> Warmth {
         let Some((id, head)) = self.agents.past(namespace, agent) else { return Warmth::Cold };
         if head.is_hot() {
-            self.agents.touch(id);
             return Warmth::Hot;
         }
         if self.warming.values().any(|warming| warming.head == id) {
@@ -49,42 +46,26 @@ impl Scheduler {
         if someone_waits || self.warming.len() >= WARMING_MAX {
             return Warmth::NoRoom;
         }
-        let mut table = self.shared_blocks(namespace, &tokens);
-        let first = table.len();
-        let needed = stored.len() - first;
+        let needed = stored.len();
         if !self.make_room_for_hint(namespace, needed) {
             return Warmth::NoRoom;
         }
-        let Ok(own) = self.pool.allocate(needed) else { return Warmth::NoRoom };
+        let Ok(table) = self.pool.allocate(needed) else { return Warmth::NoRoom };
         self.next_restore += 1;
         let restore = RestoreId(self.next_restore);
-        let places = stored[first..].iter().cloned().zip(own.iter().map(Lease::id));
+        let places = stored.iter().cloned().zip(table.iter().map(Lease::id));
         self.prefetches.push(Restore {
             id: restore,
             order: None,
             namespace: namespace.clone(),
             head: id,
-            first,
+            first: 0,
             blocks: places.map(|(from, to)| RestoredBlock { from, to }).collect(),
             reused: tokens.len(),
             started: now,
         });
-        table.extend(own);
-        let namespace = namespace.clone();
-        let warming = Warming { namespace, head: id, tokens, shared: first, table };
-        self.warming.insert(restore, warming);
+        self.warming.insert(restore, Warming { head: id, tokens, table });
         Warmth::Warming
-    }
-
-    /// Full blocks of the pool that begin a conversation, one at least left to bring back.
-    fn shared_blocks(&self, namespace: &Namespace, tokens: &[TokenId]) -> Vec<Lease> {
-        let found = self.agents.find_hot(namespace, tokens, &self.spec);
-        let found = found.filter(|_| self.spec.snapshot_bytes() == 0);
-        let blocks = found.and_then(|found| {
-            let head = self.agents.head(found.head)?;
-            Some(head.blocks()[..found.tokens / BLOCK_TOKENS].to_vec())
-        });
-        blocks.unwrap_or_default()
     }
 
     /// Room below the limit to which idle heads are evicted, so that what is brought back is not evicted
@@ -108,16 +89,18 @@ impl Scheduler {
     /// What became of it: its first `restored` blocks are there.
     pub(super) fn warmed(&mut self, restore: &Restore, restored: usize) {
         let Some(warming) = self.warming.remove(&restore.id) else { return };
-        let Warming { head, tokens, table, .. } = warming;
+        let Warming { head, tokens, table } = warming;
+        // Whoever needs it finds what is damaged and computes that; until then nothing of what was said
+        // is forgotten.
         if restored < restore.blocks.len() {
-            return self.agents.shorten(head, (restore.first + restored) * BLOCK_TOKENS);
+            return;
         }
         // Meanwhile it may have gone on, or gone.
         let is_as_it_was = |head: &Head| !head.is_hot() && head.tokens == tokens;
         if self.agents.head(head).is_some_and(is_as_it_was) {
             // The last one may not be full: what goes on from it is another block.
             let full = |block: &&RestoredBlock| block.from.tokens == BLOCK_TOKENS;
-            let places = table[restore.first..].iter().zip(restore.blocks.iter().filter(full));
+            let places = table.iter().zip(restore.blocks.iter().filter(full));
             places.for_each(|(lease, block)| lease.set_stored(Some(block.from.clone())));
             self.agents.warmed(head, table);
         }
@@ -133,11 +116,6 @@ impl Scheduler {
 
     /// Blocks that are had by cancelling all of them.
     pub(super) fn warming_blocks(&self) -> usize {
-        self.warming.values().map(|warming| warming.table.len() - warming.shared).sum()
-    }
-
-    /// Whose blocks they are.
-    pub(super) fn warming_leases(&self) -> impl Iterator<Item = (&Namespace, &[Lease])> {
-        self.warming.values().map(|warming| (&warming.namespace, &warming.table[..]))
+        self.warming.values().map(|warming| warming.table.len()).sum()
     }
 }

@@ -31,6 +31,8 @@ const COLLECT_PERIOD: Duration = Duration::from_secs(60);
 const BUSY_COLLECT_PERIOD: Duration = Duration::from_secs(600);
 /// How often the writer looks whose time is over.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
+/// Agents that go at once because their time is over: saves wait behind them.
+const EXPIRED_MAX: usize = 16;
 /// Clearings after the last job, until nothing is left of what it made superfluous.
 const COLLECTS: usize = 2;
 
@@ -75,6 +77,11 @@ pub enum Write {
         to: AgentId,
         /// Of the lines that the engine can go on from.
         fingerprint: Fingerprint,
+    },
+    /// It had a turn, though there is nothing to save.
+    Touch {
+        namespace: Namespace,
+        agent: AgentId,
     },
     Retain {
         job: JobId,
@@ -282,6 +289,7 @@ impl Io for Threads {
             // Who waits for one of the last two hears it as they are dropped.
             Write::Block { .. }
             | Write::Remove { .. }
+            | Write::Touch { .. }
             | Write::KeepTranscript { .. }
             | Write::RemoveTranscript { .. } => return,
         };
@@ -325,6 +333,7 @@ impl Write {
             | Write::Fork { .. }
             | Write::Retain { .. }
             | Write::Rollback { .. }
+            | Write::Touch { .. }
             | Write::RemoveTranscript { .. } => 0,
         }
     }
@@ -333,19 +342,23 @@ impl Write {
 fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Option<Done>)) {
     let mut collects_left = 0;
     let mut collected = Instant::now();
-    let mut expired = None;
+    // At the start, as nobody watched while no process ran.
+    let mut next_expiry = Instant::now();
     loop {
-        // At the start, as nobody watched while no process ran.
-        if expired.is_none_or(|at: Instant| at.elapsed() >= EXPIRY_PERIOD) {
-            let agents = store.expired();
+        if next_expiry <= Instant::now() {
+            let agents = store.expired(EXPIRED_MAX);
+            next_expiry = Instant::now() + expiry_period(agents.len());
             if !agents.is_empty() {
                 tell(Some(Done::Expired { agents }));
             }
-            expired = Some(Instant::now());
         }
-        let job = match collects_left > 0 || store.has_expiring() {
-            true => jobs.recv_timeout(COLLECT_PERIOD),
-            false => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let job = match (collects_left > 0, store.has_expiring()) {
+            (false, false) => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            (true, false) => jobs.recv_timeout(COLLECT_PERIOD),
+            (_, true) => {
+                let left = next_expiry.saturating_duration_since(Instant::now());
+                jobs.recv_timeout(left.min(COLLECT_PERIOD))
+            }
         };
         match job {
             Ok(job) => {
@@ -373,6 +386,14 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
             collects_left = collects_left.saturating_sub(1);
             collected = Instant::now();
         }
+    }
+}
+
+/// When to look again whose time is over: soon if there may be more than were told of.
+fn expiry_period(told: usize) -> Duration {
+    match told < EXPIRED_MAX {
+        true => EXPIRY_PERIOD,
+        false => Duration::from_secs(1),
     }
 }
 
@@ -417,6 +438,12 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
                 Ok(Forked { lines, removed })
             });
             Some(Done::Forked { job, result })
+        }
+        Write::Touch { namespace, agent } => {
+            if let Err(error) = guarded(|| store.touch(&namespace, &agent)) {
+                tracing::warn!(%error, agent = agent.as_str(), "a turn did not prolong an agent's time");
+            }
+            None
         }
         Write::Retain { job, namespace, agent, change } => {
             let result = guarded(|| store.retain(&namespace, &agent, change));

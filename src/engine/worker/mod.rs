@@ -25,7 +25,7 @@ use crate::metrics::labels::Tier;
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
 use crate::store::{KvModel, Store};
 use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
-use io::{Done, Io};
+use io::{Done, Io, Write};
 use observer::Observer;
 use operations::Operations;
 use restorer::Restorer;
@@ -201,7 +201,11 @@ impl Worker {
 
     fn save(&mut self, now: Instant, is_stepping: bool) -> bool {
         let forgotten = self.scheduler.take_forgotten();
+        let repeated = self.scheduler.take_repeated();
         let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else { return false };
+        for (namespace, agent) in repeated {
+            io.write(Write::Touch { namespace, agent });
+        }
         saver.forget(forgotten, &mut **io);
         saver.turn(&mut self.scheduler, &mut *self.model, &mut **io, now, is_stepping)
     }

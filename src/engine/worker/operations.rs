@@ -178,10 +178,10 @@ impl Worker {
         terms: Terms,
         now: Instant,
     ) -> Result<RequestId, Error> {
-        if let Some(agent) = &request.agent
-            && self.operations.rolls_back(&request.namespace, agent)
-        {
-            return Err(Error::AgentBusy(agent.clone()));
+        // Somebody may have named an agent as one is called that nobody names.
+        let agent = request.agent.clone().unwrap_or_else(|| self.scheduler.next_automatic());
+        if self.operations.rolls_back(&request.namespace, &agent) {
+            return Err(Error::AgentBusy(agent));
         }
         if let (Some(mark), Some(agent)) = (&terms.after, &request.agent)
             && self.has_moved(&request.namespace, agent, mark)
@@ -287,7 +287,7 @@ impl Worker {
 
     fn accept(&mut self, operation: Operation, now: Instant) {
         let Operation { namespace, agent, what } = &operation;
-        let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else {
+        let Some(Keeper { saver: Some(saver), io, store, .. }) = &mut self.keeper else {
             // There is the pool and nothing else.
             match what {
                 What::Forget(_) => self.scheduler.forget_agent(namespace, agent),
@@ -299,6 +299,10 @@ impl Worker {
             return self.operations.end(operation, Ok(Evicted::default()));
         };
         match what {
+            // One save of it is enough.
+            What::Retain { .. } if store.has_agent(namespace, agent) => {
+                self.go_on(Waiting { operation, until: now, unsaved: Vec::new() }, 0);
+            }
             What::Evict(_) | What::Fork { .. } | What::Retain { .. } | What::Rollback { .. } => {
                 let heads = self.scheduler.unsaved_of(namespace, agent);
                 // Each try copies out all that it has: who asks again and again has no more of them.
@@ -354,7 +358,12 @@ impl Worker {
                 self.operations
                     .end(operation, Ok(Evicted { saved, failed: unsaved, forgotten: 0 }));
             }
-            What::Fork { .. } | What::Retain { .. } | What::Rollback { .. }
+            // Its end would be the newest again.
+            What::Rollback { .. } if self.scheduler.requests_of(namespace, agent) > 0 => {
+                let error = AgentError::Busy(agent.clone());
+                self.operations.end(operation, Err(error));
+            }
+            What::Fork { .. } | What::Rollback { .. }
                 if unsaved > 0
                     || !began_unsaved
                         .iter()
@@ -376,8 +385,6 @@ impl Worker {
                 self.operations.writing.insert(job, operation);
             }
             What::Rollback { to, .. } => {
-                // Its end would be the newest again.
-                assert_eq!(self.scheduler.requests_of(namespace, agent), 0);
                 let Some(Keeper { saver: Some(saver), io, .. }) = &mut self.keeper else { return };
                 let job = self.operations.next_job();
                 io.write(Write::Rollback {
@@ -431,6 +438,7 @@ impl Worker {
                 // It had no turn that the disk took.
                 Failed::Store(StoreError::NotFound(_)) => AgentError::NotSaved(agent),
                 Failed::Store(StoreError::Quota { .. }) => AgentError::PinQuota(agent),
+                Failed::Store(StoreError::Full { .. }) => AgentError::NotSaved(agent),
                 Failed::Store(_) | Failed::Panicked | Failed::Stopped => {
                     tracing::error!(%error, agent = agent.as_str(), "how long an agent is kept was not saved");
                     AgentError::Disk

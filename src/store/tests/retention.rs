@@ -78,22 +78,22 @@ fn an_agents_time_begins_anew_with_each_turn() {
     let whose = (Namespace::local(), agent("a"));
     let later = |seconds: u64| NOW.fetch_add(seconds, Ordering::Relaxed);
     later(86_399);
-    assert_eq!(store.expired(), []);
+    assert_eq!(store.expired(16), []);
     bench.save(&store, "a", line, &tokens(1, 310));
     later(86_399);
     assert!(!store.is_expired(&whose.0, &whose.1));
     later(1);
-    assert_eq!(store.expired(), [whose.clone()]);
+    assert_eq!(store.expired(16), [whose.clone()]);
     assert!(store.is_expired(&whose.0, &whose.1));
     // Whoever prolongs it keeps it.
     drop(store);
     let store = bench.open();
-    assert_eq!(store.expired(), [whose]);
+    assert_eq!(store.expired(16), [whose]);
     retain(&store, "a", ttl(Some(2 * DAY))).unwrap();
-    assert_eq!(store.expired(), []);
+    assert_eq!(store.expired(16), []);
     retain(&store, "a", ttl(None)).unwrap();
     later(1 << 40);
-    assert_eq!(store.expired(), []);
+    assert_eq!(store.expired(16), []);
     let nobody = retain(&store, "nobody", ttl(None)).unwrap_err();
     assert!(matches!(nobody, StoreError::NotFound(_)));
 }
@@ -163,7 +163,7 @@ fn a_file_that_cannot_be_trusted_keeps_its_agent() {
         let store = bench.open();
         let kept = ["a", "b"].map(|name| retention(&store, name));
         assert!(kept.contains(&Retention::UNKNOWN), "{kept:?}");
-        assert_eq!(store.expired().len(), 0);
+        assert_eq!(store.expired(16).len(), 0);
     }
     // Saying it anew mends it.
     let store = bench.open();
@@ -172,4 +172,96 @@ fn a_file_that_cannot_be_trusted_keeps_its_agent() {
     retain(&store, name.unwrap(), change).unwrap();
     drop(store);
     assert_eq!(retention(&bench.open(), name.unwrap()).ttl, Some(DAY));
+}
+
+#[test]
+fn a_turn_that_leaves_no_save_prolongs_as_well() {
+    static NOW: AtomicU64 = AtomicU64::new(1_000_000);
+    let mut bench = Bench::new();
+    bench.settings.now =
+        || SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.load(Ordering::Relaxed));
+    let store = bench.open();
+    bench.save(&store, "a", store.new_line(), &tokens(1, 300));
+    let touch = |store: &Store| store.touch(&Namespace::local(), &agent("a")).unwrap();
+    touch(&store);
+    assert_eq!(retention_files(&bench), [] as [PathBuf; 0], "for ever is long enough");
+    retain(&store, "a", ttl(Some(DAY))).unwrap();
+    let first = retention_files(&bench);
+    touch(&store);
+    assert_eq!(retention_files(&bench), first, "just saved");
+    NOW.fetch_add(86_399, Ordering::Relaxed);
+    touch(&store);
+    NOW.fetch_add(86_399, Ordering::Relaxed);
+    assert_eq!(store.expired(16), []);
+    drop(store);
+    let store = bench.open();
+    assert_eq!(store.expired(16), []);
+    assert_eq!(retention(&store, "a").ttl, Some(DAY));
+    // What else is said of it leaves that as it is.
+    retain(&store, "a", pin()).unwrap();
+    assert_eq!(store.expired(16), []);
+    NOW.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(store.expired(16).len(), 1);
+}
+
+#[test]
+fn what_is_only_supposed_is_written_when_it_is_said() {
+    let bench = Bench::new();
+    let store = bench.open();
+    bench.save(&store, "a", store.new_line(), &tokens(1, 300));
+    retain(&store, "a", ttl(Some(DAY))).unwrap();
+    drop(store);
+    let file = retention_files(&bench).remove(0);
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[1..]).unwrap();
+    let store = bench.open();
+    assert_eq!(retention(&store, "a"), Retention::UNKNOWN);
+    assert_eq!(retain(&store, "a", pin()).unwrap(), Retention::UNKNOWN);
+    drop(store);
+    // What could not be read then counts no more.
+    fs::write(&file, whole).unwrap();
+    assert_eq!(retention(&bench.open(), "a"), Retention { is_pinned: true, ttl: None });
+}
+
+#[test]
+fn what_is_pinned_and_grows_beyond_its_part_goes_last() {
+    let one = {
+        let bench = Bench::new();
+        bench.save(&bench.open(), "a", Line(1), &tokens(1, 300));
+        bench.bytes()
+    };
+    let budget_bytes = 6 * one;
+    let bench = Bench::with(Settings { budget_bytes, ..Settings::default() });
+    let store = bench.open();
+    let line = store.new_line();
+    bench.save(&store, "a", line, &tokens(1, 300));
+    retain(&store, "a", pin()).unwrap();
+    bench.save(&store, "b", store.new_line(), &tokens(5000, 300));
+    // More than half of the room.
+    bench.save(&store, "a", line, &tokens(1, 1200));
+    assert_eq!(names(&store), ["a", "b"]);
+    bench.save(&store, "c", store.new_line(), &tokens(9000, 400));
+    assert_eq!(names(&store), ["a", "c"]);
+    // Others can still be saved.
+    bench.save(&store, "d", store.new_line(), &tokens(19000, 1000));
+    assert_eq!(names(&store), ["d"]);
+    assert!(bench.bytes() <= budget_bytes);
+}
+
+#[test]
+fn half_of_a_namespaces_agents_can_be_pinned() {
+    let settings = Settings { namespace_agents: Some(4), ..Settings::default() };
+    let bench = Bench::with(settings);
+    let store = bench.open();
+    for (index, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        bench.save(&store, name, store.new_line(), &tokens(1000 * index as u32, 30));
+    }
+    retain(&store, "a", pin()).unwrap();
+    retain(&store, "b", pin()).unwrap();
+    let refused = retain(&store, "c", pin()).unwrap_err();
+    assert!(matches!(&refused, StoreError::Quota { .. }), "{refused}");
+    for name in ["e", "f", "g"] {
+        bench.save(&store, name, store.new_line(), &tokens(9000, 30));
+    }
+    assert_eq!(names(&store), ["a", "b", "f", "g"]);
 }

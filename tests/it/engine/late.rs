@@ -88,6 +88,10 @@ fn a_damaged_block_that_is_brought_back_early_is_computed() {
     disk.take_reads();
     assert_eq!(warm(&served, "a"), Ok(Warmth::Warming));
     wait_until("it is read", || disk.take_reads() > 0);
+    wait_until("it is given up", || warm(&served, "a") == Ok(Warmth::Warming));
+    // Nothing of what was said is forgotten for it.
+    let past = block_on(served.engine.recall(&Namespace::local(), &AgentId::new("a").unwrap()));
+    assert_eq!(&*past.unwrap().past.unwrap().tokens, &said[..]);
     let next = [said.as_slice(), &prompt(9, 20)].concat();
     let answer = served.ask(request_of("a", &next));
     assert_eq!(answer.reply(), alone(&next, &Sampling::GREEDY, 8));

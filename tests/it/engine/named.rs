@@ -357,6 +357,55 @@ fn retain(served: &Served, name: &str, change: RetentionChange) -> Result<(), Ag
     block_on(served.engine.retain(&local(), &id(name), change))
 }
 
+/// Answers tell the names of agents that nobody named, and so which ones come next.
+#[test]
+fn a_turn_of_an_agent_that_nobody_names_does_not_meet_one_that_goes_back() {
+    let (served, disk) = with_store();
+    let first = served.ask(request(&prompt(1, 300)));
+    let name = first.admitted().agent.as_str().to_owned();
+    let (before, number) = name.rsplit_once('-').unwrap();
+    let number: u64 = number.parse().unwrap();
+    // The third request from here: this one's own two turns come first.
+    let next = format!("{before}-{}", number + 3);
+    let turn = said(&served, &next, 2, 300);
+    said_after(&served, &next, &turn);
+    disk.set_failing(Failing::Hangs);
+    let (back, unnamed) = block_on(async {
+        let begun = async {
+            let mut stream = served.engine.submit(request(&prompt(5, 30)));
+            let item = stream.next().await;
+            disk.set_failing(Failing::Nothing);
+            (stream, item)
+        };
+        let (local, agent) = (local(), id(&next));
+        tokio::join!(served.engine.rollback(&local, &agent, None), begun)
+    });
+    assert_eq!(back, Ok(()));
+    let refused = unnamed.1.map(|item| item.err());
+    assert_eq!(refused, Some(Some(Error::AgentBusy(id(&next)))));
+    assert_eq!(past(&served, &next), turn);
+}
+
+fn said_after(served: &Served, agent: &str, before: &[TokenId]) {
+    served.ask(request_of(agent, &[before, &prompt(30, 10)].concat()));
+}
+
+#[test]
+fn a_turn_of_which_nothing_is_new_prolongs_an_agents_time() {
+    let (served, disk) = with_store();
+    let turn = request_of("a", &prompt(1, 300));
+    served.ask(turn.clone());
+    let day = RetentionChange { is_pinned: None, ttl: Some(Some(Duration::from_secs(86_400))) };
+    assert_eq!(retain(&served, "a", day), Ok(()));
+    served.end();
+    let almost = || SystemTime::now() + Duration::from_secs(86_000);
+    let served = serve(Setup { disk: Some(disk.clone()), now: almost, ..Setup::default() });
+    served.ask(turn);
+    let later = SystemTime::now() + Duration::from_secs(86_000 + 80_000);
+    let expires_at = || agent(&served, "a").unwrap().stored.unwrap().expires_at;
+    wait_until("it is prolonged", || expires_at() > Some(later));
+}
+
 #[test]
 fn an_agent_goes_when_its_time_is_over_and_not_before() {
     let (served, disk) = with_store();

@@ -158,6 +158,7 @@ fn a_power_cut_while_it_is_said_how_long_an_agent_is_kept_touches_no_turn() {
             assert!(agents.store.remove_agent(&planner.0, &planner.1).unwrap());
         };
         story.tell("remove", remove, gone);
+        story.begin(&planner, &conversation(2, 30));
     });
 }
 
