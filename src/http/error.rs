@@ -67,6 +67,8 @@ pub enum Error {
     #[error(transparent)]
     Prompt(#[from] text::Error),
     #[error(transparent)]
+    Grammar(#[from] text::GrammarError),
+    #[error(transparent)]
     Engine(#[from] engine::Error),
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -121,6 +123,7 @@ impl Error {
             Dialect::OpenAi => {
                 let param = match self {
                     Error::Invalid { param, .. } => param.as_deref(),
+                    Error::Grammar(error) => error.field(),
                     Error::Engine(error) => engine_param(error),
                     Error::Unservable { field, .. } => Some(*field),
                     _ => None,
@@ -185,6 +188,10 @@ impl Error {
             Error::BodyCut => Described::new(S::BAD_REQUEST, Kind::InvalidRequest).closing(),
             Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
             Error::Prompt(error) => describe_text(error),
+            Error::Grammar(error) => match error.field() {
+                Some(_) => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
+                None => Described::internal(),
+            },
             Error::Engine(error) | Error::Unservable { error, .. } => describe_engine(error),
             Error::Agent(error) => describe_agent(error),
             Error::Drain(error) => describe_drain(error),
@@ -239,6 +246,7 @@ fn describe_engine(error: &engine::Error) -> Described {
         E::Starting => overloaded.code("model_loading").retry(RETRY_LATER),
         E::Cut => cut.code("shutting_down").closing(),
         E::SlowReader => cut.code("slow_reader"),
+        E::Grammar(_) => invalid.code("grammar_too_complex"),
         E::NotANumber { .. } | E::Model(_) | E::Stopped => Described::internal(),
     }
 }

@@ -12,6 +12,7 @@ use tracing::Span;
 
 use super::error::Error;
 use super::guard::Caller;
+use super::held::{self, Format};
 use super::prompt::{self, Input};
 use super::{App, Serving, sse};
 use crate::engine::{self, Admitted, Delta, Event, Mark, Outcome, Sampling, Stream};
@@ -31,6 +32,8 @@ pub struct Turn {
     pub logprobs: Option<usize>,
     /// Go on when the model ends its turn.
     pub is_end_ignored: bool,
+    /// What the reply is to be, if the model is not free.
+    pub format: Option<Format>,
 }
 
 /// Where a request names its agent. A path comes before the headers, and they before the body.
@@ -73,6 +76,10 @@ pub async fn start_after(
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());
+    let grammar = match turn.format {
+        Some(format) => Some(held::grammar(app, &serving, &namespace, format).await?),
+        None => None,
+    };
     let prompt = prompt::prompt(app, &serving, &namespace, turn.input).await?;
     let request = engine::Request {
         namespace,
@@ -85,6 +92,7 @@ pub async fn start_after(
         choices: turn.choices,
         logprobs: turn.logprobs,
         is_end_ignored: turn.is_end_ignored,
+        grammar,
         is_ephemeral: false,
     };
     let stream = match mark {

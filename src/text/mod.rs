@@ -18,6 +18,7 @@ mod detokenizer;
 mod difference;
 mod error;
 mod gguf;
+mod grammar;
 mod hugging_face;
 mod pieces;
 mod pre_tokenizer;
@@ -38,6 +39,9 @@ pub use chat::{Conversation, chat_prompt, has_system, next_turn};
 pub use detokenizer::Detokenizer;
 pub use difference::{Difference, Explanation, common_tokens, difference, explain, text_of};
 pub use error::Error;
+pub use grammar::{
+    CallFormat, CallsOf, Format, Function, Grammar, GrammarError, Grammars, Lost, Matcher, Schema,
+};
 pub use prompt::{Piece, Prompt, Resolved, turns};
 pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
