@@ -283,8 +283,9 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Special;
+    use crate::text::{Format, Grammars, Schema, Special};
     use crate::types::TextSource;
+    use serde_json::json;
 
     fn tokenizer() -> Tokenizer {
         let json = include_str!("../../tests/data/text/byte_level.tokenizer.json");
@@ -368,6 +369,39 @@ mod tests {
         sequence.cancel();
         assert_eq!(sequence.text(), "\u{fffd}");
         assert_eq!(sequence.reply_tokens(), None);
+    }
+
+    /// The next turn is found behind all of its tokens: none of them ended the turn.
+    #[test]
+    fn a_reply_whose_grammar_is_over_ends_without_a_token_for_it() {
+        let tokenizer = Arc::new(tokenizer());
+        let schema = Schema { field: "schema".to_owned(), value: json!({ "enum": ["Hello"] }) };
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        let grammar = grammars.compile(&Format::Json(schema)).expect("a schema");
+        let mut sequence = sequence(&tokenizer, "none");
+        sequence.settings.grammar = Some(grammar);
+        let mut shown = String::new();
+        while sequence.finish().is_none() {
+            let logits = vec![0.0; tokenizer.vocabulary_size()];
+            shown += &sequence.sample(&logits).expect("a token").text;
+        }
+        assert_eq!((sequence.finish(), shown.as_str()), (Some(&Finish::Stop), "\"Hello\""));
+        let reply = &sequence.tokens()[1..];
+        assert_eq!(sequence.reply_tokens().as_deref(), Some(reply));
+        assert_eq!(sequence.replies(), [1..sequence.tokens().len()]);
+    }
+
+    #[test]
+    fn a_model_without_a_token_that_may_come_fails_and_a_nan_is_not_hidden() {
+        let tokenizer = Arc::new(tokenizer());
+        let schema = Schema::object("schema");
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        let grammar = grammars.compile(&Format::Json(schema)).expect("a schema");
+        let mut sequence = sequence(&tokenizer, "none");
+        sequence.settings.grammar = Some(grammar);
+        assert!(matches!(sequence.clone().sample(&[0.0; 2]), Err(NoToken::Grammar(_))));
+        let broken = vec![f32::NAN; tokenizer.vocabulary_size()];
+        assert_eq!(sequence.sample(&broken), Err(NoToken::NotANumber));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub enum Error {
     /// Of a prompt that came in this field.
     #[error("{error}")]
     Unservable { error: engine::Error, field: &'static str },
+    #[error("no thread for a grammar: {0}")]
+    NoThread(std::io::Error),
     #[error("the handler panicked")]
     Panicked,
 }
@@ -198,7 +200,7 @@ impl Error {
             Error::NoModel { .. } => {
                 Described::new(S::NOT_FOUND, Kind::NotFound).code("model_not_found")
             }
-            Error::Panicked => Described::internal(),
+            Error::NoThread(_) | Error::Panicked => Described::internal(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What a reply is held to, as a request asks for it, and the grammar that it becomes.
 
 use std::sync::Arc;
+use std::thread;
 
 use super::error::Error;
 use super::tooling::{CallCount, ToolChoice};
 use super::{App, Serving};
-use crate::text::{self, CallsOf, Function, Grammar, Schema, Tool};
+use crate::text::{self, CallsOf, Function, GRAMMAR_STACK_BYTES, Grammar, Schema, Tool};
 use crate::types::Namespace;
 
 /// Calls that a reply which has to call may have: a weak model goes on for as long as it may.
@@ -75,7 +76,17 @@ pub async fn grammar(
     let serving = Arc::clone(serving);
     let compile = move || serving.grammars.compile(&format);
     // However short a schema is, what it asks for may be much.
-    Ok(app.workers.line(namespace).work(1, 0, compile).await??)
+    let line = app.workers.line(namespace);
+    Ok(line.work(1, 0, || with_deep_stack(compile)).await??.map_err(Error::from)?)
+}
+
+fn with_deep_stack<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    // Only the pages that it touches become memory.
+    let builder = thread::Builder::new().name("grammar".to_owned());
+    let thread = builder.stack_size(GRAMMAR_STACK_BYTES).spawn(work).map_err(Error::NoThread)?;
+    thread.join().map_err(|_| Error::Panicked)
 }
 
 /// `field` asks for them.

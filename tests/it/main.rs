@@ -50,6 +50,7 @@ mod simulation;
 mod source;
 mod store;
 mod stress;
+mod structured;
 mod support;
 mod tidy;
 mod timing;

@@ -182,6 +182,12 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
         ("POST", "/v1/agents", "/v1/agents", json!(null)),
         ("POST", "/v1/agents", "/v1/agents", json!({ "agent_id": "new" })),
         ("POST", "/v1/agents/{id}/generate", "/v1/agents/a/generate", json!({ "prompt": "Hi" })),
+        (
+            "POST",
+            "/v1/chat/completions",
+            "/v1/chat/completions",
+            hello(json!({ "response_format": { "type": "json_object" }, "max_tokens": 5 })),
+        ),
         ("POST", "/v1/agents/{id}/fork", "/v1/agents/a/fork", json!({ "agent_id": "b" })),
         ("GET", "/v1/agents/{id}/explain", "/v1/agents/a/explain?prompt=Hi", json!(null)),
         ("GET", "/v1/agents", "/v1/agents?limit=1", json!(null)),

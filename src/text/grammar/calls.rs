@@ -51,13 +51,14 @@ impl CallFormat {
     /// parser of replies would not read what is written so.
     pub(in crate::text) fn of(rendered: &str, name: &str) -> Option<CallFormat> {
         let (head, tail) = rendered.rsplit_once(name)?;
-        let tagged = head.rfind(CALL).filter(|at| head[at + CALL.len()..].trim_start().len() < 16);
-        let before = &head[tagged.or_else(|| head.rfind('{'))?..];
+        let object = head.rfind('{')?;
+        let tag = head[..object].trim_end().strip_suffix(CALL).map(str::len);
+        let before = &head[tag.unwrap_or(object)..];
         let (between, rest) = tail.split_at(tail.find('{')?);
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
         values.next()?.ok()?;
         let (arguments, rest) = rest.split_at(values.byte_offset());
-        let end = match tagged {
+        let end = match tag {
             Some(_) => rest.find(CALL_END)? + CALL_END.len(),
             None => rest.find('}')? + 1,
         };

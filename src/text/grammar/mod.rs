@@ -25,8 +25,12 @@ pub use calls::{CallFormat, CallsOf, Function};
 
 /// Of all schemas of a request as they are written: OpenAI takes 120,000 characters.
 pub const SCHEMAS_BYTES_MAX: usize = 256 << 10;
+/// Objects and lists in them: each may lead to the next, and the library follows them by calling itself.
+pub const SCHEMA_PARTS_MAX: usize = 6_000;
+/// What a thread needs for that. The longest chain that is allowed takes a quarter of it, unoptimised.
+pub const STACK_BYTES: usize = 256 << 20;
 /// Grammars that are remembered. A client that uses one again and again has the next reply sooner.
-const REMEMBERED_MAX: usize = 32;
+pub const REMEMBERED_MAX: usize = 32;
 /// And the bytes of what they were made of.
 const REMEMBERED_BYTES_MAX: usize = 1 << 20;
 
@@ -41,7 +45,7 @@ const STEP_ITEMS_MAX: usize = 50_000;
 /// Ways in which a text so far can be read: a grammar that has more is ambiguous without end.
 const ROW_ITEMS_MAX: usize = 2_000;
 /// States of a reply's regular expressions, which come as they are needed: 1 to 2 kB each.
-const STATES_MAX: usize = 30_000;
+const STATES_MAX: usize = 10_000;
 
 /// Between two parts of a value a model may put a space or a line with its indentation, once: small
 /// models write white space without end where they may.
@@ -80,6 +84,8 @@ pub enum GrammarError {
     Schema { field: String, place: String, reason: String },
     #[error("{field} has {bytes} bytes of schemas; at most {SCHEMAS_BYTES_MAX}")]
     TooLarge { field: String, bytes: usize },
+    #[error("{field} has {parts} objects and lists in schemas; at most {SCHEMA_PARTS_MAX}")]
+    TooManyParts { field: String, parts: usize },
     /// Not the client's doing.
     #[error("the vocabulary cannot be held to a grammar: {0}")]
     Vocabulary(String),
@@ -89,9 +95,9 @@ impl GrammarError {
     /// The field of the request that is wrong, if it is the request.
     pub fn field(&self) -> Option<&str> {
         match self {
-            GrammarError::Schema { field, .. } | GrammarError::TooLarge { field, .. } => {
-                Some(field)
-            }
+            GrammarError::Schema { field, .. }
+            | GrammarError::TooLarge { field, .. }
+            | GrammarError::TooManyParts { field, .. } => Some(field),
             GrammarError::Vocabulary(_) => None,
         }
     }
@@ -125,7 +131,8 @@ impl Grammars {
         Grammars { tokenizer, factory: OnceLock::new(), remembered: Mutex::default() }
     }
 
-    /// May take tens of milliseconds, the first time hundreds.
+    /// May take tens of milliseconds, the first time hundreds, on a thread with a stack of
+    /// [`STACK_BYTES`].
     pub fn compile(&self, format: &Format) -> Result<Arc<Grammar>, GrammarError> {
         let key = format.key();
         if key.len() > SCHEMAS_BYTES_MAX {
@@ -133,6 +140,10 @@ impl Grammars {
         }
         if let Some(grammar) = self.recall(&key) {
             return Ok(grammar);
+        }
+        let parts = format.schemas().map(|schema| parts(&schema.value)).sum();
+        if parts > SCHEMA_PARTS_MAX {
+            return Err(GrammarError::TooManyParts { field: format.field(), parts });
         }
         let factory = self.factory.get_or_init(|| factory(&self.tokenizer));
         let factory =
@@ -167,6 +178,16 @@ impl Grammars {
 }
 
 impl Format {
+    fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        let (json, calls) = match self {
+            Format::Json(schema) => (Some(schema), None),
+            Format::Calls(calls) => (None, Some(calls)),
+            Format::JsonOrCalls(schema, calls) => (Some(schema), Some(calls)),
+        };
+        let functions = calls.into_iter().flat_map(|calls| &calls.functions);
+        json.into_iter().chain(functions.map(|function| &function.parameters))
+    }
+
     /// Of two formats that are not the same the keys are not.
     fn key(&self) -> String {
         match self {
@@ -257,6 +278,15 @@ impl std::fmt::Debug for Grammar {
 impl std::fmt::Debug for Grammars {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Grammars").finish_non_exhaustive()
+    }
+}
+
+/// Objects and lists, the outermost included.
+fn parts(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(parts).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(parts).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 

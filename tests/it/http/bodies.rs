@@ -156,7 +156,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         ("stream", "1"),
         ("stream_options", "{}"),
         ("stream_options", "{\"x\":1}"),
-        ("response_format", "{\"type\":\"json_object\"}"),
+        ("response_format", "{\"type\":\"json\"}"),
         ("response_format", "{\"type\":\"text\",\"json_schema\":{}}"),
         ("response_format", "\"text\""),
         ("frequency_penalty", "2.5"),
