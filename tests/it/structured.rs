@@ -255,7 +255,26 @@ fn a_schema_that_cannot_be_held_to_is_refused_before_anything_is_computed() {
     }
     let both = server.chat(&body(json!({ "ignore_eos": true })));
     found += &both.error()["message"].to_string();
-    expect_test::expect![[r#""#]].assert_eq(&found);
+    expect_test::expect![[r#"
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: Unknown format: colour
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: Invalid type: text
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: not supported: ["not"]
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: a $ref is supported that begins with #/
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: Reference segment '$defs' not found in '#/$defs/a'.
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: regex parse error: unclosed character class
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: regex parse error: look-around, including look-ahead and look-behind, is not supported
+        response_format.json_schema.schema: response_format.json_schema.schema/properties/a/items cannot be held to: oneOf is supported where no value fits two of its schemas; else anyOf
+        response_format.json_schema.schema: response_format.json_schema.schema cannot be held to: Unsatisfiable schema: required property 'a' is unsatisfiable: Unsatisfiable schema: schema is false
+        response_format.json_schema.schema: response_format.json_schema.schema has 300018 bytes of schemas; at most 262144
+        response_format.type: response_format.type is "xml"; it is "text", "json_object" or "json_schema"
+        response_format.json_schema: response_format.json_schema is missing
+        response_format.json_schema.schema: response_format.json_schema.schema is missing
+        response_format.json_schema.name: response_format.json_schema.name is missing
+        response_format.json_schema.name: response_format.json_schema.name is "a b"; it is 1 to 64 letters, digits, _, - and .
+        response_format.json_schema.schema: response_format.json_schema.schema: invalid type: boolean `true`, expected a map at line 1 column 127
+        response_format.json_schema.x: response_format.json_schema.x is not known to this server
+        response_format.json_schema: response_format.json_schema does not go with type "json_object"
+        "ignore_eos does not go with a reply that is held to a format""#]].assert_eq(&found);
     assert_eq!(server.engine().stats().blocks_used, 0);
 }
 
@@ -281,11 +300,11 @@ fn no_schema_keeps_the_server_from_its_work() {
     }
     let schemas = [
         chain(5900, |to| json!({ "$ref": to })),
-        chain(5900, |to| json!({ "$ref": to, "type": "null" })),
-        chain(2900, |to| json!({ "allOf": [{ "$ref": to }] })),
-        chain(1400, |to| json!({ "anyOf": [{ "$ref": to }, { "properties": {} }] })),
+        chain(4500, |to| json!({ "$ref": to, "type": "null" })),
+        chain(1900, |to| json!({ "allOf": [{ "$ref": to }] })),
+        chain(1150, |to| json!({ "anyOf": [{ "$ref": to }, { "properties": {} }] })),
         chain(1400, |to| json!({ "properties": { "a": { "$ref": to } }, "required": ["a"] })),
-        chain(5900, |to| json!({ "items": { "$ref": to } })),
+        chain(2900, |to| json!({ "items": { "$ref": to } })),
         json!({ "const": "a".repeat(200_000) }),
         json!({ "type": "string", "pattern": "ab".repeat(50_000) }),
         json!({ "type": "string", "pattern": format!("{}a{}", "(".repeat(240), "b|c)*".repeat(240)) }),
@@ -295,7 +314,7 @@ fn no_schema_keeps_the_server_from_its_work() {
         ),
         doubling,
         json!({ "properties": wide }),
-        json!({ "enum": (0..20_000).map(|n| format!("value {n}")).collect::<Vec<_>>() }),
+        json!({ "enum": (0..15_000).map(|n| format!("value {n}")).collect::<Vec<_>>() }),
         json!({ "type": "string", "maxLength": 2_000_000_000 }),
         json!({ "type": "string", "minLength": 1_000_000 }),
         json!({ "type": "array", "minItems": 4_000_000_000u64 }),
@@ -307,16 +326,9 @@ fn no_schema_keeps_the_server_from_its_work() {
         deep,
     ];
     for schema in schemas {
-        let started = std::time::Instant::now();
         let shown: String = schema.to_string().chars().take(100).collect();
         let ask = body(json!({ "response_format": format(&schema), "max_tokens": 40 }));
         let answer = server.chat(&ask);
-        println!(
-            "{:?} {} {shown} {}",
-            started.elapsed(),
-            answer.status,
-            answer.body.chars().take(300).collect::<String>()
-        );
         assert!([200, 400].contains(&answer.status), "{shown}: {answer:?}");
         // It serves others as before.
         check_card(&texts(&answered(&server, &body(json!({ "seed": 1 }))))[0]);

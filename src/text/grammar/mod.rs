@@ -27,7 +27,7 @@ pub use calls::{CallFormat, CallsOf, Function};
 pub const SCHEMAS_BYTES_MAX: usize = 256 << 10;
 /// Objects and lists in them: each may lead to the next, and the library follows them by calling itself.
 pub const SCHEMA_PARTS_MAX: usize = 6_000;
-/// What a thread needs for that. The longest chain that is allowed takes a quarter of it, unoptimised.
+/// What a thread needs for that. The longest chains that are allowed take less than a quarter of it.
 pub const STACK_BYTES: usize = 256 << 20;
 /// Grammars that are remembered. A client that uses one again and again has the next reply sooner.
 pub const REMEMBERED_MAX: usize = 32;

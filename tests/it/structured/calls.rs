@@ -224,12 +224,21 @@ fn a_choice_that_cannot_be_kept_is_refused() {
         "{{ tools | tojson }}{% for m in messages %}{{ m.content or m.tool_calls }}{% endfor %}",
     );
     refuse(&odd, asked(json!({ "tool_choice": "required" })));
-    expect_test::expect![[r#""#]].assert_eq(&found);
+    expect_test::expect![[r#"
+        tool_choice: tool_choice asks for a call, and there are no tools
+        tool_choice.function.name: tool_choice.function.name is "later", which is none of the tools
+        tool_choice.type: tool_choice.type is "custom"; it is "function"
+        tool_choice.function: tool_choice.function is missing
+        tool_choice.function.name: tool_choice.function.name is missing
+        ignore_eos: ignore_eos does not go with a reply that is held to a format
+        tools[0].function.parameters: tools[0].function.parameters/properties/town cannot be held to: not supported: ["not"]
+        tool_choice: tool_choice needs calls in the model's own format; the template of fake shows none
+    "#]].assert_eq(&found);
     let missing = anthropic(&tagged, json!({ "type": "tool" }), 0);
-    assert_eq!(missing.error()["message"], "tool_choice.name is missing");
+    assert_eq!(missing.json()["error"]["message"], "tool_choice.name is missing");
     let unknown = anthropic(&tagged, json!({ "type": "tool", "name": "later" }), 0);
     assert_eq!(
-        unknown.error()["message"],
+        unknown.json()["error"]["message"],
         "tool_choice.name is \"later\", which is none of the tools"
     );
 }
