@@ -77,7 +77,7 @@ pub async fn grammar(
     let compile = move || serving.grammars.compile(&format);
     // However short a schema is, what it asks for may be much.
     let line = app.workers.line(namespace);
-    Ok(line.work(1, 0, || with_deep_stack(compile)).await??.map_err(Error::from)?)
+    line.work(1, 0, || with_deep_stack(compile)).await??.map_err(Error::from)
 }
 
 fn with_deep_stack<T: Send + 'static>(

@@ -25,9 +25,9 @@ const QWEN_TOKENS: usize = 151_936;
 fn main() {
     let is_bench = std::env::args().any(|argument| argument == "--bench");
     let replies = if is_bench { REPLIES } else { 1 };
-    let text = ModelFiles::open(model::smollm2()).unwrap().text().unwrap();
-    let tokenizers = [text.clone(), widened(text)].map(|text| Tokenizer::new(&text).unwrap());
-    for tokenizer in tokenizers.map(Arc::new) {
+    let text = || ModelFiles::open(model::smollm2()).unwrap().text().unwrap();
+    for text in [text(), widened(text())] {
+        let tokenizer = Arc::new(Tokenizer::new(&text).unwrap());
         println!("{} tokens", tokenizer.vocabulary_size());
         measure(&tokenizer, replies);
     }

@@ -159,7 +159,7 @@ fn each_choice_keeps_to_the_schema_as_if_it_were_alone() {
     for (index, text) in together.iter().enumerate() {
         check_card(text);
         let alone = answered(&server, &body(json!({ "seed": 40 + index })));
-        assert_eq!(texts(&alone), [text.clone()]);
+        assert_eq!(&texts(&alone)[0], text);
     }
 }
 
