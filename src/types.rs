@@ -9,6 +9,50 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub u32);
 
+/// A set of tokens, such as those that may come next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSet {
+    /// Token `id` is bit `id % 32` of word `id / 32`.
+    words: Vec<u32>,
+}
+
+impl TokenSet {
+    pub fn from_words(words: Vec<u32>) -> TokenSet {
+        TokenSet { words }
+    }
+
+    pub fn has(&self, token: TokenId) -> bool {
+        let word = self.words.get(token.0 as usize / 32).copied().unwrap_or(0);
+        word >> (token.0 % 32) & 1 == 1
+    }
+
+    /// Those in it, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = TokenId> {
+        self.words.iter().enumerate().flat_map(|(index, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(TokenId(index as u32 * 32 + bit))
+            })
+        })
+    }
+}
+
+impl FromIterator<TokenId> for TokenSet {
+    fn from_iter<I: IntoIterator<Item = TokenId>>(tokens: I) -> TokenSet {
+        let mut words = Vec::new();
+        for TokenId(id) in tokens {
+            let index = id as usize / 32;
+            if words.len() <= index {
+                words.resize(index + 1, 0);
+            }
+            words[index] |= 1 << (id % 32);
+        }
+        TokenSet { words }
+    }
+}
+
 /// A block of the pool: the KV of up to [`BLOCK_TOKENS`] consecutive tokens, all layers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub u32);

@@ -58,6 +58,9 @@ pub enum Error {
     /// The numbers left the range of floats; no token can be chosen honestly.
     #[error("the model computed NaN at position {position}")]
     NotANumber { position: usize },
+    /// A limit of the work that a token may take, in a grammar that is too much for it.
+    #[error("the reply could not be held to its grammar: {0}")]
+    Grammar(String),
     #[error("the model failed: {0}")]
     Model(String),
     /// The engine is gone, and with it the process unless this is a test.

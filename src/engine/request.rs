@@ -1,9 +1,10 @@
 //! What is asked of the engine and what it answers. Pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::sample::{Sampling, TokenLogprob};
-use crate::text::Prompt;
+use crate::text::{Grammar, Prompt};
 use crate::types::{AgentId, Generation, Namespace};
 
 use super::Error;
@@ -35,6 +36,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Go on when the model ends its turn, e.g. to measure replies of a certain length.
     pub is_end_ignored: bool,
+    /// What each reply is held to: no token comes that would leave it.
+    pub grammar: Option<Arc<Grammar>>,
     /// Nothing of it is kept, neither in the pool nor in the store.
     pub is_ephemeral: bool,
 }
@@ -114,7 +117,7 @@ pub struct Delta {
 /// Why a reply ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended its turn.
+    /// The model ended its turn, or its grammar has nothing more.
     Stop,
     /// This stop sequence of the request came.
     StopSequence(String),

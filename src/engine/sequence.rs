@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::request::{Delta, Finish, Reply};
 use crate::model::sample::{self, History, Sampling, TokenLogprob};
-use crate::text::{Detokenizer, StopMatcher, Tokenizer};
+use crate::text::{Detokenizer, Grammar, Lost, Matcher, StopMatcher, Tokenizer};
 use crate::types::TokenId;
 
 /// How a reply is made; the same for all choices of a request but for the seed.
@@ -19,6 +19,8 @@ pub struct Settings {
     pub logprobs: Option<usize>,
     /// Go on when the model ends its turn.
     pub is_end_ignored: bool,
+    /// What the reply is held to.
+    pub grammar: Option<Arc<Grammar>>,
 }
 
 /// The tokens of a request, prompt and reply, with the state that turns ids into text.
@@ -31,6 +33,8 @@ pub struct Sequence {
     earlier_replies: Vec<Range<usize>>,
     settings: Settings,
     end_tokens: Arc<[TokenId]>,
+    /// How far the reply is in its grammar, once it has begun. A sequence that is parked keeps it.
+    matcher: Option<Matcher>,
     /// Taken when the sequence ends, and what they held back is let go.
     text_state: Option<TextState>,
     text: String,
@@ -45,9 +49,20 @@ struct TextState {
     stops: StopMatcher,
 }
 
-/// The logits hold a NaN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotANumber;
+/// Why no token was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoToken {
+    /// The logits hold a NaN.
+    NotANumber,
+    /// The grammar cannot say what may come, or the model has nothing of it.
+    Grammar(String),
+}
+
+impl From<Lost> for NoToken {
+    fn from(Lost(reason): Lost) -> NoToken {
+        NoToken::Grammar(reason)
+    }
+}
 
 impl Sequence {
     /// Choice 0. `prompt` has at least one token and is shorter than the budget.
@@ -64,7 +79,8 @@ impl Sequence {
             Reply::Continuation => tokenizer.continuing_detokenizer(),
         };
         let stops = StopMatcher::new(settings.stops.clone());
-        let end_tokens = match settings.is_end_ignored {
+        // A grammar says where a reply may end.
+        let end_tokens = match settings.is_end_ignored && settings.grammar.is_none() {
             true => [].into(),
             false => tokenizer.end_tokens().into(),
         };
@@ -75,6 +91,7 @@ impl Sequence {
             earlier_replies,
             settings,
             end_tokens,
+            matcher: None,
             text_state: Some(TextState { detokenizer, stops }),
             text: String::new(),
             text_ends: Vec::new(),
@@ -126,12 +143,9 @@ impl Sequence {
     }
 
     /// Chooses the next token and returns the text that is now certain, which may be none.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<Delta, NotANumber> {
+    pub fn sample(&mut self, logits: &[f32]) -> Result<Delta, NoToken> {
         assert_eq!(self.finish, None);
-        let history = History { tokens: &self.tokens, prompt_tokens: self.prompt_tokens };
-        let draw = self.completion_tokens() as u64;
-        let token =
-            sample::sample(logits, &self.settings.sampling, history, draw).ok_or(NotANumber)?;
+        let token = self.choose(logits)?;
         let logprobs: Vec<TokenLogprob> = self
             .settings
             .logprobs
@@ -145,11 +159,36 @@ impl Sequence {
             text += &self.end(Finish::Stop);
         } else {
             text += &self.push_text(token);
-            if self.finish.is_none() && self.tokens.len() >= self.settings.budget_tokens {
+            let is_over = self.matcher.as_ref().is_some_and(Matcher::is_over);
+            if self.finish.is_none() && is_over {
+                text += &self.end(Finish::Stop);
+            } else if self.finish.is_none() && self.tokens.len() >= self.settings.budget_tokens {
                 text += &self.end(Finish::Length);
             }
         }
         Ok(Delta { choice: self.choice, text, logprobs, tokens: 1 })
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<TokenId, NoToken> {
+        if self.matcher.is_none() {
+            self.matcher = self.settings.grammar.as_deref().map(Grammar::matcher);
+        }
+        let allowed = self.matcher.as_mut().map(Matcher::allowed).transpose()?;
+        let history = History {
+            tokens: &self.tokens,
+            prompt_tokens: self.prompt_tokens,
+            allowed: allowed.as_ref(),
+        };
+        let draw = self.completion_tokens() as u64;
+        let token = sample::sample(logits, &self.settings.sampling, history, draw);
+        let token = token.ok_or_else(|| match logits.iter().any(|logit| logit.is_nan()) {
+            true => NoToken::NotANumber,
+            false => NoToken::Grammar("the model has no token that may come next".to_owned()),
+        })?;
+        if let Some(matcher) = &mut self.matcher {
+            matcher.accept(token)?;
+        }
+        Ok(token)
     }
 
     /// The text that `token` makes certain: held back are half a character and the beginning of
@@ -197,6 +236,12 @@ impl Sequence {
         rest
     }
 
+    /// Whether the last token ended the turn: a reply whose grammar is over ends without one.
+    fn has_end_token(&self) -> bool {
+        let last = self.tokens.last().expect("there is a prompt");
+        self.finish == Some(Finish::Stop) && self.end_tokens.contains(last)
+    }
+
     /// The ids that stand for the text of a finished turn, if any do: without the token that ended
     /// it, without those of a stop sequence, and not if it ends inside a character.
     pub fn reply_tokens(&self) -> Option<Arc<[TokenId]>> {
@@ -205,10 +250,9 @@ impl Sequence {
         }
         let mut reply = &self.tokens[self.prompt_tokens..];
         let mut ends = self.text_ends.as_slice();
-        if self.finish == Some(Finish::Stop) {
-            reply = &reply[..reply.len() - 1];
-            ends = &ends[..ends.len() - 1];
-        }
+        let ends_turn = usize::from(self.has_end_token());
+        reply = &reply[..reply.len() - ends_turn];
+        ends = &ends[..ends.len() - ends_turn];
         if ends.last() != Some(&self.text.len()) {
             // Cut: the fewest tokens that make the most of what is left of the text.
             let most = ends.iter().copied().filter(|end| *end <= self.text.len()).max()?;
@@ -227,7 +271,7 @@ impl Sequence {
     pub fn replies(&self) -> Vec<Range<usize>> {
         let mut replies = self.earlier_replies.clone();
         if self.settings.reply == Reply::Turn {
-            let ends = usize::from(self.finish == Some(Finish::Stop));
+            let ends = usize::from(self.has_end_token());
             let whole = self.completion_tokens() - ends;
             let own = self.reply_tokens().map_or(whole, |tokens| tokens.len());
             replies.extend((own > 0).then(|| self.prompt_tokens..self.prompt_tokens + own));
@@ -239,8 +283,9 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Special;
+    use crate::text::{Format, Grammars, Schema, Special};
     use crate::types::TextSource;
+    use serde_json::json;
 
     fn tokenizer() -> Tokenizer {
         let json = include_str!("../../tests/data/text/byte_level.tokenizer.json");
@@ -261,6 +306,7 @@ mod tests {
             reply: Reply::Turn,
             logprobs: None,
             is_end_ignored: false,
+            grammar: None,
         };
         let prompt = tokenizer.encode("a", Special::Parse).expect("it encodes");
         Sequence::new(prompt, Vec::new(), settings, tokenizer)
@@ -323,6 +369,39 @@ mod tests {
         sequence.cancel();
         assert_eq!(sequence.text(), "\u{fffd}");
         assert_eq!(sequence.reply_tokens(), None);
+    }
+
+    /// The next turn is found behind all of its tokens: none of them ended the turn.
+    #[test]
+    fn a_reply_whose_grammar_is_over_ends_without_a_token_for_it() {
+        let tokenizer = Arc::new(tokenizer());
+        let schema = Schema { field: "schema".to_owned(), value: json!({ "enum": ["Hello"] }) };
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        let grammar = grammars.compile(&Format::Json(schema)).expect("a schema");
+        let mut sequence = sequence(&tokenizer, "none");
+        sequence.settings.grammar = Some(grammar);
+        let mut shown = String::new();
+        while sequence.finish().is_none() {
+            let logits = vec![0.0; tokenizer.vocabulary_size()];
+            shown += &sequence.sample(&logits).expect("a token").text;
+        }
+        assert_eq!((sequence.finish(), shown.as_str()), (Some(&Finish::Stop), "\"Hello\""));
+        let reply = &sequence.tokens()[1..];
+        assert_eq!(sequence.reply_tokens().as_deref(), Some(reply));
+        assert_eq!(sequence.replies(), [1..sequence.tokens().len()]);
+    }
+
+    #[test]
+    fn a_model_without_a_token_that_may_come_fails_and_a_nan_is_not_hidden() {
+        let tokenizer = Arc::new(tokenizer());
+        let schema = Schema::object("schema");
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        let grammar = grammars.compile(&Format::Json(schema)).expect("a schema");
+        let mut sequence = sequence(&tokenizer, "none");
+        sequence.settings.grammar = Some(grammar);
+        assert!(matches!(sequence.clone().sample(&[0.0; 2]), Err(NoToken::Grammar(_))));
+        let broken = vec![f32::NAN; tokenizer.vocabulary_size()];
+        assert_eq!(sequence.sample(&broken), Err(NoToken::NotANumber));
     }
 
     #[test]

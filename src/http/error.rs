@@ -68,6 +68,8 @@ pub enum Error {
     #[error(transparent)]
     Prompt(#[from] text::Error),
     #[error(transparent)]
+    Grammar(#[from] text::GrammarError),
+    #[error(transparent)]
     Engine(#[from] engine::Error),
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -82,6 +84,8 @@ pub enum Error {
     NoPrevious(String),
     #[error("there is no response {}", shown(.0))]
     NoResponse(String),
+    #[error("no thread for a grammar: {0}")]
+    NoThread(std::io::Error),
     #[error("the handler panicked")]
     Panicked,
 }
@@ -126,6 +130,7 @@ impl Error {
             Dialect::OpenAi => {
                 let param = match self {
                     Error::Invalid { param, .. } => param.as_deref(),
+                    Error::Grammar(error) => error.field(),
                     Error::Engine(error) => engine_param(error),
                     Error::Unservable { field, .. } => Some(*field),
                     Error::NoPrevious(_) => Some("previous_response_id"),
@@ -191,6 +196,10 @@ impl Error {
             Error::BodyCut => Described::new(S::BAD_REQUEST, Kind::InvalidRequest).closing(),
             Error::Invalid { .. } => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
             Error::Prompt(error) => describe_text(error),
+            Error::Grammar(error) => match error.field() {
+                Some(_) => Described::new(S::BAD_REQUEST, Kind::InvalidRequest),
+                None => Described::internal(),
+            },
             Error::Engine(error) | Error::Unservable { error, .. } => describe_engine(error),
             Error::Agent(error) => describe_agent(error),
             Error::Drain(error) => describe_drain(error),
@@ -205,7 +214,7 @@ impl Error {
             Error::NoResponse(_) => {
                 Described::new(S::NOT_FOUND, Kind::NotFound).code("response_not_found")
             }
-            Error::Panicked => Described::internal(),
+            Error::NoThread(_) | Error::Panicked => Described::internal(),
         }
     }
 }
@@ -259,6 +268,7 @@ fn describe_engine(error: &engine::Error) -> Described {
         E::Starting => overloaded.code("model_loading").retry(RETRY_LATER),
         E::Cut => cut.code("shutting_down").closing(),
         E::SlowReader => cut.code("slow_reader"),
+        E::Grammar(_) => invalid.code("grammar_too_complex"),
         E::NotANumber { .. } | E::Model(_) | E::Stopped => Described::internal(),
     }
 }

@@ -21,6 +21,7 @@ mod gcra;
 mod guard;
 mod guesses;
 mod health;
+mod held;
 mod hosts;
 mod info;
 mod keys;
@@ -54,7 +55,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{self, Engine, Status};
 use crate::metrics::Metrics;
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{ChatTemplate, Grammars, Tokenizer};
 
 use cors::Cors;
 use error::Error;
@@ -158,6 +159,7 @@ pub struct Serving {
     pub engine: Engine,
     pub tokenizer: Arc<Tokenizer>,
     pub template: ChatTemplate,
+    pub grammars: Grammars,
     /// The model's name, as answers report it.
     pub model: String,
     pub kv: KvShape,

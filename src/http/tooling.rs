@@ -12,28 +12,61 @@ const TOOLS_MAX: usize = 128;
 /// Whether calls are looked for. The model reads of its tools either way, so that a conversation
 /// keeps its beginning when the choice changes; asked for none, it may write a call nevertheless,
 /// which is text then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToolChoice {
     Auto,
     None,
+    /// The reply is calls.
+    Required(CallCount),
+    /// The reply is one call of this tool.
+    Named(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallCount {
+    One,
+    OneOrMore,
 }
 
 impl ToolChoice {
     /// What looks for calls of these tools, if anything does.
-    pub fn parser(self, tools: &[Tool]) -> Option<ToolCallParser> {
+    pub fn parser(&self, tools: &[Tool]) -> Option<ToolCallParser> {
         let names: Vec<String> = match self {
-            ToolChoice::Auto => tools.iter().map(|tool| tool.name.clone()).collect(),
+            ToolChoice::Auto | ToolChoice::Required(_) | ToolChoice::Named(_) => {
+                tools.iter().map(|tool| tool.name.clone()).collect()
+            }
             ToolChoice::None => Vec::new(),
         };
         (!names.is_empty()).then(|| ToolCallParser::new(names))
     }
 
-    /// As clients write it.
-    pub fn word(self) -> &'static str {
+    /// As clients write it, where they name no tool.
+    pub fn word(&self) -> &'static str {
         match self {
             ToolChoice::Auto => "auto",
             ToolChoice::None => "none",
+            ToolChoice::Required(_) => "required",
+            ToolChoice::Named(_) => "function",
         }
+    }
+
+    /// Whether a reply with calls keeps to their schemas.
+    pub fn is_forced(&self) -> bool {
+        matches!(self, ToolChoice::Required(_) | ToolChoice::Named(_))
+    }
+
+    /// Refuses a choice that these tools do not leave. `field` is where the name of a tool is.
+    pub fn check(&self, tools: &[Tool], field: &str) -> Result<(), Error> {
+        let problem = match self {
+            ToolChoice::Required(_) if tools.is_empty() => {
+                "tool_choice asks for a call, and there are no tools".to_owned()
+            }
+            ToolChoice::Named(name) if !tools.iter().any(|tool| tool.name == *name) => {
+                format!("{field} is {}, which is none of the tools", shown(name))
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::field(field, problem))
     }
 }
 

@@ -13,6 +13,7 @@ use tracing::Span;
 
 use super::error::Error;
 use super::guard::Caller;
+use super::held::{self, Format};
 use super::limits::limited;
 use super::prompt::{self, Input};
 use super::{App, Serving, sse};
@@ -34,6 +35,8 @@ pub struct Turn {
     pub logprobs: Option<usize>,
     /// Go on when the model ends its turn.
     pub is_end_ignored: bool,
+    /// What the reply is to be, if the model is not free.
+    pub format: Option<Format>,
 }
 
 /// Where a request names its agent. A path comes before the headers, and they before the body.
@@ -77,6 +80,10 @@ pub async fn start_after(
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());
+    let grammar = match turn.format {
+        Some(format) => Some(held::grammar(app, &serving, &namespace, format).await?),
+        None => None,
+    };
     let prompt = prompt::prompt(app, &serving, &namespace, turn.input).await?;
     let request = engine::Request {
         namespace,
@@ -89,6 +96,7 @@ pub async fn start_after(
         choices: turn.choices,
         logprobs: turn.logprobs,
         is_end_ignored: turn.is_end_ignored,
+        grammar,
         is_ephemeral: false,
     };
     let stream = serving.engine.submit_on(Terms { after, purse }, request);

@@ -1,5 +1,5 @@
-//! Chooses the next token from logits: biases, penalties, then temperature, top-k, top-p, min-p, then a
-//! draw.
+//! Chooses the next token from logits: biases, penalties, what a grammar allows, then temperature, top-k,
+//! top-p, min-p, then a draw.
 //!
 //! The order is that of Hugging Face's `generate` and of vLLM. Pure: the n-th draw of a sequence
 //! depends on the seed and n alone, so a sequence that was parked or restored draws the same.
@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::types::TokenId;
+use crate::types::{TokenId, TokenSet};
 
 /// As OpenAI has it: the lowest bans a token, the highest all but forces it.
 pub const BIAS_MAX: f32 = 100.0;
@@ -109,6 +109,8 @@ pub struct History<'a> {
     pub tokens: &'a [TokenId],
     /// Where the reply begins.
     pub prompt_tokens: usize,
+    /// What may come next; all tokens if nothing says so.
+    pub allowed: Option<&'a TokenSet>,
 }
 
 impl<'a> History<'a> {
@@ -142,30 +144,45 @@ pub struct TokenLogprob {
 }
 
 /// The token for draw number `draw` of a sequence. `None` if the logits hold a NaN: the model is
-/// broken, and any choice would be a lie.
+/// broken, and any choice would be a lie. Also if none of the model's tokens is allowed.
 pub fn sample(logits: &[f32], sampling: &Sampling, history: History, draw: u64) -> Option<TokenId> {
     if logits.iter().any(|logit| logit.is_nan()) {
         return None;
     }
     let penalised = penalise(logits, sampling, history);
     let logits = penalised.as_deref().unwrap_or(logits);
+    let Some(allowed) = history.allowed else {
+        return Some(choose(logits, sampling, draw));
+    };
+    // The choice is among those alone: a token that is not there cannot come, whatever the logits.
+    let (ids, logits): (Vec<TokenId>, Vec<f32>) =
+        allowed.iter().map_while(|token| Some((token, *logits.get(token.0 as usize)?))).unzip();
+    match logits.iter().any(|logit| *logit > f32::NEG_INFINITY) {
+        true => Some(ids[choose(&logits, sampling, draw).0 as usize]),
+        // A ban does not go against a grammar.
+        false => ids.first().copied(),
+    }
+}
+
+/// The index of one of these logits, of which there is at least one.
+fn choose(logits: &[f32], sampling: &Sampling, draw: u64) -> TokenId {
     if sampling.temperature == 0.0 {
-        return Some(argmax(logits));
+        return argmax(logits);
     }
     if is_unfiltered(sampling) {
-        return Some(draw_by_id(logits, sampling.temperature, uniform(sampling.seed, draw)));
+        return draw_by_id(logits, sampling.temperature, uniform(sampling.seed, draw));
     }
     let candidates = distribution(logits, sampling);
     let mut left = uniform(sampling.seed, draw);
     for candidate in &candidates {
         left -= f64::from(candidate.probability);
         if left < 0.0 {
-            return Some(candidate.token);
+            return candidate.token;
         }
     }
     // Rounding can leave a sum just below one. What is banned stands last, and does not come.
     let possible = candidates.iter().rfind(|candidate| candidate.probability > 0.0);
-    possible.or(candidates.first()).map(|candidate| candidate.token)
+    possible.or(candidates.first()).expect("the likeliest always stays").token
 }
 
 /// Whether every token can come.
@@ -217,8 +234,8 @@ pub fn logprobs(logits: &[f32], chosen: TokenId, top: usize) -> TokenLogprob {
     }
 }
 
-/// Changes logits before any choice is made: biases, then the repetition penalty, as in vLLM. A grammar
-/// mask or a further penalty belongs here.
+/// Changes logits before any choice is made: biases, then the repetition penalty, as in vLLM. A further
+/// penalty belongs here.
 fn penalise(logits: &[f32], sampling: &Sampling, history: History) -> Option<Vec<f32>> {
     let repeats = sampling.repeat_penalty != 1.0;
     let counts = sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0;
@@ -369,10 +386,10 @@ mod tests {
     use super::*;
 
     const LOGITS: [f32; 4] = [1.0, 3.0, 2.0, 0.0];
-    const NOTHING: History = History { tokens: &[], prompt_tokens: 0 };
+    const NOTHING: History = History { tokens: &[], prompt_tokens: 0, allowed: None };
 
     fn prompt(tokens: &[TokenId]) -> History<'_> {
-        History { tokens, prompt_tokens: tokens.len() }
+        History { tokens, prompt_tokens: tokens.len(), allowed: None }
     }
 
     fn sampling() -> Sampling {
@@ -461,7 +478,7 @@ mod tests {
     fn frequency_and_presence_penalties_count_what_was_generated_and_not_the_prompt() {
         let logits = [1.0, 3.0, -2.0, 0.5];
         let tokens = [3, 0, 1, 1, 2, 1, 99].map(TokenId);
-        let history = History { tokens: &tokens, prompt_tokens: 2 };
+        let history = History { tokens: &tokens, prompt_tokens: 2, allowed: None };
         let penalties = |frequency_penalty, presence_penalty| Sampling {
             frequency_penalty,
             presence_penalty,
@@ -577,6 +594,61 @@ mod tests {
         assert_eq!(sample(&[0.0, f32::NAN], &sampling(), NOTHING, 0), None);
         let certain = [f32::NEG_INFINITY, f32::INFINITY, 0.0];
         assert_eq!(sample(&certain, &sampling(), NOTHING, 3), Some(TokenId(1)));
+    }
+
+    fn among(allowed: &TokenSet) -> History<'_> {
+        History { allowed: Some(allowed), ..NOTHING }
+    }
+
+    #[test]
+    fn what_is_not_allowed_never_comes_and_the_rest_keeps_its_proportions() {
+        let allowed = TokenSet::from_iter([TokenId(0), TokenId(2), TokenId(77)]);
+        assert_eq!(sample(&LOGITS, &Sampling::GREEDY, among(&allowed), 0), Some(TokenId(2)));
+        for sampling in [sampling(), Sampling { top_p: 0.999, ..sampling() }] {
+            let draw = |n| sample(&LOGITS, &sampling, among(&allowed), n);
+            let draws: Vec<_> = (0..20_000).map(draw).collect();
+            assert!(draws.iter().all(|draw| matches!(draw, Some(TokenId(0 | 2)))));
+            let share = draws.iter().filter(|draw| **draw == Some(TokenId(2))).count() as f32 / 2e4;
+            // e^2 / (e^2 + e^1), within four standard deviations.
+            assert!((share - 0.731059).abs() < 0.0126, "{share}");
+        }
+    }
+
+    /// The filters look at what is allowed only: the likeliest of all may be none of it.
+    #[test]
+    fn filters_come_after_what_is_allowed() {
+        let allowed = TokenSet::from_iter([TokenId(0), TokenId(3)]);
+        let filters = [
+            Sampling { top_k: Some(1), ..sampling() },
+            Sampling { top_p: 0.1, ..sampling() },
+            Sampling { min_p: 0.9, ..sampling() },
+        ];
+        for sampling in filters {
+            for n in 0..100 {
+                assert_eq!(sample(&LOGITS, &sampling, among(&allowed), n), Some(TokenId(0)));
+            }
+        }
+        let penalised = Sampling { frequency_penalty: 2.0, ..Sampling::GREEDY };
+        let reply = [TokenId(0)];
+        let history = History { tokens: &reply, prompt_tokens: 0, allowed: Some(&allowed) };
+        assert_eq!(sample(&LOGITS, &penalised, history, 0), Some(TokenId(3)));
+    }
+
+    #[test]
+    fn an_impossible_token_comes_if_it_is_all_that_is_allowed_and_none_comes_of_none() {
+        let never = [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY];
+        let allowed = TokenSet::from_iter([TokenId(0), TokenId(2)]);
+        for sampling in [sampling(), Sampling::GREEDY, Sampling { top_p: 0.5, ..sampling() }] {
+            for n in 0..100 {
+                let token = sample(&never, &sampling, among(&allowed), n);
+                assert!(matches!(token, Some(TokenId(0 | 2))), "{token:?}");
+            }
+            let beyond = TokenSet::from_iter([TokenId(3)]);
+            assert_eq!(sample(&never, &sampling, among(&beyond), 0), None);
+        }
+        // A NaN is a broken model's, whether or not it could be chosen.
+        let allowed = TokenSet::from_iter([TokenId(0)]);
+        assert_eq!(sample(&[0.0, f32::NAN], &Sampling::GREEDY, among(&allowed), 0), None);
     }
 
     #[test]

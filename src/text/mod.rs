@@ -1,7 +1,8 @@
 //! Text to token ids and back: tokenizer, incremental detokenizer, chat templates, tools, stop sequences.
 //!
 //! Pure: bytes and ids in, ids and text out. No files, no clock; the date a template may ask for
-//! comes in as an argument. This room alone names `tokenizers` and `minijinja`.
+//! comes in as an argument. This room alone names `tokenizers`, `minijinja`, `llguidance` and
+//! `toktrie`.
 //!
 //! [`Tokenizer::new`] reads either an MLX / Hugging Face folder (`hugging_face.rs`) or the
 //! vocabulary inside a GGUF file (`gguf.rs`); both end in the same two things: an encoder of the
@@ -9,7 +10,7 @@
 //!
 //! [`chat_prompt`] makes a conversation a [`Prompt`]: the template's text as ids, with the ids of
 //! our own replies, which [`Replies`] remembers, in place of theirs. [`ToolCallParser`] takes a reply
-//! apart into text and calls of tools. Where such a prompt still parts
+//! apart into text and calls of tools, and [`Grammars`] hold one to a JSON schema or to calls. Where such a prompt still parts
 //! from what is remembered, [`difference`](fn@difference) says where and probably why.
 
 mod cause;
@@ -18,6 +19,7 @@ mod detokenizer;
 mod difference;
 mod error;
 mod gguf;
+mod grammar;
 mod hugging_face;
 mod pieces;
 mod pre_tokenizer;
@@ -38,6 +40,10 @@ pub use chat::{Conversation, chat_prompt, has_system, next_turn};
 pub use detokenizer::Detokenizer;
 pub use difference::{Difference, Explanation, common_tokens, difference, explain, text_of};
 pub use error::Error;
+pub use grammar::{
+    CallFormat, CallsOf, Format, Function, Grammar, GrammarError, Grammars, Lost, Matcher,
+    SCHEMA_PARTS_MAX, STACK_BYTES as GRAMMAR_STACK_BYTES, Schema,
+};
 pub use prompt::{Piece, Prompt, Resolved, turns};
 pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};

@@ -17,8 +17,10 @@ use serde_json::{Map, json};
 use crate::types::{TextSource, TokenId};
 
 use super::error::Error;
+use super::grammar::CallFormat;
 use super::hugging_face::Config;
 use super::python;
+use super::tools::PastCall;
 
 /// Instructions one rendering may execute. A message takes up to a hundred, so this is enough for
 /// three thousand messages. A loop that calls a filter was stopped after 0.4 s (debug build, busy
@@ -32,6 +34,10 @@ pub const TEMPLATE_STEPS_MAX: u64 = 300_000;
 /// Bytes one rendering may write: four times the largest request body the server accepts.
 pub const RENDERED_BYTES_MAX: usize = 8 << 20;
 
+/// A function that no model has, to see what a template makes of it.
+const PROBE: &str = "is_this_tool_shown";
+const PROBE_ARGUMENT: &str = "is_this_argument_shown";
+
 const DEFAULT: &str = "default";
 const TOOL_USE: &str = "tool_use";
 
@@ -42,6 +48,7 @@ pub struct ChatTemplate {
     /// `bos_token`, `eos_token` and their like.
     special_tokens: BTreeMap<String, String>,
     renders_tools: bool,
+    call_format: Option<CallFormat>,
 }
 
 /// One turn of a conversation as a template sees it.
@@ -135,8 +142,10 @@ impl ChatTemplate {
             let template = python::without_generation_tags(&template).into_owned();
             environment.add_template_owned(name, template).map_err(broken)?;
         }
-        let mut template = ChatTemplate { environment, special_tokens, renders_tools: false };
+        let mut template =
+            ChatTemplate { environment, special_tokens, renders_tools: false, call_format: None };
         template.renders_tools = template.shows_a_tool();
+        template.call_format = template.shown_call();
         Ok(template)
     }
 
@@ -145,20 +154,23 @@ impl ChatTemplate {
         self.renders_tools
     }
 
+    /// How the model writes calls, as far as the template shows it in a way that is read back.
+    pub fn call_format(&self) -> Option<&CallFormat> {
+        self.call_format.as_ref()
+    }
+
     fn shows_a_tool(&self) -> bool {
-        const NAME: &str = "is_this_tool_shown";
-        let schema = json!({
-            "type": "function",
-            "function": {
-                "name": NAME,
-                "description": "",
-                "parameters": { "type": "object", "properties": {} },
-            },
-        });
-        let options =
-            RenderOptions { tools: vec![schema], ..RenderOptions::new(SystemTime::UNIX_EPOCH) };
-        let rendered = self.render(&[Message::new("user", "Hello")], &options);
-        rendered.is_ok_and(|text| text.contains(NAME))
+        let rendered = self.render(&[Message::new("user", "Hello")], &with_probe());
+        rendered.is_ok_and(|text| text.contains(PROBE))
+    }
+
+    fn shown_call(&self) -> Option<CallFormat> {
+        let arguments = Map::from_iter([(PROBE_ARGUMENT.to_owned(), 1.into())]);
+        let id = "call_000000000".to_owned();
+        let call = PastCall { id, name: PROBE.to_owned(), arguments };
+        let messages = [Message::new("user", "Hello"), Message::calling(None, vec![call])];
+        let options = RenderOptions { add_generation_prompt: false, ..with_probe() };
+        CallFormat::of(&self.render(&messages, &options).ok()?, PROBE)
     }
 
     /// The prompt for these messages. It contains BOS if the template writes it.
@@ -207,6 +219,18 @@ impl ChatTemplate {
         ]);
         Value::from(context)
     }
+}
+
+fn with_probe() -> RenderOptions {
+    let schema = json!({
+        "type": "function",
+        "function": {
+            "name": PROBE,
+            "description": "",
+            "parameters": { "type": "object", "properties": {} },
+        },
+    });
+    RenderOptions { tools: vec![schema], ..RenderOptions::new(SystemTime::UNIX_EPOCH) }
 }
 
 impl Message {

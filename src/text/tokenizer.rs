@@ -160,6 +160,10 @@ impl Tokenizer {
         self.pieces.kind(id) == Some(Kind::Special)
     }
 
+    pub(super) fn kind(&self, id: TokenId) -> Option<Kind> {
+        self.pieces.kind(id)
+    }
+
     /// One more than the highest id. The model's embedding may have more rows.
     pub fn vocabulary_size(&self) -> usize {
         self.pieces.len()

@@ -231,6 +231,7 @@ fn scheduler(load: Load) -> Case {
             choices: 1,
             logprobs: None,
             is_end_ignored: true,
+            grammar: None,
             is_ephemeral: false,
         }
     };

@@ -71,6 +71,7 @@ impl Real {
             choices: 1,
             logprobs: Some(0),
             is_end_ignored: true,
+            grammar: None,
             is_ephemeral: false,
         })
     }

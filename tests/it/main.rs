@@ -51,6 +51,7 @@ mod simulation;
 mod source;
 mod store;
 mod stress;
+mod structured;
 mod support;
 mod tidy;
 mod timing;

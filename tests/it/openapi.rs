@@ -189,6 +189,12 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
         ("POST", "/v1/agents", "/v1/agents", json!(null)),
         ("POST", "/v1/agents", "/v1/agents", json!({ "agent_id": "new" })),
         ("POST", "/v1/agents/{id}/generate", "/v1/agents/a/generate", json!({ "prompt": "Hi" })),
+        (
+            "POST",
+            "/v1/chat/completions",
+            "/v1/chat/completions",
+            hello(json!({ "response_format": { "type": "json_object" }, "max_tokens": 5 })),
+        ),
         ("POST", "/v1/agents/{id}/fork", "/v1/agents/a/fork", json!({ "agent_id": "b" })),
         ("POST", "/v1/agents/{id}/generate", "/v1/agents/a/generate", json!({ "prompt": "Ho" })),
         ("POST", "/v1/agents/{id}/rollback", "/v1/agents/a/rollback", json!(null)),

@@ -281,6 +281,7 @@ fn say(engine: &Engine, case: &Case, conversation: usize, prompt: &[TokenId]) ->
         choices: 1,
         logprobs: Some(0),
         is_end_ignored: true,
+        grammar: None,
         is_ephemeral: false,
     });
     let mut said = Said::new();

@@ -85,6 +85,11 @@ fn the_openai_sdk_hears_that_a_response_failed() {
 }
 
 #[test]
+fn the_sdks_get_the_json_and_the_calls_that_they_ask_for() {
+    both(|| says(&[]), |_, client| drop(client.runs(&["structured"])));
+}
+
+#[test]
 fn the_sdks_raise_the_errors_that_their_users_catch() {
     let rates = Rates { agent: 1, global: 0, failed_keys: 0, tokens: 0 };
     both(|| Setup { rates, ..says(&[]) }, |_, client| drop(client.runs(&["errors"])));

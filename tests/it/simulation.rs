@@ -330,6 +330,7 @@ impl World {
             choices,
             logprobs: Some(0),
             is_end_ignored,
+            grammar: None,
             is_ephemeral: self.random.range(0..20) == 0,
         };
         let asked = Asked {
@@ -572,7 +573,7 @@ impl World {
                 Row { tokens: &tokens[start..], start, blocks: &blocks, logits: Wanted::Last };
             let logits = self.oracle.step(&Batch { rows: vec![row] }).unwrap();
             start = tokens.len();
-            let history = History { tokens: &tokens, prompt_tokens: prompt.len() };
+            let history = History { tokens: &tokens, prompt_tokens: prompt.len(), allowed: None };
             let draw = (tokens.len() - prompt.len()) as u64;
             tokens.push(sample(logits[0].last(), sampling, history, draw).unwrap());
         }

@@ -15,7 +15,11 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room { name: "types", imports: &[], alone: &[] },
     Room { name: "metrics", imports: &["types"], alone: &["prometheus"] },
-    Room { name: "text", imports: &["types"], alone: &["tokenizers", "minijinja"] },
+    Room {
+        name: "text",
+        imports: &["types"],
+        alone: &["tokenizers", "minijinja", "llguidance", "toktrie"],
+    },
     Room {
         name: "model",
         imports: &["types"],
@@ -43,9 +47,10 @@ const ROOMS_WITHOUT_FILES: &[&str] = &["types", "text", "engine", "http"];
 /// Threads and channels are the engine's. A download that waits between two tries starts none.
 const THREADS: &[&str] = &["thread::spawn", "thread::scope", "thread::Builder", "mpsc"];
 /// `pip` blocks when nobody reads its stderr, so a thread of its own does; and ours may block, so a
-/// thread of its own writes the log. One more does nothing but wait for the end of stdin.
-const OTHER_THREADS: [&str; 3] =
-    ["src/model/source/pypi.rs", "src/cli/log/queue.rs", "src/cli/parent.rs"];
+/// thread of its own writes the log. One more does nothing but wait for the end of stdin, and a schema
+/// may need a deeper stack than other work.
+const OTHER_THREADS: [&str; 4] =
+    ["src/model/source/pypi.rs", "src/cli/log/queue.rs", "src/cli/parent.rs", "src/http/held.rs"];
 const CLOCKS: &[&str] = &["SystemTime::now", "Instant::now"];
 /// The one file that knows what an answer is to HTTP.
 const STATUS_CODES: &str = "src/http/error.rs";

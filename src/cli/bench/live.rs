@@ -193,6 +193,7 @@ pub fn request(prompt: Vec<TokenId>, reply_tokens: usize) -> Request {
         choices: 1,
         logprobs: None,
         is_end_ignored: true,
+        grammar: None,
         is_ephemeral: false,
     }
 }

@@ -324,6 +324,7 @@ impl Turn<'_> {
             choices: 1,
             logprobs: None,
             is_end_ignored: false,
+            grammar: None,
             is_ephemeral: self.remembering().is_none(),
         }
     }

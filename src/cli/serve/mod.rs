@@ -32,7 +32,7 @@ use crate::http::{self, App, KvShape, Serving};
 use crate::metrics::Metrics;
 use crate::model::source::ResolvedModel;
 use crate::model::{LoadOptions, mlx_version};
-use crate::text::{self, Tokenizer};
+use crate::text::{self, Grammars, Tokenizer};
 
 use keys::{Counts, Entry};
 use settings::{EngineSettings, Settings};
@@ -329,8 +329,15 @@ fn start(
     };
     let engine = Engine::start(config, Arc::clone(&tokenizer), Some(keeping), load);
     let model = public_name(&resolved);
-    let serving = Serving { engine: engine.clone(), tokenizer, template, model, kv: shape };
-    app.start_serving(serving);
+    let grammars = Grammars::new(Arc::clone(&tokenizer));
+    app.start_serving(Serving {
+        engine: engine.clone(),
+        tokenizer,
+        template,
+        grammars,
+        model,
+        kv: shape,
+    });
     engine.wait_started().map_err(|reason| anyhow::anyhow!(reason))?;
     Ok(engine)
 }

@@ -340,6 +340,7 @@ impl Scheduler {
             reply: request.reply,
             logprobs: request.logprobs,
             is_end_ignored: request.is_end_ignored,
+            grammar: request.grammar.clone(),
         };
         Ok((Sequence::new(prompt, replies, settings, &self.tokenizer), choices))
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::agents::{HeadId, Kept};
 use super::super::error::Error;
 use super::super::request::{Choice, Event, Finish};
-use super::super::sequence::NotANumber;
+use super::super::sequence::NoToken;
 use super::{Active, Copy, GeneratedReply, Order, PlannedRow, Scheduler, blocks};
 use crate::model::Logits;
 use crate::types::BLOCK_TOKENS;
@@ -92,9 +92,8 @@ impl Scheduler {
         let Some(active) = self.running.get_mut(&order) else { return };
         let position = active.computed;
         match active.sequence.sample(logits) {
-            Err(NotANumber) => {
-                self.fail(order.request, Error::NotANumber { position });
-            }
+            Err(NoToken::NotANumber) => self.fail(order.request, Error::NotANumber { position }),
+            Err(NoToken::Grammar(reason)) => self.fail(order.request, Error::Grammar(reason)),
             Ok(delta) => {
                 let is_finished = active.sequence.finish().is_some();
                 if let Some(ticket) = self.tickets.get_mut(&order.request) {

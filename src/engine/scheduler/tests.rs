@@ -90,6 +90,7 @@ impl World {
             choices,
             logprobs: None,
             is_end_ignored: true,
+            grammar: None,
             is_ephemeral: false,
         }
     }

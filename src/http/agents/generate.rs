@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{PathId, path_agent};
 use crate::engine::{Outcome, Past, Recalled};
-use crate::http::chat::{Reply, WireMessage, messages};
+use crate::http::chat::{Reply, ResponseFormat, WireMessage, messages};
 use crate::http::error::Error;
 use crate::http::fields::{
     Drawing, OneOrMany, PENALTY_MAX, TEMPERATURE_MAX, TOKENS_MAX, in_range, stops, streamed,
 };
 use crate::http::guard::Caller;
+use crate::http::held::Format;
 use crate::http::prompt::{Input, beside};
 use crate::http::report::{self, Semantic, Usage};
 use crate::http::turn::{self, Named, Turn};
@@ -49,6 +50,7 @@ pub struct GenerateRequest {
     stop: Option<OneOrMany<String>>,
     seed: Option<i64>,
     stream: Option<bool>,
+    response_format: Option<ResponseFormat>,
 }
 
 /// The same with nothing left to check.
@@ -78,6 +80,7 @@ pub async fn generate(
         seed: request.seed,
     };
     let sampling = drawing.sampling()?;
+    let schema = request.response_format.map(ResponseFormat::schema).transpose()?.flatten();
     let stops = stops("stop", request.stop)?;
     let usage = streamed(request.stream, None)?;
     let said = said(request.prompt, request.messages, request.system)?;
@@ -99,6 +102,7 @@ pub async fn generate(
         choices: 1,
         logprobs: None,
         is_end_ignored: false,
+        format: schema.map(Format::Json),
     };
     let running = turn::start_after(&app, caller, turn, mark).await?;
     let model = running.serving.model.clone();

@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`, as OpenAI has it: whole, or as server-sent events.
 
+mod format;
 mod reply;
 mod request;
 mod said;
@@ -17,9 +18,10 @@ use super::prompt::Input;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
 
+pub use format::ResponseFormat;
 pub use reply::{Completion as Answer, Reply};
 pub use request::{ChatRequest, WireMessage, messages};
-pub use tools::{arguments_of, check_parallel, choice, flat_tools};
+pub use tools::{arguments_of, flat_tools};
 
 use request::Chat;
 use said::Said;
@@ -41,6 +43,7 @@ pub async fn completions(
         choices: chat.choices,
         logprobs: chat.logprobs,
         is_end_ignored: chat.is_end_ignored,
+        format: chat.format,
     };
     let running = turn::start(&app, caller, turn).await?;
     let tokenizer = chat.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));

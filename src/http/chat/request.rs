@@ -9,12 +9,14 @@ use crate::engine::{CHOICES_MAX, Sampling, TOP_LOGPROBS_MAX};
 use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, PENALTY_MAX, StreamOptions, TEMPERATURE_MAX, TOKENS_MAX, UsageChunk,
-    WireBiases, goes_with, in_range, refuse_set, wrong,
+    WireBiases, in_range, refuse_set, wrong,
 };
+use crate::http::held::{self, Format};
 use crate::http::tooling::ToolChoice;
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
 
+use super::format::ResponseFormat;
 use super::tools::{self, WireCall};
 
 /// The body. Fields that we know of and do not serve may be null, as some clients write what they
@@ -59,7 +61,7 @@ pub struct ChatRequest {
     ignore_eos: Option<bool>,
     #[schemars(with = "Option<Vec<tools::WireTool>>")]
     tools: Option<Vec<Value>>,
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<tools::WireChoice>")]
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
     /// Labels, which change nothing.
@@ -133,16 +135,6 @@ struct Part {
     text: Option<String>,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "an object")]
-struct ResponseFormat {
-    #[serde(rename = "type")]
-    kind: String,
-    /// Of a type that is refused.
-    #[schemars(skip)]
-    json_schema: Option<IgnoredAny>,
-}
-
 /// A request with nothing left to check but what only the engine knows.
 #[derive(Debug, PartialEq)]
 pub struct Chat {
@@ -157,6 +149,8 @@ pub struct Chat {
     /// With so many alternatives.
     pub logprobs: Option<usize>,
     pub is_end_ignored: bool,
+    /// What the reply is to be, if the model is not free.
+    pub format: Option<Format>,
     /// `None` if the answer is wanted whole.
     pub streamed: Option<UsageChunk>,
     /// The agent, if no header names one.
@@ -166,8 +160,21 @@ pub struct Chat {
 impl TryFrom<ChatRequest> for Chat {
     type Error = Error;
 
-    fn try_from(request: ChatRequest) -> Result<Chat, Error> {
+    fn try_from(mut request: ChatRequest) -> Result<Chat, Error> {
         refuse_unsupported(&request)?;
+        let schema =
+            request.response_format.take().map(ResponseFormat::schema).transpose()?.flatten();
+        let is_parallel = request.parallel_tool_calls.unwrap_or(true);
+        let tool_choice = tools::choice(request.tool_choice.as_ref(), is_parallel)?;
+        let tools = tools::tools(request.tools.take().unwrap_or_default(), &tool_choice)?;
+        tool_choice.check(&tools, tools::choice_field(&tool_choice))?;
+        tools::check_parallel(is_parallel, &tool_choice, &tools)?;
+        let at = |index: usize| format!("tools[{index}].function.parameters");
+        let format = held::format(schema, &tools, &tool_choice, at);
+        if format.is_some() && request.ignore_eos == Some(true) {
+            let message = "ignore_eos does not go with a reply that is held to a format";
+            return Err(Error::field("ignore_eos", message));
+        }
         Ok(Chat {
             max_tokens: max_tokens(&request)?,
             sampling: sampling(&request)?,
@@ -178,8 +185,9 @@ impl TryFrom<ChatRequest> for Chat {
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,
             messages: messages(request.messages)?,
-            tool_choice: tools::choice(request.tool_choice.as_ref())?,
-            tools: tools::tools(request.tools.unwrap_or_default())?,
+            tool_choice,
+            tools,
+            format,
         })
     }
 }
@@ -197,17 +205,7 @@ fn refuse_unsupported(request: &ChatRequest) -> Result<(), Error> {
         ("verbosity", request.verbosity),
         ("web_search_options", request.web_search_options),
     ];
-    refuse_set(&fields, "")?;
-    tools::check_parallel(request.parallel_tool_calls)?;
-    match &request.response_format {
-        Some(ResponseFormat { kind, .. }) if kind != "text" => {
-            Err(wrong("response_format.type", kind, "\"text\""))
-        }
-        Some(ResponseFormat { kind, json_schema }) => {
-            goes_with("response_format.json_schema", json_schema.is_some(), kind)
-        }
-        None => Ok(()),
-    }
+    refuse_set(&fields, "")
 }
 
 fn max_tokens(request: &ChatRequest) -> Result<Option<usize>, Error> {

@@ -6,12 +6,14 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use crate::http::error::Error;
-use crate::http::fields::{self, SHOWN_BYTES_MAX, unsupported};
-use crate::http::tooling::{self, ToolChoice};
+use crate::http::fields::{self, SHOWN_BYTES_MAX};
+use crate::http::tooling::{self, CallCount, ToolChoice};
 use crate::text::{PastCall, Tool};
 
 /// As OpenAI has it.
 const NAME_CHARS_MAX: usize = 64;
+const ONLY_FORCED: &str =
+    "calls are held to it with a tool_choice of \"required\" or of a function";
 
 /// How a tool looks. It is checked by hand, and stays the JSON that was sent.
 #[derive(JsonSchema)]
@@ -30,7 +32,7 @@ struct WireFunction {
     name: String,
     description: Option<String>,
     parameters: Option<Map<String, Value>>,
-    /// False, if it is there.
+    /// True goes with a `tool_choice` that forces a call.
     strict: Option<bool>,
 }
 
@@ -58,11 +60,11 @@ struct WireCalled {
 }
 
 /// They stay as they were sent, to the order of their keys: the template shows them so.
-pub fn tools(wire: Vec<Value>) -> Result<Vec<Tool>, Error> {
+pub fn tools(wire: Vec<Value>, choice: &ToolChoice) -> Result<Vec<Tool>, Error> {
     tooling::check_count(wire.len())?;
     let mut tools = Vec::new();
     for (index, schema) in wire.into_iter().enumerate() {
-        let name = checked_name(&schema, &format!("tools[{index}]"))?.to_owned();
+        let name = checked_name(&schema, &format!("tools[{index}]"), choice)?.to_owned();
         tools.push(Tool { name, schema });
     }
     tooling::check_twins(&tools, "function.name")?;
@@ -79,7 +81,7 @@ pub fn flat_tools(wire: &[Value]) -> Result<Vec<Tool>, Error> {
         check_kind(tool, &path)?;
         let known = ["type", "name", "description", "parameters", "strict"];
         let fields = object(tool, &path, &known)?;
-        let name = function_name(fields, &path)?.to_owned();
+        let name = function_name(fields, &path, &ToolChoice::Auto)?.to_owned();
         // Their clients always say whether a tool is strict; none is.
         let is_shown = |field: &str| !matches!(field, "type" | "strict");
         let shown = fields.iter().filter(|(field, value)| is_shown(field) && !value.is_null());
@@ -92,13 +94,13 @@ pub fn flat_tools(wire: &[Value]) -> Result<Vec<Tool>, Error> {
 }
 
 /// The name of a tool in which all is as it should be.
-fn checked_name<'a>(tool: &'a Value, path: &str) -> Result<&'a str, Error> {
+fn checked_name<'a>(tool: &'a Value, path: &str, choice: &ToolChoice) -> Result<&'a str, Error> {
     let fields = object(tool, path, &["type", "function"])?;
     check_kind(tool, path)?;
     let path = format!("{path}.function");
     let function = fields.get("function").unwrap_or(&Value::Null);
     let function = object(function, &path, &["name", "description", "parameters", "strict"])?;
-    function_name(function, &path)
+    function_name(function, &path, choice)
 }
 
 fn check_kind(tool: &Value, path: &str) -> Result<(), Error> {
@@ -108,7 +110,11 @@ fn check_kind(tool: &Value, path: &str) -> Result<(), Error> {
     }
 }
 
-fn function_name<'a>(function: &'a Map<String, Value>, path: &str) -> Result<&'a str, Error> {
+fn function_name<'a>(
+    function: &'a Map<String, Value>,
+    path: &str,
+    choice: &ToolChoice,
+) -> Result<&'a str, Error> {
     let wrong =
         |name: &str, expected| wrong(&format!("{path}.{name}"), function.get(name), expected);
     match function.get("description") {
@@ -121,7 +127,12 @@ fn function_name<'a>(function: &'a Map<String, Value>, path: &str) -> Result<&'a
     }
     match function.get("strict") {
         None | Some(Value::Null | Value::Bool(false)) => (),
-        Some(Value::Bool(true)) => return Err(unsupported(&format!("{path}.strict"))),
+        Some(Value::Bool(true)) if choice.is_forced() || *choice == ToolChoice::None => (),
+        Some(Value::Bool(true)) => {
+            let field = format!("{path}.strict");
+            let message = format!("{field} is true; {ONLY_FORCED}");
+            return Err(Error::field(field, message));
+        }
         Some(_) => return Err(wrong("strict", "a boolean")),
     }
     match function.get("name") {
@@ -167,23 +178,81 @@ fn wrong(field: &str, given: Option<&Value>, expected: &str) -> Error {
     Error::field(field, message)
 }
 
-pub fn choice(wire: Option<&Value>) -> Result<ToolChoice, Error> {
+/// How a choice looks. It is checked by hand.
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatToolChoice", untagged)]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+pub enum WireChoice {
+    /// `auto`, `none` or `required`.
+    Word(String),
+    Function(WireNamed),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatNamedTool")]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+pub struct WireNamed {
+    #[schemars(rename = "type")]
+    kind: String,
+    function: WireName,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "ChatToolName")]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+struct WireName {
+    name: String,
+}
+
+pub fn choice(wire: Option<&Value>, is_parallel: bool) -> Result<ToolChoice, Error> {
+    const EXPECTED: &str = "\"auto\", \"none\", \"required\" or a function";
+    let count = match is_parallel {
+        true => CallCount::OneOrMore,
+        false => CallCount::One,
+    };
     match wire {
         None => Ok(ToolChoice::Auto),
-        Some(Value::String(choice)) if choice == "auto" => Ok(ToolChoice::Auto),
-        Some(Value::String(choice)) if choice == "none" => Ok(ToolChoice::None),
-        given => Err(wrong("tool_choice", given, "\"auto\" or \"none\"")),
+        Some(Value::String(choice)) => match choice.as_str() {
+            "auto" => Ok(ToolChoice::Auto),
+            "none" => Ok(ToolChoice::None),
+            "required" => Ok(ToolChoice::Required(count)),
+            _ => Err(wrong("tool_choice", wire, EXPECTED)),
+        },
+        Some(Value::Object(_)) => named(wire.unwrap_or(&Value::Null)),
+        given => Err(wrong("tool_choice", given, EXPECTED)),
     }
 }
 
-/// As many calls as the model writes are told; that there is one at most is not promised.
-pub fn check_parallel(wire: Option<bool>) -> Result<(), Error> {
-    match wire {
-        None | Some(true) => Ok(()),
-        Some(false) => Err(Error::field(
-            "parallel_tool_calls",
-            "parallel_tool_calls is false; this server cannot hold a model to one call",
-        )),
+/// The field in which a choice is.
+pub fn choice_field(choice: &ToolChoice) -> &'static str {
+    match choice {
+        ToolChoice::Named(_) => "tool_choice.function.name",
+        ToolChoice::Auto | ToolChoice::None | ToolChoice::Required(_) => "tool_choice",
+    }
+}
+
+fn named(choice: &Value) -> Result<ToolChoice, Error> {
+    let choice = object(choice, "tool_choice", &["type", "function"])?;
+    match choice.get("type") {
+        Some(Value::String(kind)) if kind == "function" => (),
+        given => return Err(wrong("tool_choice.type", given, "\"function\"")),
+    }
+    let function = choice.get("function").unwrap_or(&Value::Null);
+    let function = object(function, "tool_choice.function", &["name"])?;
+    match function.get("name") {
+        Some(Value::String(name)) => Ok(ToolChoice::Named(name.clone())),
+        given => Err(wrong("tool_choice.function.name", given, "a string")),
+    }
+}
+
+/// A model that may call or not writes as many calls as it likes.
+pub fn check_parallel(is_parallel: bool, choice: &ToolChoice, tools: &[Tool]) -> Result<(), Error> {
+    match is_parallel || tools.is_empty() || *choice != ToolChoice::Auto {
+        true => Ok(()),
+        false => {
+            let message = format!("parallel_tool_calls is false; {ONLY_FORCED}");
+            Err(Error::field("parallel_tool_calls", message))
+        }
     }
 }
 

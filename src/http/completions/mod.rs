@@ -36,6 +36,7 @@ pub async fn completions(
         choices: wanted.choices,
         logprobs: wanted.logprobs,
         is_end_ignored: wanted.is_end_ignored,
+        format: None,
     };
     let running = turn::start(&app, caller, turn).await?;
     let tokenizer = wanted.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));

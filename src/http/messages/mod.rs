@@ -37,7 +37,7 @@ pub async fn create(
 ) -> Result<Response, Error> {
     let request: MessagesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
-    let Talk { messages, tools, tool_choice } = asked.talk;
+    let Talk { messages, tools, tool_choice, format } = asked.talk;
     let parser = tool_choice.parser(&tools);
     let turn = Turn {
         named: Named::in_body(asked.session),
@@ -48,6 +48,7 @@ pub async fn create(
         choices: 1,
         logprobs: None,
         is_end_ignored: false,
+        format,
     };
     let running = turn::start(&app, caller, turn).await?;
     let reply = Reply::new(running.serving.model.clone(), parser);

@@ -13,7 +13,8 @@ use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, TOKENS_MAX, goes_with, in_range, refuse_set, unsupported, wrong,
 };
-use crate::http::tooling::{self, ToolChoice};
+use crate::http::held::{self, Format};
+use crate::http::tooling::{self, CallCount, ToolChoice};
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
 
@@ -162,6 +163,8 @@ pub struct Talk {
     pub messages: Vec<Message>,
     pub tools: Vec<Tool>,
     pub tool_choice: ToolChoice,
+    /// What the reply is to be, if the model is not free.
+    pub format: Option<Format>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,11 +247,17 @@ impl TryFrom<MessagesRequest> for Talk {
         refuse_set(&unserved, "")?;
         check_thinking(request.thinking)?;
         check_service_tier(request.service_tier.as_deref())?;
-        Ok(Talk {
-            messages: content::messages(request.system, request.messages)?,
-            tools: tools(request.tools.unwrap_or_default())?,
-            tool_choice: request.tool_choice.map_or(Ok(ToolChoice::Auto), tool_choice)?,
-        })
+        let tool_choice = request.tool_choice.map_or(Ok(ToolChoice::Auto), tool_choice)?;
+        let tools = tools(request.tools.unwrap_or_default(), &tool_choice)?;
+        let field = match tool_choice {
+            ToolChoice::Named(_) => "tool_choice.name",
+            ToolChoice::Auto | ToolChoice::None | ToolChoice::Required(_) => "tool_choice",
+        };
+        tool_choice.check(&tools, field)?;
+        let at = |index: usize| format!("tools[{index}].input_schema");
+        let format = held::format(None, &tools, &tool_choice, at);
+        let messages = content::messages(request.system, request.messages)?;
+        Ok(Talk { messages, tools, tool_choice, format })
     }
 }
 
@@ -299,28 +308,38 @@ fn check_service_tier(tier: Option<&str>) -> Result<(), Error> {
 
 fn tool_choice(choice: WireToolChoice) -> Result<ToolChoice, Error> {
     let WireToolChoice { kind, disable_parallel_tool_use, name } = choice;
-    if disable_parallel_tool_use == Some(true) {
-        return Err(unsupported("tool_choice.disable_parallel_tool_use"));
-    }
-    let choice = match kind.as_str() {
-        "auto" => ToolChoice::Auto,
-        "none" => ToolChoice::None,
-        kind => return Err(wrong("tool_choice.type", kind, "\"auto\" or \"none\"")),
+    let is_one = disable_parallel_tool_use == Some(true);
+    let missing = || Error::field("tool_choice.name", "tool_choice.name is missing");
+    let (choice, name) = match (kind.as_str(), name) {
+        ("auto", _) if is_one => {
+            const FIELD: &str = "tool_choice.disable_parallel_tool_use";
+            let message = format!("{FIELD} is true; it goes with the types \"any\" and \"tool\"");
+            return Err(Error::field(FIELD, message));
+        }
+        ("auto", name) => (ToolChoice::Auto, name),
+        ("none", name) => (ToolChoice::None, name),
+        ("any", name) if is_one => (ToolChoice::Required(CallCount::One), name),
+        ("any", name) => (ToolChoice::Required(CallCount::OneOrMore), name),
+        ("tool", name) => (ToolChoice::Named(name.ok_or_else(missing)?), None),
+        (kind, _) => {
+            let expected = "\"auto\", \"any\", \"tool\" or \"none\"";
+            return Err(wrong("tool_choice.type", kind, expected));
+        }
     };
     goes_with("tool_choice.name", name.is_some(), &kind)?;
     Ok(choice)
 }
 
-fn tools(wire: Vec<WireTool>) -> Result<Vec<Tool>, Error> {
+fn tools(wire: Vec<WireTool>, choice: &ToolChoice) -> Result<Vec<Tool>, Error> {
     tooling::check_count(wire.len())?;
-    let tools = wire.into_iter().enumerate().map(|(index, tool)| tool.checked(index));
+    let tools = wire.into_iter().enumerate().map(|(index, tool)| tool.checked(index, choice));
     let tools: Vec<Tool> = tools.collect::<Result<_, _>>()?;
     tooling::check_twins(&tools, "name")?;
     Ok(tools)
 }
 
 impl WireTool {
-    fn checked(self, index: usize) -> Result<Tool, Error> {
+    fn checked(self, index: usize, choice: &ToolChoice) -> Result<Tool, Error> {
         let at = |name: &str| format!("tools[{index}].{name}");
         let missing = |name: &str| Error::field(at(name), format!("{} is missing", at(name)));
         if let Some(kind) = self.kind.filter(|kind| kind != "custom") {
@@ -329,10 +348,15 @@ impl WireTool {
         if let Some((other, _)) = self.others.iter().find(|(_, value)| !value.is_null()) {
             return Err(unsupported(&at(other)));
         }
-        for (name, value) in [("strict", self.strict), ("defer_loading", self.defer_loading)] {
-            if value == Some(true) {
-                return Err(unsupported(&at(name)));
-            }
+        if self.defer_loading == Some(true) {
+            return Err(unsupported(&at("defer_loading")));
+        }
+        if self.strict == Some(true) && *choice == ToolChoice::Auto {
+            let field = at("strict");
+            let message = format!(
+                "{field} is true; calls are held to it with a tool_choice of type \"any\" or \"tool\""
+            );
+            return Err(Error::field(field, message));
         }
         let name = self.name.ok_or_else(|| missing("name"))?;
         tooling::check_name(&at("name"), &name, TOOL_NAME_CHARS_MAX)?;

@@ -74,6 +74,7 @@ pub async fn create(
         choices: 1,
         logprobs: None,
         is_end_ignored: false,
+        format: None,
     };
     let running = turn::start(&app, caller, turn).await?.asked_in(INPUT);
     let model = running.serving.model.clone();

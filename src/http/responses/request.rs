@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::input::{self, Item, WireItem};
 use crate::engine::Sampling;
-use crate::http::chat::{check_parallel, choice, flat_tools};
+use crate::http::chat::flat_tools;
 use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, TEMPERATURE_MAX, TOKENS_MAX, goes_with, in_range, refuse_set, shown,
@@ -174,7 +174,7 @@ impl TryFrom<ResponsesRequest> for Asked {
                 temperature: request.temperature.unwrap_or(fields::TEMPERATURE_DEFAULT),
                 top_p: request.top_p.unwrap_or(1.0),
                 tools: wire_tools,
-                tool_choice: choice(request.tool_choice.as_ref())?,
+                tool_choice: tool_choice(request.tool_choice.as_ref())?,
                 is_stored: request.store.unwrap_or(true),
             },
         })
@@ -194,7 +194,9 @@ fn refuse_unsupported(request: &ResponsesRequest) -> Result<(), Error> {
         ("top_logprobs", request.top_logprobs),
     ];
     refuse_set(&fields, "")?;
-    check_parallel(request.parallel_tool_calls)?;
+    if request.parallel_tool_calls == Some(false) {
+        return Err(unsupported("parallel_tool_calls"));
+    }
     if request.background == Some(true) {
         return Err(unsupported("background"));
     }
@@ -208,6 +210,19 @@ fn refuse_unsupported(request: &ResponsesRequest) -> Result<(), Error> {
     match &request.text {
         Some(text) => text.check(),
         None => Ok(()),
+    }
+}
+
+/// Calls are the model's choice, or text.
+fn tool_choice(wire: Option<&Value>) -> Result<ToolChoice, Error> {
+    match wire.and_then(Value::as_str) {
+        None if wire.is_none() => Ok(ToolChoice::Auto),
+        Some("auto") => Ok(ToolChoice::Auto),
+        Some("none") => Ok(ToolChoice::None),
+        other => {
+            let expected = "\"auto\" or \"none\"";
+            Err(wrong("tool_choice", other.unwrap_or("a function"), expected))
+        }
     }
 }
 

@@ -74,6 +74,13 @@ impl Tool {
     }
 }
 
+impl Tool {
+    /// What it may be called with, if that is told.
+    pub fn parameters(&self) -> Option<&Value> {
+        self.schema.pointer("/function/parameters").filter(|parameters| !parameters.is_null())
+    }
+}
+
 impl Message {
     /// A turn of the assistant that called tools, in the shape that templates read.
     pub fn calling(content: Option<String>, calls: Vec<PastCall>) -> Message {

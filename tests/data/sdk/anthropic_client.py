@@ -93,9 +93,28 @@ def tools():
     call = final.content[-1]
     assert (call.name, call.input) == ("weather", {"town": "Linz"}), final
     refused = raises(
-        anthropic.BadRequestError, lambda: create(tools=TOOLS, tool_choice={"type": "any"})
+        anthropic.BadRequestError, lambda: create(tools=TOOLS, tool_choice={"type": "all"})
     )
     assert "tool_choice.type" in refused.message, refused
+
+
+def structured():
+    schema = {
+        "type": "object",
+        "properties": {"town": {"enum": ["Graz", "Linz"]}},
+        "required": ["town"],
+        "additionalProperties": False,
+    }
+    forecast = [{"name": "forecast", "input_schema": schema}]
+    for choice in ({"type": "any"}, {"type": "tool", "name": "forecast"}):
+        whole = create(tools=forecast, tool_choice=choice, max_tokens=2000)
+        assert whole.stop_reason == "tool_use", whole
+        assert all(call.input["town"] in ("Graz", "Linz") for call in whole.content), whole
+        with client.messages.stream(
+            **body(tools=forecast, tool_choice=choice, max_tokens=2000)
+        ) as stream:
+            final = stream.get_final_message()
+        assert final.content[0].input["town"] in ("Graz", "Linz"), final
 
 
 def errors():

@@ -1,9 +1,12 @@
 """Drives a server with the openai package, as its users do. Each function is a case."""
 
+import enum
 import json
 import sys
+from typing import Annotated, Literal
 
 import openai
+import pydantic
 
 client = openai.OpenAI(max_retries=0, timeout=60)
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -182,8 +185,58 @@ def tools():
         final = stream.get_final_completion()
     call = final.choices[0].message.tool_calls[0]
     assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"town": "Linz"})
-    required = raises(openai.BadRequestError, lambda: chat(tools=TOOLS, tool_choice="required"))
-    assert required.param == "tool_choice", required
+    none = raises(openai.BadRequestError, lambda: chat(tool_choice="required"))
+    assert none.param == "tool_choice", none
+
+
+class Mood(enum.Enum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+class Person(pydantic.BaseModel):
+    name: Annotated[str, pydantic.Field(max_length=10)]
+    age: Annotated[int, pydantic.Field(ge=0, le=130)]
+    mood: Mood | None
+    friends: Annotated[list["Person"], pydantic.Field(max_length=1)]
+
+
+class Town(pydantic.BaseModel):
+    town: Literal["Graz", "Linz"]
+
+
+def structured():
+    for seed in range(5):
+        parsed = client.chat.completions.parse(
+            model="any", messages=HELLO, response_format=Person, seed=seed, max_tokens=2000
+        )
+        choice = parsed.choices[0]
+        assert choice.finish_reason == "stop" and isinstance(choice.message.parsed, Person), parsed
+
+        with client.chat.completions.stream(
+            model="any", messages=HELLO, response_format=Person, seed=seed, max_tokens=2000
+        ) as stream:
+            for _ in stream:
+                pass
+            final = stream.get_final_completion()
+        assert final.choices[0].message.parsed == choice.message.parsed
+
+        tool = openai.pydantic_function_tool(Town)
+        named = {"type": "function", "function": {"name": "Town"}}
+        for tool_choice in ("required", named):
+            parsed = client.chat.completions.parse(
+                model="any", messages=HELLO, tools=[tool], tool_choice=tool_choice, seed=seed,
+                max_tokens=2000,
+            )
+            for call in parsed.choices[0].message.tool_calls:
+                assert isinstance(call.function.parsed_arguments, Town), parsed
+    whole = chat(response_format={"type": "json_object"}, max_tokens=5)
+    assert whole.choices[0].message.content.startswith("{"), whole
+    schema = {"type": "object", "properties": {"a": {"format": "colour", "type": "string"}}}
+    wrong = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    error = raises(openai.BadRequestError, lambda: chat(response_format=wrong))
+    assert error.param == "response_format.json_schema.schema", error
+    assert "/properties/a" in error.message and "colour" in error.message, error
 
 
 def errors():
@@ -197,7 +250,7 @@ def errors():
     assert raises(openai.NotFoundError, missing).code == "not_found"
     error = raises(openai.BadRequestError, lambda: chat(temperature=3))
     assert (error.param, error.type) == ("temperature", "invalid_request_error"), error
-    error = raises(openai.BadRequestError, lambda: chat(response_format={"type": "json_object"}))
+    error = raises(openai.BadRequestError, lambda: chat(response_format={"type": "xml"}))
     assert error.param == "response_format.type", error
     error = raises(openai.BadRequestError, lambda: chat(messages=[{"role": "user", "content": "word " * 20_000}]))
     assert error.code == "context_length_exceeded", error

@@ -252,6 +252,7 @@ fn known_replies_are_found_again_whatever_their_tokens() {
             prompt: chat.clone(),
             max_tokens: Some(40),
             is_end_ignored: false,
+            grammar: None,
             sampling: Sampling { temperature: 1.0, seed, ..Sampling::GREEDY },
             ..request_of("a", &[])
         };

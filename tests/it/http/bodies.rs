@@ -156,7 +156,7 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
         ("stream", "1"),
         ("stream_options", "{}"),
         ("stream_options", "{\"x\":1}"),
-        ("response_format", "{\"type\":\"json_object\"}"),
+        ("response_format", "{\"type\":\"json\"}"),
         ("response_format", "{\"type\":\"text\",\"json_schema\":{}}"),
         ("response_format", "\"text\""),
         ("frequency_penalty", "2.5"),
@@ -316,10 +316,10 @@ fn a_malformed_body_is_refused_with_the_field_that_is_wrong() {
             "stream_options" stream_options needs stream to be true
         {"stream_options":{"x":1},"messages":[{"role":"user","conten
             "stream_options.x" stream_options.x is not known to this server
-        {"response_format":{"type":"json_object"},"messages":[{"role
-            "response_format.type" response_format.type is "json_object"; it is "text"
+        {"response_format":{"type":"json"},"messages":[{"role":"user
+            "response_format.type" response_format.type is "json"; it is "text", "json_object" or "json_schema"
         {"response_format":{"type":"text","json_schema":{}},"message
-            "response_format.json_schema" response_format.json_schema does not go with type "text"
+            "response_format.json_schema.name" response_format.json_schema.name is missing
         {"response_format":"text","messages":[{"role":"user","conten
             "response_format" response_format: invalid type: string "text", expected an object at line 1 column 25
         {"frequency_penalty":2.5,"messages":[{"role":"user","content

@@ -372,6 +372,7 @@ pub fn request(prompt: &[TokenId]) -> Request {
         choices: 1,
         logprobs: Some(0),
         is_end_ignored: true,
+        grammar: None,
         is_ephemeral: false,
     }
 }
@@ -468,7 +469,7 @@ pub fn alone(prompt: &[TokenId], sampling: &Sampling, count: usize) -> Vec<Token
         let row = Row { tokens: &tokens[start..], start, blocks: &blocks, logits: Wanted::Last };
         let logits = fake.step(&Batch { rows: vec![row] }).unwrap();
         start = tokens.len();
-        let history = History { tokens: &tokens, prompt_tokens: prompt.len() };
+        let history = History { tokens: &tokens, prompt_tokens: prompt.len(), allowed: None };
         let draw = (tokens.len() - prompt.len()) as u64;
         tokens.push(sample(logits[0].last(), sampling, history, draw).unwrap());
     }

@@ -9,7 +9,7 @@ use semantic::http::{
 use semantic::metrics::Metrics;
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::{Batch, Error, Logits, Model, Row, Spec, Wanted};
-use semantic::text::{ChatTemplate, Special, Tokenizer};
+use semantic::text::{ChatTemplate, Grammars, Special, Tokenizer};
 use semantic::types::{BLOCK_TOKENS, BlockId, Namespace, TextSource, TokenId};
 use serde_json::{Value as Json, json};
 use std::collections::HashMap;
@@ -182,6 +182,7 @@ impl Server {
             let engine = Engine::start(setup.engine, Arc::clone(&tokenizer), keeping, load);
             app.start_serving(Serving {
                 engine: engine.clone(),
+                grammars: Grammars::new(Arc::clone(&tokenizer)),
                 tokenizer,
                 template: ChatTemplate::new(&text).expect("a template"),
                 model: "fake".to_owned(),

@@ -22,7 +22,7 @@ use crate::cli::output::Failure;
 use crate::engine::{Event, Request};
 use crate::http::{self, App, Bounds, KvShape, LogControl, Rates, Serving};
 use crate::metrics::Metrics;
-use crate::text::{ChatTemplate, Message, RenderOptions, Special};
+use crate::text::{ChatTemplate, Grammars, Message, RenderOptions, Special};
 use crate::types::{AgentId, Namespace, TokenId};
 
 /// Both short, so that what HTTP adds is seen beside what they take and how much that varies.
@@ -156,6 +156,7 @@ impl<'a> Sides<'a> {
             namespace: Namespace::new("direct"),
             agent: Some(AgentId::new(&agent(round))?),
             is_end_ignored: false,
+            grammar: None,
             ..request(prompt, self.reply_tokens)
         };
         let (submitted, stream) = self.live.ask(asked);
@@ -224,6 +225,7 @@ fn serving(setup: &Setup<'_>, live: &Live<'_>) -> Result<Serving, Failure> {
         engine: live.engine().clone(),
         tokenizer: Arc::clone(live.tokenizer()),
         template: chat_template(setup)?,
+        grammars: Grammars::new(Arc::clone(live.tokenizer())),
         model: setup.model_name.clone(),
         kv: KvShape::default(),
     })
