@@ -32,6 +32,7 @@ mod observe;
 mod openapi;
 mod prompt;
 mod random;
+mod reasoning;
 mod report;
 mod routes;
 mod scrape;

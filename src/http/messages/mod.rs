@@ -38,7 +38,7 @@ pub async fn create(
     let request: MessagesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
     let Talk { messages, tools, tool_choice } = asked.talk;
-    let parser = tool_choice.parser(&tools);
+    let calls = tool_choice.parser(&tools);
     let turn = Turn {
         named: Named::in_body(asked.session),
         input: Input::Chat { messages, tools },
@@ -50,7 +50,8 @@ pub async fn create(
         is_end_ignored: false,
     };
     let running = turn::start(&app, caller, turn).await?;
-    let reply = Reply::new(running.serving.model.clone(), parser);
+    let reader = asked.reasoning_format.reader(&running.serving, calls);
+    let reply = Reply::new(running.serving.model.clone(), reader);
     match asked.delivery {
         Delivery::Whole => {
             let outcome = turn::whole(running, |_| ()).await?;

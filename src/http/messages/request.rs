@@ -13,6 +13,7 @@ use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, TOKENS_MAX, goes_with, in_range, refuse_set, unsupported, wrong,
 };
+use crate::http::reasoning::ReasoningFormat;
 use crate::http::tooling::{self, ToolChoice};
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
@@ -44,6 +45,8 @@ pub struct MessagesRequest {
     tool_choice: Option<WireToolChoice>,
     thinking: Option<Thinking>,
     service_tier: Option<String>,
+    /// As on `/v1/chat/completions`.
+    reasoning_format: Option<String>,
     session_id: Option<String>,
     /// Any name: one model is served.
     #[serde(rename = "model")]
@@ -108,7 +111,7 @@ struct Metadata {
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
-    /// How much of it is shown; there is none.
+    /// How much of it is shown; all is.
     #[serde(rename = "display")]
     _display: Option<String>,
     budget_tokens: Option<u64>,
@@ -152,6 +155,7 @@ pub struct Asked {
     pub sampling: Sampling,
     pub stops: Vec<String>,
     pub delivery: Delivery,
+    pub reasoning_format: ReasoningFormat,
     /// The agent, if no header names one.
     pub session: Option<AgentId>,
 }
@@ -174,13 +178,15 @@ impl TryFrom<MessagesRequest> for Asked {
     type Error = Error;
 
     fn try_from(request: MessagesRequest) -> Result<Asked, Error> {
-        let Manner { max_tokens, sampling, stops, delivery, session } = Manner::of(&request)?;
+        let Manner { max_tokens, sampling, stops, delivery, reasoning_format, session } =
+            Manner::of(&request)?;
         Ok(Asked {
             max_tokens: max_tokens
                 .ok_or_else(|| Error::field("max_tokens", "max_tokens is missing"))?,
             sampling,
             stops,
             delivery,
+            reasoning_format,
             session,
             talk: Talk::try_from(request)?.answerable()?,
         })
@@ -193,6 +199,7 @@ struct Manner {
     sampling: Sampling,
     stops: Vec<String>,
     delivery: Delivery,
+    reasoning_format: ReasoningFormat,
     session: Option<AgentId>,
 }
 
@@ -210,6 +217,7 @@ impl Manner {
                 true => Delivery::Streamed,
                 false => Delivery::Whole,
             },
+            reasoning_format: ReasoningFormat::read(request.reasoning_format.as_deref())?,
             session: fields::session(request.session_id.as_deref())?,
         })
     }
@@ -278,8 +286,8 @@ fn sampling(request: &MessagesRequest) -> Result<Sampling, Error> {
     drawing.sampling()
 }
 
-/// `adaptive` leaves it to the model whether it thinks; here it does so within its text, if it is
-/// one that does.
+/// `adaptive` leaves it to the model whether it thinks; here it does so if it is one that does,
+/// and nothing keeps it from that.
 fn check_thinking(thinking: Option<Thinking>) -> Result<(), Error> {
     let Some(Thinking { kind, budget_tokens, .. }) = thinking else { return Ok(()) };
     match kind.as_str() {

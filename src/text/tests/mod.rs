@@ -2,6 +2,7 @@
 //! and the script that made them are in `tests/data/text`.
 
 mod chat;
+mod reasoning;
 mod template;
 mod tokenizer;
 mod tools;
