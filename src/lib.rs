@@ -13,7 +13,7 @@
 //! | --- | --- | --- |
 //! | [`types`] | nouns that several rooms share | |
 //! | [`metrics`] | what is counted and timed, as Prometheus reads it | `prometheus` |
-//! | [`text`] | tokenizer, incremental detokenizer, chat template, calls of tools in replies, grammars that replies are held to, prompts that keep our replies' ids, why two prompts part, stop sequences | `tokenizers`, `minijinja`, `llguidance`, `toktrie` |
+//! | [`text`] | tokenizer, incremental detokenizer, chat template, thinking and calls of tools in replies, grammars that replies are held to, prompts that keep our replies' ids, why two prompts part, stop sequences | `tokenizers`, `minijinja`, `llguidance`, `toktrie` |
 //! | [`model`] | finding and reading model files, what makes two KV caches fit, KV pool, forward pass, sampling | `mlx_rs`, `kernels`, `hf_hub` |
 //! | [`store`] | what agents leave, on disk: saved so that no crash loses it, verified before it is used | `blake3` |
 //! | [`engine`] | requests to tokens: continuous batching over one pool of KV blocks, what agents leave there | |

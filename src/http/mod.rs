@@ -33,6 +33,7 @@ mod observe;
 mod openapi;
 mod prompt;
 mod random;
+mod reasoning;
 mod report;
 mod responses;
 mod routes;

@@ -9,6 +9,11 @@
 //! Nothing is guessed: without its marks the rendering must be the plain one, up to the white
 //! space around spliced replies, or the plain one is encoded as a whole.
 //!
+//! A model that thinks is asked without thinking what it thought before, if its template drops that
+//! or its client does. Its reply is put in as it was generated nevertheless, thinking included, and
+//! right where it was generated, behind the `<think>` that the template asked with if it did: the
+//! prompt goes on from what is kept. What a client says that it thought has to be what it did.
+//!
 //! A reply that called tools comes back as the calls, which the template writes in its own way. A
 //! known one is given to the template as the text that the model wrote; all around the calls the
 //! rendering must be the plain one nevertheless.
@@ -25,10 +30,11 @@ use crate::types::TokenId;
 
 use super::error::Error;
 use super::prompt::{Piece, Prompt};
+use super::reasoning::{self, Reasoning, Split, THINK, THINK_END};
 use super::shown::{Written, is_all_shown};
 use super::template::{ChatTemplate, Message, RenderOptions};
 use super::tokenizer::{Special, Tokenizer};
-use super::tools::{calls_key, message_key};
+use super::tools::{calling_key, calls_key, message_key};
 
 /// What a chat template renders.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +57,7 @@ pub fn chat_prompt(
     known: &mut dyn FnMut(&str) -> Vec<Arc<[TokenId]>>,
 ) -> Result<Prompt, Error> {
     let plain = template.render(conversation.messages, conversation.options)?;
-    let replies = known_replies(tokenizer, conversation.messages, known);
+    let replies = known_replies(template, tokenizer, conversation.messages, known);
     let has_calls = |reply: &&Reply| reply.shape == Shape::Calls;
     let texts: Vec<Reply> = replies.iter().filter(|reply| !has_calls(reply)).cloned().collect();
     let spliced = match replies.iter().any(|reply| has_calls(&reply)) {
@@ -59,7 +65,7 @@ pub fn chat_prompt(
         false => None,
     };
     match spliced.or_else(|| splice(template, conversation, &plain, texts)) {
-        Some(spliced) => spliced.encode(tokenizer),
+        Some(spliced) => spliced.encode(tokenizer, template.opening()),
         None => Ok(tokenizer.encode(&plain, Special::Parse)?.into()),
     }
 }
@@ -77,8 +83,8 @@ pub fn next_turn(
     let conversation = Conversation { messages: &messages, options };
     let plain = template.render(&messages, options)?;
     let mark = unused_character(&plain, conversation).ok_or(Error::NoTurn)?;
-    let reply =
-        Reply { message: 1, text: "assistant".into(), shape: Shape::Text, lists: Vec::new() };
+    let (text, shape, thinking) = ("assistant".into(), Shape::Text, None);
+    let reply = Reply { message: 1, text, shape, thinking, lists: Vec::new() };
     let rendered = template.render(&marked(&messages, &[reply], mark), options)?;
     let rest = rendered.rsplit_once(mark).map(|(_, rest)| rest).ok_or(Error::NoTurn)?;
     tokenizer.encode(rest, Special::Parse)
@@ -107,9 +113,10 @@ pub fn has_system(
 struct Reply<'a> {
     /// Which message it is.
     message: usize,
-    /// What the model wrote, trimmed and not empty.
+    /// What the model wrote without its thinking, trimmed. Empty only if it did nothing but think.
     text: Cow<'a, str>,
     shape: Shape,
+    thinking: Option<Thinking<'a>>,
     /// At least one.
     lists: Vec<Arc<[TokenId]>>,
 }
@@ -122,11 +129,20 @@ enum Shape {
     Calls,
 }
 
+/// Of a model that thinks.
+#[derive(Clone)]
+struct Thinking<'a> {
+    /// What the client sends of it.
+    sent: Option<&'a str>,
+}
+
 fn known_replies<'a>(
+    template: &ChatTemplate,
     tokenizer: &Tokenizer,
     messages: &'a [Message],
     known: &mut dyn FnMut(&str) -> Vec<Arc<[TokenId]>>,
 ) -> Vec<Reply<'a>> {
+    let reasoning = Reasoning::of(template, tokenizer);
     let mut replies = Vec::new();
     for (index, message) in messages.iter().enumerate() {
         // What a tool said may look like calls, and reading it all would be for nothing.
@@ -137,24 +153,47 @@ fn known_replies<'a>(
         if key.is_empty() {
             continue;
         }
-        let mut lists = known(&key);
-        let content = message.content.as_deref().unwrap_or_default().trim();
-        let (text, shape) = match message.has_calls() {
-            false => {
-                lists.retain(|list| tokenizer.decode(list).trim() == content);
-                (content.into(), Shape::Text)
-            }
-            true => {
-                lists.retain(|list| calls_key(&tokenizer.decode(list)).as_deref() == Some(&*key));
-                let latest = lists.first().map(|list| tokenizer.decode(list));
-                (latest.unwrap_or_default().trim().to_owned().into(), Shape::Calls)
-            }
+        let sent = match reasoning {
+            Some(reasoning) => reasoning::sent(message, reasoning),
+            None => whole(message.content.as_deref().unwrap_or_default()),
         };
-        if !lists.is_empty() {
-            replies.push(Reply { message: index, text, shape, lists });
-        }
+        let mut generated: Vec<(Arc<[TokenId]>, String)> = known(&key)
+            .into_iter()
+            .map(|list| (Arc::clone(&list), tokenizer.decode(&list)))
+            .collect();
+        generated.retain(|(_, text)| is_sent(message, sent, split(text, reasoning)));
+        let Some((_, latest)) = generated.first() else { continue };
+        let (text, shape) = match message.has_calls() {
+            false => (sent.answer.trim().into(), Shape::Text),
+            true => (split(latest, reasoning).answer.trim().to_owned().into(), Shape::Calls),
+        };
+        let thinking = reasoning.map(|_| Thinking { sent: sent.thought });
+        let lists = generated.into_iter().map(|(list, _)| list).collect();
+        replies.push(Reply { message: index, text, shape, thinking, lists });
     }
     replies
+}
+
+/// Whether what was generated is what the client has, who may have left out the thinking.
+fn is_sent(message: &Message, sent: Split, generated: Split) -> bool {
+    let is_thought = sent.thought.is_none() || sent.thought == generated.thought;
+    is_thought
+        && match message.has_calls() {
+            false => {
+                let is_answered = !sent.answer.trim().is_empty() || sent.thought.is_some();
+                is_answered && sent.answer.trim() == generated.answer.trim()
+            }
+            true => calls_key(generated.answer)
+                .is_some_and(|key| key == calling_key(sent.answer, message)),
+        }
+}
+
+fn split(text: &str, reasoning: Option<Reasoning>) -> Split<'_> {
+    reasoning.map_or(whole(text), |reasoning| reasoning::split(text, reasoning))
+}
+
+fn whole(answer: &str) -> Split<'_> {
+    Split { thought: None, answer }
 }
 
 /// The rendering with the replies cut out; `None` if it is not certain where they are.
@@ -238,7 +277,11 @@ fn marked(messages: &[Message], replies: &[Reply], mark: char) -> Vec<Message> {
     let mut messages = messages.to_vec();
     for (number, reply) in replies.iter().enumerate() {
         let content = format!("{}{mark}{number}{mark}", reply.text);
-        messages[reply.message] = messages[reply.message].written(content);
+        let written = messages[reply.message].written(content);
+        messages[reply.message] = match reply.thinking {
+            Some(_) => reasoning::without_field(written),
+            None => written,
+        };
     }
     messages
 }
@@ -284,7 +327,12 @@ impl<'a> Cuts<'a> {
         let mut parts = Vec::new();
         for (text, number) in self.parts {
             let reply = replies[number].take()?;
-            parts.push((text.strip_suffix(&*reply.text)?.to_owned(), reply));
+            let before = text.strip_suffix(&*reply.text)?;
+            let before = match reply.thinking {
+                Some(_) => without_empty_thinking(before),
+                None => before,
+            };
+            parts.push((before.to_owned(), reply));
         }
         let spliced = Spliced { parts, rest: self.rest.to_owned() };
         spliced.reads(plain).then_some(spliced)
@@ -308,11 +356,11 @@ impl Spliced<'_> {
         for (text, reply) in &self.parts {
             let Some(after_text) = after(before, text.trim_end(), left) else { return false };
             let after_reply = match reply.shape {
-                Shape::Text => after_text.trim_start().strip_prefix(&*reply.text),
+                Shape::Text => after_reply(reply, after_text.trim_start()),
                 Shape::Calls => Some(after_text),
             };
-            let Some(after_reply) = after_reply else { return false };
-            left = after_reply;
+            let Some(after) = after_reply else { return false };
+            left = after;
             before = Some(reply.shape);
         }
         match before {
@@ -324,19 +372,41 @@ impl Spliced<'_> {
         }
     }
 
-    fn encode(&self, tokenizer: &Tokenizer) -> Result<Prompt, Error> {
+    /// `opening` is what the template asks with, if the model is to think at once.
+    fn encode(&self, tokenizer: &Tokenizer, opening: &str) -> Result<Prompt, Error> {
         let mut pieces = Vec::new();
         for (text, reply) in &self.parts {
             let text = match self.rest.ends_with(' ') {
-                true => text,
+                true => text.as_str(),
                 false => without_doubled_space(text, reply, tokenizer),
             };
-            pieces.push(Piece::Tokens(tokenizer.encode(text, Special::Parse)?));
+            let text = match (&reply.thinking, opening.is_empty()) {
+                (Some(_), false) => Cow::Owned(format!("{text}{opening}")),
+                (Some(_) | None, _) => Cow::Borrowed(text),
+            };
+            pieces.push(Piece::Tokens(tokenizer.encode(&text, Special::Parse)?));
             pieces.push(Piece::Reply(reply.lists.clone()));
         }
         pieces.push(Piece::Tokens(tokenizer.encode(&self.rest, Special::Parse)?));
         Ok(Prompt::new(pieces))
     }
+}
+
+/// What follows a reply that is text, which may have before it what its client sends of the thinking.
+fn after_reply<'t>(reply: &Reply, left: &'t str) -> Option<&'t str> {
+    let strip = |left: &'t str, text: &str| left.strip_prefix(text).unwrap_or(left).trim_start();
+    left.strip_prefix(&*reply.text).filter(|_| !reply.text.is_empty()).or_else(|| {
+        let thinking = reply.thinking.as_ref()?;
+        let left = strip(strip(left, THINK), thinking.sent.unwrap_or_default());
+        strip(left, THINK_END).strip_prefix(&*reply.text)
+    })
+}
+
+/// What a template writes for thinking that it does not have is no part of a reply.
+fn without_empty_thinking(text: &str) -> &str {
+    let thinking = text.trim_end().strip_suffix(THINK_END);
+    let before = thinking.and_then(|text| text.trim_end().strip_suffix(THINK));
+    before.unwrap_or(text)
 }
 
 /// What follows the text that the template wrote behind a reply, or at the beginning.

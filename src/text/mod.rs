@@ -9,8 +9,9 @@
 //! `tokenizers` crate, and our own table of the bytes each id stands for (`pieces.rs`).
 //!
 //! [`chat_prompt`] makes a conversation a [`Prompt`]: the template's text as ids, with the ids of
-//! our own replies, which [`Replies`] remembers, in place of theirs. [`ToolCallParser`] takes a reply
-//! apart into text and calls of tools, and [`Grammars`] hold one to a JSON schema or to calls. Where such a prompt still parts
+//! our own replies, which [`Replies`] remembers, in place of theirs. [`ReplyReader`] takes a reply
+//! apart into thinking, text and calls of tools, and [`Grammars`] hold one to a JSON schema or to calls.
+//! Where such a prompt still parts
 //! from what is remembered, [`difference`](fn@difference) says where and probably why.
 
 mod cause;
@@ -25,6 +26,7 @@ mod pieces;
 mod pre_tokenizer;
 mod prompt;
 mod python;
+mod reasoning;
 mod replies;
 mod shown;
 mod stop;
@@ -45,6 +47,7 @@ pub use grammar::{
     SCHEMA_PARTS_MAX, STACK_BYTES as GRAMMAR_STACK_BYTES, Schema,
 };
 pub use prompt::{Piece, Prompt, Resolved, turns};
+pub use reasoning::{Reasoning, ReplyReader, Splitter, Spoken};
 pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};
 pub use template::{ChatTemplate, Message, RenderOptions};

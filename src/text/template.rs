@@ -20,6 +20,7 @@ use super::error::Error;
 use super::grammar::CallFormat;
 use super::hugging_face::Config;
 use super::python;
+use super::reasoning::{THINK, THINK_END};
 use super::tools::PastCall;
 
 /// Instructions one rendering may execute. A message takes up to a hundred, so this is enough for
@@ -49,6 +50,9 @@ pub struct ChatTemplate {
     special_tokens: BTreeMap<String, String>,
     renders_tools: bool,
     call_format: Option<CallFormat>,
+    /// Whether it looks for the end of thinking.
+    closes_thinking: bool,
+    opening: String,
 }
 
 /// One turn of a conversation as a template sees it.
@@ -138,15 +142,43 @@ impl ChatTemplate {
         environment.add_test("iterable", python::is_iterable);
         environment.add_test("sequence", python::is_sequence);
         environment.add_function("raise_exception", raise_exception);
+        let closes_thinking = templates.iter().any(|(_, template)| template.contains(THINK_END));
         for (name, template) in templates {
             let template = python::without_generation_tags(&template).into_owned();
             environment.add_template_owned(name, template).map_err(broken)?;
         }
-        let mut template =
-            ChatTemplate { environment, special_tokens, renders_tools: false, call_format: None };
+        let mut template = ChatTemplate {
+            environment,
+            special_tokens,
+            renders_tools: false,
+            call_format: None,
+            closes_thinking,
+            opening: String::new(),
+        };
         template.renders_tools = template.shows_a_tool();
         template.call_format = template.shown_call();
+        template.opening = template.opened_thinking();
         Ok(template)
+    }
+
+    /// Whether it knows of thinking that ends before a reply.
+    pub(super) fn closes_thinking(&self) -> bool {
+        self.closes_thinking
+    }
+
+    /// `<think>` and the white space behind it, if the model is asked to go on from there; else
+    /// empty.
+    pub(super) fn opening(&self) -> &str {
+        &self.opening
+    }
+
+    fn opened_thinking(&self) -> String {
+        let options = RenderOptions::new(SystemTime::UNIX_EPOCH);
+        let rendered = self.render(&[Message::new("user", "Hello")], &options).unwrap_or_default();
+        match rendered.trim_end().strip_suffix(THINK) {
+            Some(before) => rendered[before.len()..].to_owned(),
+            None => String::new(),
+        }
     }
 
     /// Whether the model hears of tools at all: most templates leave out what they do not know.

@@ -40,6 +40,7 @@ mod openapi;
 mod promise;
 mod race;
 mod readme;
+mod reasoning;
 mod release;
 mod remembering;
 mod report_page;

@@ -182,6 +182,12 @@ fn requests() -> Vec<(&'static str, &'static str, &'static str, Json)> {
         ("GET", "/v1/responses/{id}", "/v1/responses/LAST", json!(null)),
         ("DELETE", "/v1/responses/{id}", "/v1/responses/LAST", json!(null)),
         ("POST", "/v1/messages", "/v1/messages", messages.clone()),
+        (
+            "POST",
+            "/v1/messages",
+            "/v1/messages",
+            hello(json!({ "max_tokens": 2, "reasoning_format": "none" })),
+        ),
         ("POST", "/v1/messages/count_tokens", "/v1/messages/count_tokens", messages),
         ("GET", "/v1/models", "/v1/models", json!(null)),
         ("GET", "/v1/models/{id}", "/v1/models/fake", json!(null)),
@@ -257,6 +263,23 @@ fn every_answer_is_one_that_the_description_tells_of() {
         assert!(seen.contains(&(method.clone(), path.clone())), "{method} {path} was not asked");
         let has_head = told.contains(&("HEAD".to_owned(), path.clone()));
         assert!(has_head || method != "GET", "HEAD {path} is not described");
+    }
+}
+
+#[test]
+fn what_a_model_thought_is_described() {
+    let reply = "<think>Hm.</think>No.";
+    let server = Server::start(Setup { replies: vec![reply, reply], ..setup() });
+    let described = Described::by(&server);
+    let thought = json!({ "role": "assistant", "content": "", "reasoning_content": "Hm." });
+    let user = json!({ "role": "user", "content": "And?" });
+    let chat = json!({ "messages": [thought, user], "reasoning_format": "deepseek" });
+    for (path, body) in
+        [("/v1/chat/completions", chat), ("/v1/messages", hello(json!({ "max_tokens": 50 })))]
+    {
+        let answer = server.send(&with_keys(Request::post(path, body.to_string())));
+        assert!(answer.json().to_string().contains("\"Hm.\""), "{answer:?}");
+        described.check("POST", path, &answer);
     }
 }
 

@@ -90,6 +90,13 @@ fn the_sdks_get_the_json_and_the_calls_that_they_ask_for() {
 }
 
 #[test]
+fn the_sdks_tell_thinking_from_the_answer() {
+    let template = include_str!("../data/text/templates/thinking.jinja");
+    let replies = ["<think>\nHm.\n</think>\n\nNo."; 3];
+    both(|| Setup { template, ..says(&replies) }, |_, client| drop(client.runs(&["thinks"])));
+}
+
+#[test]
 fn the_sdks_raise_the_errors_that_their_users_catch() {
     let rates = Rates { agent: 1, global: 0, failed_keys: 0, tokens: 0 };
     both(|| Setup { rates, ..says(&[]) }, |_, client| drop(client.runs(&["errors"])));

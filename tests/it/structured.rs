@@ -84,6 +84,19 @@ fn streamed(server: &Server, body: &Json) -> (String, Json) {
     (text, finish.expect("it ends").clone())
 }
 
+/// Its prompt ends with an opened tag, and what is held to JSON never closes it.
+#[test]
+fn a_model_that_is_made_to_think_answers_in_json_at_once() {
+    let template = include_str!("../data/text/templates/opened.jinja");
+    let server = Server::start(Setup { template, ..Setup::default() });
+    let answer = answered(&server, &body(json!({})));
+    check_card(&texts(&answer)[0]);
+    assert_eq!(answer["choices"][0]["message"].get("reasoning_content"), None);
+    let (text, finish) = streamed(&server, &body(json!({})));
+    check_card(&text);
+    assert_eq!(finish, "stop");
+}
+
 #[test]
 fn a_reply_keeps_to_its_schema_at_any_temperature_whole_and_streamed() {
     let server = Server::new();

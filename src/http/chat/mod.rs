@@ -33,7 +33,7 @@ pub async fn completions(
 ) -> Result<Response, Error> {
     let request: ChatRequest = body::read(request, &app).await?;
     let chat = Chat::try_from(request)?;
-    let parser = chat.tool_choice.parser(&chat.tools);
+    let calls = chat.tool_choice.parser(&chat.tools);
     let turn = Turn {
         named: Named::in_body(chat.session),
         input: Input::Chat { messages: chat.messages, tools: chat.tools },
@@ -47,7 +47,8 @@ pub async fn completions(
     };
     let running = turn::start(&app, caller, turn).await?;
     let tokenizer = chat.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));
-    let said = vec![Said::new(parser); chat.choices];
+    let reader = chat.reasoning_format.reader(&running.serving, calls);
+    let said = vec![Said::new(reader); chat.choices];
     let mut reply = Reply::new(running.serving.model.clone(), tokenizer, said);
     match chat.streamed {
         None => {

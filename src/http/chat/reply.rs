@@ -10,7 +10,7 @@ use crate::http::error::{Dialect, Error};
 use crate::http::fields::UsageChunk;
 use crate::http::report::{self, Semantic, Usage};
 use crate::http::{sse, turn};
-use crate::text::Tokenizer;
+use crate::text::{ReplyReader, Tokenizer};
 use crate::types::TokenId;
 
 use super::said::{More, Said};
@@ -41,9 +41,9 @@ impl Reply {
         }
     }
 
-    /// One choice that calls no tools.
+    /// One choice that is text as it is.
     pub fn of_text(model: String) -> Reply {
-        Reply::new(model, None, vec![Said::new(None)])
+        Reply::new(model, None, vec![Said::new(ReplyReader::new(None, None))])
     }
 
     pub fn with_usage(self, usage_chunk: UsageChunk) -> Reply {
@@ -221,6 +221,9 @@ struct CompletionChoice {
 #[schemars(rename = "ChatReply")]
 struct Message {
     role: &'static str,
+    /// What the model thought before. Not there if that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
     /// Null if it is all calls.
     content: Option<String>,
     /// Not there if there are none.
@@ -271,6 +274,8 @@ struct ChunkDelta {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<[CallDelta; 1]>,
@@ -317,10 +322,11 @@ struct Alternative {
 
 impl Message {
     fn new(said: Vec<More>, rest: Vec<More>) -> Message {
-        let mut text = String::new();
+        let (mut thought, mut text) = (String::new(), String::new());
         let mut tool_calls = Vec::new();
         for more in said.into_iter().chain(rest) {
             match more {
+                More::Thought(more) => thought.push_str(&more),
                 More::Text(more) => text.push_str(&more),
                 More::Call { id, call, .. } => {
                     let function = Called { name: call.name, arguments: call.arguments_json };
@@ -329,7 +335,8 @@ impl Message {
             }
         }
         let content = Some(text).filter(|text| !text.is_empty() || tool_calls.is_empty());
-        Message { role: "assistant", content, tool_calls }
+        let reasoning_content = Some(thought).filter(|thought| !thought.is_empty());
+        Message { role: "assistant", reasoning_content, content, tool_calls }
     }
 }
 
@@ -337,6 +344,9 @@ impl ChunkDelta {
     fn of(more: More) -> Vec<ChunkDelta> {
         let calling = |call| ChunkDelta { tool_calls: Some([call]), ..ChunkDelta::default() };
         match more {
+            More::Thought(thought) => {
+                vec![ChunkDelta { reasoning_content: Some(thought), ..ChunkDelta::default() }]
+            }
             More::Text(text) => {
                 vec![ChunkDelta { content: Some(text), ..ChunkDelta::default() }]
             }

@@ -12,6 +12,7 @@ use crate::http::fields::{
     WireBiases, in_range, refuse_set, wrong,
 };
 use crate::http::held::{self, Format};
+use crate::http::reasoning::ReasoningFormat;
 use crate::http::tooling::ToolChoice;
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
@@ -59,6 +60,9 @@ pub struct ChatRequest {
     session_id: Option<String>,
     /// Go on when the model ends its turn, up to `max_tokens`, as llama.cpp and vLLM have it.
     ignore_eos: Option<bool>,
+    /// `none` leaves a model's thinking in the text; `auto` and `deepseek` tell it apart, as llama.cpp
+    /// has it.
+    reasoning_format: Option<String>,
     #[schemars(with = "Option<Vec<tools::WireTool>>")]
     tools: Option<Vec<Value>>,
     #[schemars(with = "Option<tools::WireChoice>")]
@@ -103,6 +107,8 @@ pub struct WireMessage {
     name: Option<String>,
     tool_call_id: Option<String>,
     tool_calls: Option<Vec<WireCall>>,
+    /// What the assistant thought before it said this.
+    reasoning_content: Option<String>,
     /// Empty in what OpenAI's models say.
     #[schemars(with = "Option<Vec<Value>>")]
     annotations: Option<Vec<IgnoredAny>>,
@@ -151,6 +157,7 @@ pub struct Chat {
     pub is_end_ignored: bool,
     /// What the reply is to be, if the model is not free.
     pub format: Option<Format>,
+    pub reasoning_format: ReasoningFormat,
     /// `None` if the answer is wanted whole.
     pub streamed: Option<UsageChunk>,
     /// The agent, if no header names one.
@@ -181,6 +188,8 @@ impl TryFrom<ChatRequest> for Chat {
             choices: fields::choices(request.n)?,
             logprobs: logprobs(&request)?,
             is_end_ignored: request.ignore_eos.unwrap_or(false),
+            reasoning_format: ReasoningFormat::read(request.reasoning_format.as_deref())?
+                .of_a_reply(format.as_ref()),
             streamed: fields::streamed(request.stream, request.stream_options.as_ref())?,
             session: fields::session(request.session_id.as_deref())?,
             stops: fields::stops("stop", request.stop)?,
@@ -269,10 +278,18 @@ fn message((index, wire): (usize, WireMessage)) -> Result<Message, Error> {
         let message = format!("{field} is there; only the assistant calls tools");
         return Err(Error::field(field, message));
     }
+    let thought = wire.reasoning_content.filter(|thought| !thought.is_empty());
+    if thought.is_some() && !matches!(wire.role, Role::Assistant) {
+        let field = format!("{path}reasoning_content");
+        let message = format!("{field} is there; only the assistant thinks aloud");
+        return Err(Error::field(field, message));
+    }
     let content = match wire.content {
         Some(OneOrMany::One(text)) => Some(text),
         Some(OneOrMany::Many(parts)) => Some(join(parts, &path)?),
         None if !calls.is_empty() => None,
+        // It may have come to nothing else.
+        None if thought.is_some() => Some(String::new()),
         None => {
             let field = format!("{path}content");
             return Err(Error::field(field.as_str(), format!("{field} is missing")));
@@ -293,7 +310,10 @@ fn message((index, wire): (usize, WireMessage)) -> Result<Message, Error> {
     let named =
         named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
     message.extra.extend(named);
-    Ok(message)
+    Ok(match thought {
+        Some(thought) => message.with_thinking(thought),
+        None => message,
+    })
 }
 
 /// Parts are joined by line breaks, as vLLM and llama.cpp do it.

@@ -185,8 +185,7 @@ impl Turns {
             false => Message::calling(Some(text).filter(|text| !text.is_empty()), calls),
         };
         if !thoughts.is_empty() {
-            let thoughts = thoughts.join(TEXTS_JOINED_BY);
-            message.extra.insert("reasoning_content".to_owned(), thoughts.into());
+            message = message.with_thinking(thoughts.join(TEXTS_JOINED_BY));
         }
         self.messages.push(message);
     }

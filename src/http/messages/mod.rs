@@ -38,7 +38,8 @@ pub async fn create(
     let request: MessagesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
     let Talk { messages, tools, tool_choice, format } = asked.talk;
-    let parser = tool_choice.parser(&tools);
+    let calls = tool_choice.parser(&tools);
+    let reasoning = asked.reasoning_format.of_a_reply(format.as_ref());
     let turn = Turn {
         named: Named::in_body(asked.session),
         input: Input::Chat { messages, tools },
@@ -51,7 +52,8 @@ pub async fn create(
         format,
     };
     let running = turn::start(&app, caller, turn).await?;
-    let reply = Reply::new(running.serving.model.clone(), parser);
+    let reader = reasoning.reader(&running.serving, calls);
+    let reply = Reply::new(running.serving.model.clone(), reader);
     match asked.delivery {
         Delivery::Whole => {
             let outcome = turn::whole(running, |_| ()).await?;

@@ -8,38 +8,55 @@ use crate::engine::{Admitted, Choice, Delta, Finish, Outcome};
 use crate::http::error::{Dialect, Error};
 use crate::http::report::{self, Semantic};
 use crate::http::{sse, turn};
-use crate::text::{ReplyPart, ToolCallParser};
+use crate::text::{ReplyPart, ReplyReader, Spoken};
 
 /// One answer under way.
 pub struct Reply {
     id: String,
     model: String,
-    /// There if calls of tools are looked for.
-    parser: Option<ToolCallParser>,
+    reader: ReplyReader,
     /// Blocks that have been begun in a stream.
     blocks: usize,
-    /// Whether the last of them is a text that may go on.
-    is_in_text: bool,
+    /// Whether the last of them may go on.
+    open: Option<Open>,
     has_called: bool,
 }
 
+/// A block whose end is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Thinking,
+    Text,
+}
+
+/// Clients of Anthropic's send it back, and its SDKs expect it to be there. Nothing is signed here.
+const SIGNATURE: &str = "";
+
 impl Reply {
-    pub fn new(model: String, parser: Option<ToolCallParser>) -> Reply {
+    pub fn new(model: String, reader: ReplyReader) -> Reply {
         let id = report::id("msg_");
-        Reply { id, model, parser, blocks: 0, is_in_text: false, has_called: false }
+        Reply { id, model, reader, blocks: 0, open: None, has_called: false }
     }
 
     /// The whole answer.
     pub fn message(mut self, outcome: &Outcome) -> Message {
         let choice = only_choice(outcome);
-        let mut parts = self.read(&choice.text);
-        parts.extend(self.rest());
+        let mut parts = self.reader.push(&choice.text);
+        parts.extend(self.reader.finish());
         let mut content: Vec<Block> = Vec::new();
         for part in parts {
             match (part, content.last_mut()) {
-                (ReplyPart::Text(more), Some(Block::Text { text })) => text.push_str(&more),
-                (ReplyPart::Text(text), _) => content.push(Block::Text { text }),
-                (ReplyPart::Call(call), _) => {
+                (Spoken::Thought(more), Some(Block::Thinking { thinking, .. })) => {
+                    thinking.push_str(&more);
+                }
+                (Spoken::Thought(thinking), _) => {
+                    content.push(Block::Thinking { thinking, signature: SIGNATURE });
+                }
+                (Spoken::Said(ReplyPart::Text(more)), Some(Block::Text { text })) => {
+                    text.push_str(&more)
+                }
+                (Spoken::Said(ReplyPart::Text(text)), _) => content.push(Block::Text { text }),
+                (Spoken::Said(ReplyPart::Call(call)), _) => {
                     self.has_called = true;
                     let id = call_id();
                     let (name, input) = (call.name, call.arguments);
@@ -47,7 +64,7 @@ impl Reply {
                 }
             }
         }
-        if content.is_empty() {
+        if !content.iter().any(Block::is_answer) {
             content.push(Block::Text { text: String::new() });
         }
         let (stop_reason, stop_sequence) = self.stop(choice);
@@ -64,20 +81,6 @@ impl Reply {
         }
     }
 
-    /// The parts of more text, without empty ones.
-    fn read(&mut self, text: &str) -> Vec<ReplyPart> {
-        let parts = match &mut self.parser {
-            Some(parser) => parser.push(text),
-            None => vec![ReplyPart::Text(text.to_owned())],
-        };
-        said(parts)
-    }
-
-    /// What was held back, as it might have become a call.
-    fn rest(&mut self) -> Vec<ReplyPart> {
-        said(self.parser.as_mut().map(ToolCallParser::finish).unwrap_or_default())
-    }
-
     fn stop(&self, choice: &Choice) -> (&'static str, Option<String>) {
         match &choice.finish {
             Finish::StopSequence(text) => ("stop_sequence", Some(text.clone())),
@@ -88,22 +91,22 @@ impl Reply {
         }
     }
 
-    fn tell(&mut self, parts: Vec<ReplyPart>) -> String {
+    fn tell(&mut self, parts: Vec<Spoken>) -> String {
         parts.into_iter().map(|part| self.tell_part(part)).collect()
     }
 
-    fn tell_part(&mut self, part: ReplyPart) -> String {
+    fn tell_part(&mut self, part: Spoken) -> String {
         match part {
-            ReplyPart::Text(text) => {
-                let start = match self.is_in_text {
-                    true => String::new(),
-                    false => self.start(&Block::Text { text: String::new() }),
-                };
-                self.is_in_text = true;
+            Spoken::Thought(thought) => {
+                let start = self.open(Open::Thinking);
+                start + &self.delta(json!({ "type": "thinking_delta", "thinking": thought }))
+            }
+            Spoken::Said(ReplyPart::Text(text)) => {
+                let start = self.open(Open::Text);
                 start + &self.delta(json!({ "type": "text_delta", "text": text }))
             }
-            ReplyPart::Call(call) => {
-                let end = self.end_text();
+            Spoken::Said(ReplyPart::Call(call)) => {
+                let end = self.end_open();
                 self.has_called = true;
                 let (id, input) = (call_id(), Map::new());
                 let start = self.start(&Block::ToolUse { id, name: call.name, input });
@@ -139,10 +142,28 @@ impl Reply {
         event("content_block_stop", &json!({ "type": "content_block_stop", "index": index }))
     }
 
-    fn end_text(&mut self) -> String {
-        match std::mem::take(&mut self.is_in_text) {
-            true => self.stop_block(),
-            false => String::new(),
+    /// Begins such a block if the last one is none.
+    fn open(&mut self, open: Open) -> String {
+        if self.open == Some(open) {
+            return String::new();
+        }
+        let end = self.end_open();
+        self.open = Some(open);
+        let block = match open {
+            Open::Thinking => Block::Thinking { thinking: String::new(), signature: SIGNATURE },
+            Open::Text => Block::Text { text: String::new() },
+        };
+        end + &self.start(&block)
+    }
+
+    fn end_open(&mut self) -> String {
+        match self.open.take() {
+            Some(Open::Thinking) => {
+                let signature = json!({ "type": "signature_delta", "signature": SIGNATURE });
+                self.delta(signature) + &self.stop_block()
+            }
+            Some(Open::Text) => self.stop_block(),
+            None => String::new(),
         }
     }
 }
@@ -167,18 +188,17 @@ impl turn::Events for Reply {
     }
 
     fn text(&mut self, delta: &Delta) -> String {
-        let parts = self.read(&delta.text);
+        let parts = self.reader.push(&delta.text);
         self.tell(parts)
     }
 
     fn finished(&mut self, outcome: &Outcome) -> String {
-        let rest = self.rest();
+        let rest = self.reader.finish();
         let mut events = self.tell(rest);
-        if self.blocks == 0 {
-            events += &self.start(&Block::Text { text: String::new() });
-            self.is_in_text = true;
+        if self.blocks == 0 || self.open == Some(Open::Thinking) {
+            events += &self.open(Open::Text);
         }
-        events += &self.end_text();
+        events += &self.end_open();
         let choice = only_choice(outcome);
         let (stop_reason, stop_sequence) = self.stop(choice);
         let delta = json!({
@@ -198,11 +218,6 @@ impl turn::Events for Reply {
 
 fn only_choice(outcome: &Outcome) -> &Choice {
     outcome.choices.first().expect("one was asked for")
-}
-
-fn said(mut parts: Vec<ReplyPart>) -> Vec<ReplyPart> {
-    parts.retain(|part| !matches!(part, ReplyPart::Text(text) if text.is_empty()));
-    parts
 }
 
 fn call_id() -> String {
@@ -232,8 +247,16 @@ pub struct Message {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "MessageBlock")]
 enum Block {
+    Thinking { thinking: String, signature: &'static str },
     Text { text: String },
     ToolUse { id: String, name: String, input: Map<String, Value> },
+}
+
+impl Block {
+    /// There is at least one, as in all that Anthropic's models say.
+    fn is_answer(&self) -> bool {
+        !matches!(self, Block::Thinking { .. })
+    }
 }
 
 /// Every token of the prompt is counted once: computed, or read from what was kept.

@@ -14,6 +14,7 @@ use crate::http::fields::{
     self, Drawing, OneOrMany, TOKENS_MAX, goes_with, in_range, refuse_set, unsupported, wrong,
 };
 use crate::http::held::{self, Format};
+use crate::http::reasoning::ReasoningFormat;
 use crate::http::tooling::{self, CallCount, ToolChoice};
 use crate::text::{Message, Tool};
 use crate::types::AgentId;
@@ -45,6 +46,8 @@ pub struct MessagesRequest {
     tool_choice: Option<WireToolChoice>,
     thinking: Option<Thinking>,
     service_tier: Option<String>,
+    /// As on `/v1/chat/completions`.
+    reasoning_format: Option<String>,
     session_id: Option<String>,
     /// Any name: one model is served.
     #[serde(rename = "model")]
@@ -109,7 +112,7 @@ struct Metadata {
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
-    /// How much of it is shown; there is none.
+    /// How much of it is shown; all is.
     #[serde(rename = "display")]
     _display: Option<String>,
     budget_tokens: Option<u64>,
@@ -153,6 +156,7 @@ pub struct Asked {
     pub sampling: Sampling,
     pub stops: Vec<String>,
     pub delivery: Delivery,
+    pub reasoning_format: ReasoningFormat,
     /// The agent, if no header names one.
     pub session: Option<AgentId>,
 }
@@ -177,13 +181,15 @@ impl TryFrom<MessagesRequest> for Asked {
     type Error = Error;
 
     fn try_from(request: MessagesRequest) -> Result<Asked, Error> {
-        let Manner { max_tokens, sampling, stops, delivery, session } = Manner::of(&request)?;
+        let Manner { max_tokens, sampling, stops, delivery, reasoning_format, session } =
+            Manner::of(&request)?;
         Ok(Asked {
             max_tokens: max_tokens
                 .ok_or_else(|| Error::field("max_tokens", "max_tokens is missing"))?,
             sampling,
             stops,
             delivery,
+            reasoning_format,
             session,
             talk: Talk::try_from(request)?.answerable()?,
         })
@@ -196,6 +202,7 @@ struct Manner {
     sampling: Sampling,
     stops: Vec<String>,
     delivery: Delivery,
+    reasoning_format: ReasoningFormat,
     session: Option<AgentId>,
 }
 
@@ -213,6 +220,7 @@ impl Manner {
                 true => Delivery::Streamed,
                 false => Delivery::Whole,
             },
+            reasoning_format: ReasoningFormat::read(request.reasoning_format.as_deref())?,
             session: fields::session(request.session_id.as_deref())?,
         })
     }
@@ -287,8 +295,8 @@ fn sampling(request: &MessagesRequest) -> Result<Sampling, Error> {
     drawing.sampling()
 }
 
-/// `adaptive` leaves it to the model whether it thinks; here it does so within its text, if it is
-/// one that does.
+/// `adaptive` leaves it to the model whether it thinks; here it does so if it is one that does,
+/// and nothing keeps it from that.
 fn check_thinking(thinking: Option<Thinking>) -> Result<(), Error> {
     let Some(Thinking { kind, budget_tokens, .. }) = thinking else { return Ok(()) };
     match kind.as_str() {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::tools::reply_key;
 use super::super::*;
 use super::folder;
 use crate::types::TokenId;
@@ -91,7 +92,8 @@ impl Model {
         let conversation = Conversation { messages, options: &options };
         chat_prompt(self.template(template), &self.tokenizer, conversation, &mut |text| {
             assert_eq!(text, text.trim());
-            known.get(text).cloned().unwrap_or_default()
+            let replies = known.iter().filter(|(reply, _)| reply_key(reply) == text);
+            replies.flat_map(|(_, lists)| lists.iter().cloned()).collect()
         })
     }
 
@@ -114,8 +116,11 @@ pub(super) fn replies(prompt: &Prompt) -> Vec<&[Arc<[TokenId]>]> {
     prompt.pieces().iter().filter_map(lists).collect()
 }
 
-fn without_white_space(text: &str) -> String {
-    text.split_whitespace().collect()
+/// Nor white space. A reply stands where the model began it, before what its template writes for
+/// thinking that was none.
+fn without_empty_thinking(text: &str) -> String {
+    let text: String = text.split_whitespace().collect();
+    text.replace("<think></think>", "")
 }
 
 pub(super) fn user(content: &str) -> Message {
@@ -197,7 +202,7 @@ fn no_content_and_white_space_are_nobodys_reply() {
 }
 
 #[test]
-fn a_reply_that_the_template_changes_is_rendered_and_the_others_are_spliced() {
+fn what_was_thought_is_there_as_it_was_generated_though_the_template_would_drop_or_change_it() {
     let thought = "<think>\nHm.\n</think>\n\nNo.";
     let messages = [
         user("One?"),
@@ -213,7 +218,11 @@ fn a_reply_that_the_template_changes_is_rendered_and_the_others_are_spliced() {
         <|im_start|>user
         One?<|im_end|>
         <|im_start|>assistant
-        No.<|im_end|>
+        ⟦<think>
+        Hm.
+        </think>
+
+        No.⟧<|im_end|>
         <|im_start|>user
         Two?<|im_end|>
         <|im_start|>assistant
@@ -227,14 +236,31 @@ fn a_reply_that_the_template_changes_is_rendered_and_the_others_are_spliced() {
 
         No.⟧<|im_end|>
         <|im_start|>assistant
-        <think>
-        Well
-        </think>
-
-        Fine.<|im_end|>
+        ⟦<think>Well</think>Fine.⟧<|im_end|>
         <|im_start|>assistant
     "#]]
     .assert_eq(&spliced(THINKING, &messages, &known));
+}
+
+#[test]
+fn a_reply_that_the_template_changes_is_rendered_and_the_others_are_spliced() {
+    let messages = [user("One?"), assistant("No."), user("Two?"), assistant("As</think>I said.")];
+    expect_test::expect![[r#"
+        <|im_start|>user
+        One?<|im_end|>
+        <|im_start|>assistant
+        ⟦No.⟧<|im_end|>
+        <|im_start|>user
+        Two?<|im_end|>
+        <|im_start|>assistant
+        <think>
+        As
+        </think>
+
+        I said.<|im_end|>
+        <|im_start|>assistant
+    "#]]
+    .assert_eq(&spliced(THINKING, &messages, &["No.", "As</think>I said."]));
 }
 
 #[test]
@@ -344,7 +370,7 @@ struct Turn {
 
 fn turn() -> impl Strategy<Value = Turn> {
     let words = prop::sample::select(vec![
-        " ", "\n", "Hello", "yes", "<think>", "</think>", "é", "\u{E000}", "7", "\"", "you",
+        " ", "\n", "Hello", "yes", "<think", "</think>", "é", "\u{E000}", "7", "\"", "you",
     ]);
     let content = prop::collection::vec(words, 0..6).prop_map(|words| words.concat());
     let white_space = prop::sample::select(vec!["", " ", "\n", "\n\n ", "  "]);
@@ -403,7 +429,8 @@ proptest! {
             }
             (Ok(plain), Ok(prompt)) => {
                 let text = model.text(&latest(&prompt));
-                prop_assert_eq!(without_white_space(&text), without_white_space(&plain));
+                let [text, plain_text] = [&text, &plain].map(|text| without_empty_thinking(text));
+                prop_assert_eq!(text, plain_text);
                 let encoded = model.tokenizer.encode(&plain, Special::Parse).expect("it encodes");
                 let unknown = model.prompt(template, &messages, &Known::new());
                 prop_assert_eq!(unknown.expect("it renders"), Prompt::from(encoded.clone()));
@@ -449,7 +476,11 @@ proptest! {
         let messages = conversation(&turns);
         if let Ok(prompt) = model.prompt(template, &messages, &known(model, &turns)) {
             let plain = model.rendered(template, &messages).expect("it rendered before");
-            prop_assert_eq!(model.text(&latest(&prompt)), plain);
+            let text = model.text(&latest(&prompt));
+            match template == THINKING {
+                true => prop_assert_eq!(without_empty_thinking(&text), without_empty_thinking(&plain)),
+                false => prop_assert_eq!(text, plain),
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod chat;
 mod grammar;
+mod reasoning;
 mod template;
 mod tokenizer;
 mod tools;

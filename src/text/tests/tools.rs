@@ -218,7 +218,7 @@ fn calls_that_nobody_generated_are_rendered() {
 }
 
 #[test]
-fn a_thought_before_a_call_stays_with_it_until_the_user_speaks_again() {
+fn a_thought_before_a_call_stays_with_it_whether_it_is_sent_back_and_when_the_user_speaks_again() {
     let thought = "<think>\nHm.\n</think>";
     let generated = [format!(
         "{thought}\n\n<tool_call>\n{{\"name\": \"look\", \"arguments\": {{}}}}</tool_call>"
@@ -227,9 +227,16 @@ fn a_thought_before_a_call_stays_with_it_until_the_user_speaks_again() {
     let mut messages =
         vec![user("Look!"), calling(Some(thought), "look", json!({})), result("nothing")];
     let template = template(THINKING);
-    assert_eq!(replies(&prompt(&template, &messages, &generated)).len(), 1);
+    let count = |messages: &[Message]| replies(&prompt(&template, messages, &generated)).len();
+    assert_eq!(count(&messages), 1);
     messages.extend([assistant("Nothing."), user("Again!")]);
-    assert_eq!(replies(&prompt(&template, &messages, &generated)).len(), 0);
+    assert_eq!(count(&messages), 1);
+    messages[1] = calling(None, "look", json!({}));
+    assert_eq!((count(&messages[..3]), count(&messages)), (1, 1));
+    messages[1] = calling(None, "look", json!({})).with_thinking("Hm.".to_owned());
+    assert_eq!((count(&messages[..3]), count(&messages)), (1, 1));
+    messages[1] = calling(None, "look", json!({})).with_thinking("Ho.".to_owned());
+    assert_eq!((count(&messages[..3]), count(&messages)), (0, 0));
 }
 
 /// As text a call would change what is around it, so it stays what the template makes of it.

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
+use super::reasoning::{beside_calls, sent_thought, without_thinking};
 use super::template::Message;
 
 pub use parser::ToolCallParser;
@@ -108,10 +109,11 @@ impl Message {
     }
 }
 
-/// What a reply is remembered by: its text without outer white space or, if there are calls in it,
-/// what a client gets to see of them. Of which tools they may be is not asked.
+/// What a reply is remembered by: its text without thinking and outer white space or, if there are
+/// calls in it, what a client gets to see of them. Of which tools they may be is not asked.
 pub fn reply_key(text: &str) -> Cow<'_, str> {
-    calls_key(text).map_or(Cow::Borrowed(text.trim()), Cow::Owned)
+    let text = without_thinking(text);
+    calls_key(text).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 /// The same if there are calls in it. A text may look like this key, so who looks for calls does
@@ -146,16 +148,23 @@ pub(super) fn calls_key(text: &str) -> Option<String> {
 /// The key of a message, as [`reply_key`] makes it of the reply that the message is.
 pub(super) fn message_key(message: &Message) -> Cow<'_, str> {
     let content = message.content.as_deref().unwrap_or_default();
-    let Some(calls) = message.extra.get(TOOL_CALLS) else {
-        return reply_key(content);
-    };
+    match (message.has_calls(), content.trim()) {
+        (true, content) => Cow::Owned(calling_key(beside_calls(content), message)),
+        // All that there was may have been thinking.
+        (false, "") => reply_key(sent_thought(message).unwrap_or_default()),
+        (false, content) => reply_key(content),
+    }
+}
+
+/// The key of a text with the calls of a message.
+pub(super) fn calling_key(text: &str, message: &Message) -> String {
+    let calls = message.extra.get(TOOL_CALLS).and_then(Value::as_array);
     let call = |call: &Value| {
         let function = &call["function"];
         let name = function["name"].as_str()?.to_owned();
         Some((name, function["arguments"].as_object()?.clone()))
     };
-    let calls = calls.as_array().into_iter().flatten().filter_map(call);
-    Cow::Owned(key(content, calls.collect()))
+    key(text, calls.into_iter().flatten().filter_map(call).collect())
 }
 
 /// Nobody reads it; in JSON no text and no name can be taken for the beginning of another call.
@@ -252,6 +261,28 @@ mod tests {
         // A text can look like anything, and has no calls for all that.
         let text = key("A", &["b"]);
         assert_eq!((calls_key(&text), reply_key(&text)), (None, Cow::Borrowed(&*text)));
+    }
+
+    #[test]
+    fn a_reply_is_known_by_its_answer_with_its_thinking_and_without() {
+        let call = "<tool_call>{\"name\":\"a\",\"arguments\":{}}</tool_call>";
+        for thinking in ["<think>Hm.\n</think>\n\n", "Hm.\n</think>\n\n", "\n<think></think>"] {
+            assert_eq!(reply_key(&format!("{thinking}No. ")), "No.");
+            let inline = Message::new("assistant", format!("{thinking}No."));
+            assert_eq!(message_key(&inline), "No.");
+            let inside = format!("{thinking}No.{call}");
+            check(&inside, Some("No."), vec![self::call("a", json!({}))]);
+            check(&inside, Some(&format!("{thinking}No.")), vec![self::call("a", json!({}))]);
+            check(&format!("{thinking}{call}"), Some(thinking), vec![self::call("a", json!({}))]);
+        }
+        let apart = Message::new("assistant", "No.").with_thinking("Hm.".to_owned());
+        assert_eq!(message_key(&apart), "No.");
+        // One that never came to an answer.
+        let unfinished = Message::new("assistant", "").with_thinking("Hm.".to_owned());
+        assert_eq!(
+            (reply_key("<think>\nHm. "), message_key(&unfinished)),
+            ("Hm.".into(), "Hm.".into())
+        );
     }
 
     #[test]

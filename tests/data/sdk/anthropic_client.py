@@ -117,6 +117,24 @@ def structured():
         assert final.content[0].input["town"] in ("Graz", "Linz"), final
 
 
+def thinks():
+    whole = create()
+    kinds = [block.type for block in whole.content]
+    assert kinds == ["thinking", "text"], whole
+    assert (whole.content[0].thinking, whole.content[1].text) == ("Hm.", "No."), whole
+    before = read(whole.usage) + whole.usage.output_tokens
+    for back in [whole.content, whole.content[1:]]:
+        turns = HELLO + [
+            {"role": "assistant", "content": back},
+            {"role": "user", "content": "And?"},
+        ]
+        with client.messages.stream(**body(messages=turns)) as stream:
+            final = stream.get_final_message()
+        assert [block.type for block in final.content] == kinds, final
+        assert final.content[0].thinking == "Hm." and final.content[1].text == "No.", final
+        assert final.usage.cache_read_input_tokens >= before - 1, (whole.usage, final.usage)
+
+
 def errors():
     stranger = anthropic.Anthropic(api_key="not-the-key-of-this", max_retries=0)
     error = raises(anthropic.AuthenticationError, lambda: stranger.messages.create(**body()))

@@ -239,6 +239,22 @@ def structured():
     assert "/properties/a" in error.message and "colour" in error.message, error
 
 
+def thinks():
+    whole = chat()
+    message = whole.choices[0].message
+    assert (message.reasoning_content, message.content) == ("Hm.", "No."), whole
+    for back in [message, {"role": "assistant", "content": "No."}]:
+        turns = HELLO + [back, {"role": "user", "content": "And?"}]
+        thought, text = "", ""
+        for chunk in chat(messages=turns, stream=True, stream_options={"include_usage": True}):
+            for choice in chunk.choices:
+                thought += getattr(choice.delta, "reasoning_content", None) or ""
+                text += choice.delta.content or ""
+        assert (thought, text) == ("Hm.", "No."), (thought, text)
+        cached = chunk.usage.prompt_tokens_details.cached_tokens
+        assert cached >= whole.usage.total_tokens - 1, (whole.usage, chunk.usage)
+
+
 def errors():
     stranger = openai.OpenAI(api_key="not-the-key-of-this", max_retries=0)
     error = raises(
