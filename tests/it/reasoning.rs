@@ -178,7 +178,7 @@ fn what_cannot_be_is_refused_by_the_name_of_its_field() {
         }
         let answer = server.send(&Request::post(path, body.to_string()));
         assert_eq!(answer.status, 400, "{answer:?}");
-        answer.error()["message"].as_str().expect("a text").to_owned()
+        answer.json()["error"]["message"].as_str().expect("a text").to_owned()
     };
     for path in ["/v1/chat/completions", "/v1/messages"] {
         assert_eq!(
