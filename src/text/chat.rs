@@ -395,11 +395,17 @@ impl Spliced<'_> {
 /// What follows a reply that is text, which may have before it what its client sends of the thinking.
 fn after_reply<'t>(reply: &Reply, left: &'t str) -> Option<&'t str> {
     let strip = |left: &'t str, text: &str| left.strip_prefix(text).unwrap_or(left).trim_start();
-    left.strip_prefix(&*reply.text).filter(|_| !reply.text.is_empty()).or_else(|| {
+    let at_once = || left.strip_prefix(&*reply.text).filter(|_| !reply.text.is_empty());
+    let behind_thinking = || {
         let thinking = reply.thinking.as_ref()?;
         let left = strip(strip(left, THINK), thinking.sent.unwrap_or_default());
         strip(left, THINK_END).strip_prefix(&*reply.text)
-    })
+    };
+    // An answer may begin as the tag does.
+    match left.starts_with(THINK) {
+        true => behind_thinking().or_else(at_once),
+        false => at_once().or_else(behind_thinking),
+    }
 }
 
 /// What a template writes for thinking that it does not have is no part of a reply.
