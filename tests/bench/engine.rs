@@ -179,7 +179,7 @@ fn biased(count: Option<usize>) -> Case {
     let bias = |id| Bias { token: TokenId(id as u32 * 17), bias: 1.0 };
     let biases = count.map(|count| (0..count).map(bias).collect());
     let sampling = Sampling { biases, ..Sampling::GREEDY };
-    let history = History { tokens: &[], prompt_tokens: 0 };
+    let history = History { tokens: &[], prompt_tokens: 0, allowed: None };
     case(format!("a token of {MODEL_VOCABULARY}, {} biases", count.unwrap_or(0)), move || {
         black_box(sample(black_box(&logits), &sampling, history, 0));
     })
