@@ -133,7 +133,7 @@ Register-ArgumentCompleter -Native -CommandName 'semantic' -ScriptBlock {
             [CompletionResult]::new('du', 'du', [CompletionResultType]::ParameterValue, 'Say how much disk space agents take')
             [CompletionResult]::new('fork', 'fork', [CompletionResultType]::ParameterValue, 'Give a new agent the memory of another')
             [CompletionResult]::new('rollback', 'rollback', [CompletionResultType]::ParameterValue, 'Go back to an older save of an agent')
-            [CompletionResult]::new('pin', 'pin', [CompletionResultType]::ParameterValue, 'Keep an agent on disk whatever room others need')
+            [CompletionResult]::new('pin', 'pin', [CompletionResultType]::ParameterValue, 'Keep an agent on disk when others need room, up to half of it')
             [CompletionResult]::new('unpin', 'unpin', [CompletionResultType]::ParameterValue, 'Let an agent go when others need the room')
             [CompletionResult]::new('ttl', 'ttl', [CompletionResultType]::ParameterValue, 'Say how long after its last turn an agent goes')
             [CompletionResult]::new('export', 'export', [CompletionResultType]::ParameterValue, 'Write an agent to a file, for another machine')

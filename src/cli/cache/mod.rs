@@ -53,7 +53,7 @@ enum Command {
     Fork(fork::ForkArguments),
     /// Go back to an older save of an agent
     Rollback(fork::RollbackArguments),
-    /// Keep an agent on disk whatever room others need
+    /// Keep an agent on disk when others need room, up to half of it
     Pin(retention::PinArguments),
     /// Let an agent go when others need the room
     Unpin(retention::PinArguments),

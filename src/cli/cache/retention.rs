@@ -69,7 +69,9 @@ fn change_pinning(
     let kept = change_retention(agent, scope, context, change)?;
     let agent = quoted(agent.as_str());
     format.print(&kept, || match kept.pinned {
-        true => format!("{agent} never goes to make room for others\n"),
+        true => {
+            format!("{agent} stays when others need room, while at most half of it is pinned\n")
+        }
         false => format!("{agent} may go to make room for others\n"),
     })
 }

@@ -241,7 +241,7 @@ impl Report {
             human_bytes(self.shared_bytes)
         );
         if self.pinned {
-            text += "pinned: it does not go to make room for others\n";
+            text += "pinned: it stays when others need room, while at most half of it is pinned\n";
         }
         if let Some(end) = &self.expires_at {
             text += &format!("goes at {end}, unless it has a turn before\n");

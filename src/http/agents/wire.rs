@@ -62,7 +62,7 @@ pub struct RollbackRequest {
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "RetentionRequest")]
 pub struct RetentionRequest {
-    /// It never goes to make room for others.
+    /// It stays when others need room; what is pinned beyond half of the room goes last.
     #[serde(default)]
     pinned: bool,
     /// It goes so many seconds after its last turn; null: it stays.
@@ -158,7 +158,7 @@ pub struct Agent {
     usable: bool,
     /// In seconds since 1970; null if its first turn has not ended.
     last_used: Option<u64>,
-    /// Whether it stays on disk whatever room others need.
+    /// Whether it stays on disk when others need room, while at most half of it is pinned.
     pinned: bool,
     /// After how many seconds without a turn it goes; null if it stays.
     ttl_seconds: Option<u64>,
