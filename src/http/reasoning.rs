@@ -30,8 +30,8 @@ impl ReasoningFormat {
     /// One that is held to a format is that from its first token on, wherever the template begins.
     pub fn of_a_reply(self, held_to: Option<&Format>) -> ReasoningFormat {
         match held_to {
-            Some(_) => ReasoningFormat::Inline,
-            None => self,
+            Some(format) if !format.leaves_text() => ReasoningFormat::Inline,
+            Some(_) | None => self,
         }
     }
 

@@ -14,7 +14,8 @@ const TOOLS_MAX: usize = 128;
 /// which is text then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToolChoice {
-    Auto,
+    /// The model's choice.
+    Auto(CallCount),
     None,
     /// The reply is calls.
     Required(CallCount),
@@ -32,27 +33,12 @@ impl ToolChoice {
     /// What looks for calls of these tools, if anything does.
     pub fn parser(&self, tools: &[Tool]) -> Option<ToolCallParser> {
         let names: Vec<String> = match self {
-            ToolChoice::Auto | ToolChoice::Required(_) | ToolChoice::Named(_) => {
+            ToolChoice::Auto(_) | ToolChoice::Required(_) | ToolChoice::Named(_) => {
                 tools.iter().map(|tool| tool.name.clone()).collect()
             }
             ToolChoice::None => Vec::new(),
         };
         (!names.is_empty()).then(|| ToolCallParser::new(names))
-    }
-
-    /// As clients write it, where they name no tool.
-    pub fn word(&self) -> &'static str {
-        match self {
-            ToolChoice::Auto => "auto",
-            ToolChoice::None => "none",
-            ToolChoice::Required(_) => "required",
-            ToolChoice::Named(_) => "function",
-        }
-    }
-
-    /// Whether a reply with calls keeps to their schemas.
-    pub fn is_forced(&self) -> bool {
-        matches!(self, ToolChoice::Required(_) | ToolChoice::Named(_))
     }
 
     /// Refuses a choice that these tools do not leave. `field` is where the name of a tool is.

@@ -19,10 +19,11 @@ use super::prompt::{self, Input};
 use super::{App, Serving, sse};
 use crate::engine::{self, Admitted, Delta, Event, Mark, Outcome, Sampling, Stream, Terms};
 use crate::metrics::labels::Limit;
+use crate::text::ToolCallParser;
 use crate::types::AgentId;
 
 /// A request with nothing left to check but what only the engine knows.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Turn {
     pub named: Named,
     pub input: Input,
@@ -37,6 +38,8 @@ pub struct Turn {
     pub is_end_ignored: bool,
     /// What the reply is to be, if the model is not free.
     pub format: Option<Format>,
+    /// What looks for calls in it, if anything does.
+    pub calls: Option<ToolCallParser>,
 }
 
 /// Where a request names its agent. A path comes before the headers, and they before the body.
@@ -58,6 +61,8 @@ impl Named {
 /// A turn that the engine has. If it is dropped, the engine forgets it.
 pub struct Running {
     pub serving: Arc<Serving>,
+    /// What looks for calls in its replies.
+    pub calls: Option<ToolCallParser>,
     stream: Stream,
     /// The field that its prompt came in.
     field: &'static str,
@@ -80,6 +85,7 @@ pub async fn start_after(
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());
+    let calls = held::parser(turn.calls, turn.format.as_ref(), &serving);
     let grammar = match turn.format {
         Some(format) => Some(held::grammar(app, &serving, &namespace, format).await?),
         None => None,
@@ -100,7 +106,7 @@ pub async fn start_after(
         is_ephemeral: false,
     };
     let stream = serving.engine.submit_on(Terms { after, purse }, request);
-    Ok(Running { serving, stream, field })
+    Ok(Running { serving, calls, stream, field })
 }
 
 impl Running {

@@ -103,6 +103,7 @@ pub async fn generate(
         logprobs: None,
         is_end_ignored: false,
         format: schema.map(Format::Json),
+        calls: None,
     };
     let running = turn::start_after(&app, caller, turn, mark).await?;
     let model = running.serving.model.clone();

@@ -1,4 +1,4 @@
-//! `response_format`: what a reply is to be.
+//! `response_format`, and what it shares with the newer routes: what a reply is to be.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -38,25 +38,42 @@ struct NamedSchema {
 impl ResponseFormat {
     /// The schema that a reply has to keep to, if there is one.
     pub fn schema(self) -> Result<Option<Schema>, Error> {
-        let ResponseFormat { kind, json_schema } = self;
-        match kind.as_str() {
-            "text" | "json_object" => {
-                goes_with("response_format.json_schema", json_schema.is_some(), &kind)?;
-                Ok((kind == "json_object").then(|| Schema::object("response_format")))
-            }
-            "json_schema" => {
-                const FIELD: &str = "response_format.json_schema";
-                let missing = |field: &str| Error::field(field, format!("{field} is missing"));
-                let named = json_schema.ok_or_else(|| missing(FIELD))?;
-                tooling::check_name(&format!("{FIELD}.name"), &named.name, NAME_CHARS_MAX)?;
-                let field = format!("{FIELD}.schema");
-                let value = named.schema.ok_or_else(|| missing(&field))?.into();
-                Ok(Some(Schema { field, value }))
-            }
-            kind => {
-                let expected = "\"text\", \"json_object\" or \"json_schema\"";
-                Err(wrong("response_format.type", kind, expected))
-            }
+        let ResponseFormat { kind, json_schema: schema } = self;
+        const FIELD: &str = "response_format.json_schema";
+        if kind == "json_schema" {
+            let named = schema.ok_or_else(|| missing(FIELD))?;
+            return json_schema(FIELD, Some(&named.name), named.schema).map(Some);
+        }
+        goes_with(FIELD, schema.is_some(), &kind)?;
+        plain_format(&kind, "response_format")
+    }
+}
+
+/// A schema that has a name, whose fields are in this one.
+pub fn json_schema(
+    field: &str,
+    name: Option<&str>,
+    schema: Option<Map<String, Value>>,
+) -> Result<Schema, Error> {
+    let at = |name: &str| format!("{field}.{name}");
+    let name = name.ok_or_else(|| missing(&at("name")))?;
+    tooling::check_name(&at("name"), name, NAME_CHARS_MAX)?;
+    let value = schema.ok_or_else(|| missing(&at("schema")))?.into();
+    Ok(Schema { field: at("schema"), value })
+}
+
+/// What a format without a schema comes to, which is in this field.
+pub fn plain_format(kind: &str, field: &str) -> Result<Option<Schema>, Error> {
+    match kind {
+        "text" => Ok(None),
+        "json_object" => Ok(Some(Schema::object(field))),
+        _ => {
+            let expected = "\"text\", \"json_object\" or \"json_schema\"";
+            Err(wrong(&format!("{field}.type"), kind, expected))
         }
     }
+}
+
+fn missing(field: &str) -> Error {
+    Error::field(field, format!("{field} is missing"))
 }

@@ -18,10 +18,10 @@ use super::prompt::Input;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
 
-pub use format::ResponseFormat;
+pub use format::{ResponseFormat, json_schema, plain_format};
 pub use reply::{Completion as Answer, Reply};
 pub use request::{ChatRequest, WireMessage, messages};
-pub use tools::{arguments_of, flat_tools};
+pub use tools::{arguments_of, flat_choice, flat_tools};
 
 use request::Chat;
 use said::Said;
@@ -33,9 +33,9 @@ pub async fn completions(
 ) -> Result<Response, Error> {
     let request: ChatRequest = body::read(request, &app).await?;
     let chat = Chat::try_from(request)?;
-    let calls = chat.tool_choice.parser(&chat.tools);
     let turn = Turn {
         named: Named::in_body(chat.session),
+        calls: chat.tool_choice.parser(&chat.tools),
         input: Input::Chat { messages: chat.messages, tools: chat.tools },
         max_tokens: chat.max_tokens,
         sampling: chat.sampling,
@@ -45,9 +45,9 @@ pub async fn completions(
         is_end_ignored: chat.is_end_ignored,
         format: chat.format,
     };
-    let running = turn::start(&app, caller, turn).await?;
+    let mut running = turn::start(&app, caller, turn).await?;
     let tokenizer = chat.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));
-    let reader = chat.reasoning_format.reader(&running.serving, calls);
+    let reader = chat.reasoning_format.reader(&running.serving, running.calls.take());
     let said = vec![Said::new(reader); chat.choices];
     let mut reply = Reply::new(running.serving.model.clone(), tokenizer, said);
     match chat.streamed {

@@ -11,7 +11,7 @@ use crate::http::fields::{
     self, Drawing, OneOrMany, PENALTY_MAX, StreamOptions, TEMPERATURE_MAX, TOKENS_MAX, UsageChunk,
     WireBiases, in_range, refuse_set, wrong,
 };
-use crate::http::held::{self, Format};
+use crate::http::held::{self, Fields, Format};
 use crate::http::reasoning::ReasoningFormat;
 use crate::http::tooling::ToolChoice;
 use crate::text::{Message, Tool};
@@ -141,6 +141,12 @@ struct Part {
     text: Option<String>,
 }
 
+const FIELDS: Fields = Fields {
+    parameters: |index| format!("tools[{index}].function.parameters"),
+    strict: |index| format!("tools[{index}].function.strict"),
+    parallel: "parallel_tool_calls",
+};
+
 /// A request with nothing left to check but what only the engine knows.
 #[derive(Debug, PartialEq)]
 pub struct Chat {
@@ -173,11 +179,9 @@ impl TryFrom<ChatRequest> for Chat {
             request.response_format.take().map(ResponseFormat::schema).transpose()?.flatten();
         let is_parallel = request.parallel_tool_calls.unwrap_or(true);
         let tool_choice = tools::choice(request.tool_choice.as_ref(), is_parallel)?;
-        let tools = tools::tools(request.tools.take().unwrap_or_default(), &tool_choice)?;
+        let tools = tools::tools(request.tools.take().unwrap_or_default())?;
         tool_choice.check(&tools, tools::choice_field(&tool_choice))?;
-        tools::check_parallel(is_parallel, &tool_choice, &tools)?;
-        let at = |index: usize| format!("tools[{index}].function.parameters");
-        let format = held::format(schema, &tools, &tool_choice, at);
+        let format = held::format(schema, &tools, &tool_choice, FIELDS);
         if format.is_some() && request.ignore_eos == Some(true) {
             let message = "ignore_eos does not go with a reply that is held to a format";
             return Err(Error::field("ignore_eos", message));

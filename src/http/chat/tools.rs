@@ -12,8 +12,7 @@ use crate::text::{PastCall, Tool};
 
 /// As OpenAI has it.
 const NAME_CHARS_MAX: usize = 64;
-const ONLY_FORCED: &str =
-    "calls are held to it with a tool_choice of \"required\" or of a function";
+const FUNCTION_FIELDS: [&str; 4] = ["name", "description", "parameters", "strict"];
 
 /// How a tool looks. It is checked by hand, and stays the JSON that was sent.
 #[derive(JsonSchema)]
@@ -32,7 +31,7 @@ struct WireFunction {
     name: String,
     description: Option<String>,
     parameters: Option<Map<String, Value>>,
-    /// True goes with a `tool_choice` that forces a call.
+    /// Whether a call keeps to the parameters; one that `tool_choice` forces does so either way.
     strict: Option<bool>,
 }
 
@@ -60,12 +59,18 @@ struct WireCalled {
 }
 
 /// They stay as they were sent, to the order of their keys: the template shows them so.
-pub fn tools(wire: Vec<Value>, choice: &ToolChoice) -> Result<Vec<Tool>, Error> {
+pub fn tools(wire: Vec<Value>) -> Result<Vec<Tool>, Error> {
     tooling::check_count(wire.len())?;
     let mut tools = Vec::new();
     for (index, schema) in wire.into_iter().enumerate() {
-        let name = checked_name(&schema, &format!("tools[{index}]"), choice)?.to_owned();
-        tools.push(Tool { name, schema });
+        let path = format!("tools[{index}]");
+        let fields = object(&schema, &path, &["type", "function"])?;
+        check_kind(&schema, &path)?;
+        let path = format!("{path}.function");
+        let function = fields.get("function").unwrap_or(&Value::Null);
+        let function = object(function, &path, &FUNCTION_FIELDS)?;
+        let (name, is_strict) = checked(function, &path)?;
+        tools.push(Tool { name, is_strict, schema });
     }
     tooling::check_twins(&tools, "function.name")?;
     Ok(tools)
@@ -79,28 +84,18 @@ pub fn flat_tools(wire: &[Value]) -> Result<Vec<Tool>, Error> {
     for (index, tool) in wire.iter().enumerate() {
         let path = format!("tools[{index}]");
         check_kind(tool, &path)?;
-        let known = ["type", "name", "description", "parameters", "strict"];
-        let fields = object(tool, &path, &known)?;
-        let name = function_name(fields, &path, &ToolChoice::Auto)?.to_owned();
-        // Their clients always say whether a tool is strict; none is.
+        let fields = object(tool, &path, &[&["type"][..], &FUNCTION_FIELDS].concat())?;
+        let (name, is_strict) = checked(fields, &path)?;
+        // Their clients always say whether a tool is strict, which is not the model's affair.
         let is_shown = |field: &str| !matches!(field, "type" | "strict");
         let shown = fields.iter().filter(|(field, value)| is_shown(field) && !value.is_null());
         let function: Map<String, Value> =
             shown.map(|(field, value)| (field.clone(), value.clone())).collect();
-        tools.push(Tool { name, schema: json!({ "type": "function", "function": function }) });
+        let schema = json!({ "type": "function", "function": function });
+        tools.push(Tool { name, is_strict, schema });
     }
     tooling::check_twins(&tools, "name")?;
     Ok(tools)
-}
-
-/// The name of a tool in which all is as it should be.
-fn checked_name<'a>(tool: &'a Value, path: &str, choice: &ToolChoice) -> Result<&'a str, Error> {
-    let fields = object(tool, path, &["type", "function"])?;
-    check_kind(tool, path)?;
-    let path = format!("{path}.function");
-    let function = fields.get("function").unwrap_or(&Value::Null);
-    let function = object(function, &path, &["name", "description", "parameters", "strict"])?;
-    function_name(function, &path, choice)
 }
 
 fn check_kind(tool: &Value, path: &str) -> Result<(), Error> {
@@ -110,11 +105,8 @@ fn check_kind(tool: &Value, path: &str) -> Result<(), Error> {
     }
 }
 
-fn function_name<'a>(
-    function: &'a Map<String, Value>,
-    path: &str,
-    choice: &ToolChoice,
-) -> Result<&'a str, Error> {
+/// The name of a function in which all is as it should be, and whether it is strict.
+fn checked(function: &Map<String, Value>, path: &str) -> Result<(String, bool), Error> {
     let wrong =
         |name: &str, expected| wrong(&format!("{path}.{name}"), function.get(name), expected);
     match function.get("description") {
@@ -125,20 +117,15 @@ fn function_name<'a>(
         None | Some(Value::Null | Value::Object(_)) => (),
         Some(_) => return Err(wrong("parameters", "an object")),
     }
-    match function.get("strict") {
-        None | Some(Value::Null | Value::Bool(false)) => (),
-        Some(Value::Bool(true)) if choice.is_forced() || *choice == ToolChoice::None => (),
-        Some(Value::Bool(true)) => {
-            let field = format!("{path}.strict");
-            let message = format!("{field} is true; {ONLY_FORCED}");
-            return Err(Error::field(field, message));
-        }
+    let is_strict = match function.get("strict") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(is_strict)) => *is_strict,
         Some(_) => return Err(wrong("strict", "a boolean")),
-    }
+    };
     match function.get("name") {
         Some(Value::String(name)) => {
             tooling::check_name(&format!("{path}.name"), name, NAME_CHARS_MAX)?;
-            Ok(name)
+            Ok((name.clone(), is_strict))
         }
         _ => Err(wrong("name", "a string")),
     }
@@ -205,15 +192,31 @@ struct WireName {
 }
 
 pub fn choice(wire: Option<&Value>, is_parallel: bool) -> Result<ToolChoice, Error> {
+    choice_of(wire, is_parallel, named)
+}
+
+/// The same of OpenAI's newer routes, where a function is named without an object around it.
+pub fn flat_choice(wire: Option<&Value>, is_parallel: bool) -> Result<ToolChoice, Error> {
+    choice_of(wire, is_parallel, |choice| {
+        let choice = object(choice, "tool_choice", &["type", "name"])?;
+        check_named(choice, choice, "tool_choice.name")
+    })
+}
+
+fn choice_of(
+    wire: Option<&Value>,
+    is_parallel: bool,
+    named: impl Fn(&Value) -> Result<ToolChoice, Error>,
+) -> Result<ToolChoice, Error> {
     const EXPECTED: &str = "\"auto\", \"none\", \"required\" or a function";
     let count = match is_parallel {
         true => CallCount::OneOrMore,
         false => CallCount::One,
     };
     match wire {
-        None => Ok(ToolChoice::Auto),
+        None => Ok(ToolChoice::Auto(count)),
         Some(Value::String(choice)) => match choice.as_str() {
-            "auto" => Ok(ToolChoice::Auto),
+            "auto" => Ok(ToolChoice::Auto(count)),
             "none" => Ok(ToolChoice::None),
             "required" => Ok(ToolChoice::Required(count)),
             _ => Err(wrong("tool_choice", wire, EXPECTED)),
@@ -227,32 +230,30 @@ pub fn choice(wire: Option<&Value>, is_parallel: bool) -> Result<ToolChoice, Err
 pub fn choice_field(choice: &ToolChoice) -> &'static str {
     match choice {
         ToolChoice::Named(_) => "tool_choice.function.name",
-        ToolChoice::Auto | ToolChoice::None | ToolChoice::Required(_) => "tool_choice",
+        ToolChoice::Auto(_) | ToolChoice::None | ToolChoice::Required(_) => "tool_choice",
     }
 }
 
 fn named(choice: &Value) -> Result<ToolChoice, Error> {
     let choice = object(choice, "tool_choice", &["type", "function"])?;
-    match choice.get("type") {
-        Some(Value::String(kind)) if kind == "function" => (),
-        given => return Err(wrong("tool_choice.type", given, "\"function\"")),
-    }
     let function = choice.get("function").unwrap_or(&Value::Null);
     let function = object(function, "tool_choice.function", &["name"])?;
-    match function.get("name") {
-        Some(Value::String(name)) => Ok(ToolChoice::Named(name.clone())),
-        given => Err(wrong("tool_choice.function.name", given, "a string")),
-    }
+    check_named(choice, function, "tool_choice.function.name")
 }
 
-/// A model that may call or not writes as many calls as it likes.
-pub fn check_parallel(is_parallel: bool, choice: &ToolChoice, tools: &[Tool]) -> Result<(), Error> {
-    match is_parallel || tools.is_empty() || *choice != ToolChoice::Auto {
-        true => Ok(()),
-        false => {
-            let message = format!("parallel_tool_calls is false; {ONLY_FORCED}");
-            Err(Error::field("parallel_tool_calls", message))
+/// A choice of the function whose name is in this field.
+fn check_named(
+    choice: &Map<String, Value>,
+    function: &Map<String, Value>,
+    field: &str,
+) -> Result<ToolChoice, Error> {
+    match (choice.get("type"), function.get("name")) {
+        (Some(Value::String(kind)), _) if kind != "function" => {
+            Err(wrong("tool_choice.type", choice.get("type"), "\"function\""))
         }
+        (Some(Value::String(_)), Some(Value::String(name))) => Ok(ToolChoice::Named(name.clone())),
+        (Some(Value::String(_)), given) => Err(wrong(field, given, "a string")),
+        (given, _) => Err(wrong("tool_choice.type", given, "\"function\"")),
     }
 }
 

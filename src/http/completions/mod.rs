@@ -37,6 +37,7 @@ pub async fn completions(
         logprobs: wanted.logprobs,
         is_end_ignored: wanted.is_end_ignored,
         format: None,
+        calls: None,
     };
     let running = turn::start(&app, caller, turn).await?;
     let tokenizer = wanted.logprobs.map(|_| Arc::clone(&running.serving.tokenizer));

@@ -38,10 +38,10 @@ pub async fn create(
     let request: MessagesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
     let Talk { messages, tools, tool_choice, format } = asked.talk;
-    let calls = tool_choice.parser(&tools);
     let reasoning = asked.reasoning_format.of_a_reply(format.as_ref());
     let turn = Turn {
         named: Named::in_body(asked.session),
+        calls: tool_choice.parser(&tools),
         input: Input::Chat { messages, tools },
         max_tokens: Some(asked.max_tokens),
         sampling: asked.sampling,
@@ -51,8 +51,8 @@ pub async fn create(
         is_end_ignored: false,
         format,
     };
-    let running = turn::start(&app, caller, turn).await?;
-    let reader = reasoning.reader(&running.serving, calls);
+    let mut running = turn::start(&app, caller, turn).await?;
+    let reader = reasoning.reader(&running.serving, running.calls.take());
     let reply = Reply::new(running.serving.model.clone(), reader);
     match asked.delivery {
         Delivery::Whole => {

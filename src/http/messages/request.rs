@@ -13,7 +13,7 @@ use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, TOKENS_MAX, goes_with, in_range, refuse_set, unsupported, wrong,
 };
-use crate::http::held::{self, Format};
+use crate::http::held::{self, Fields, Format};
 use crate::http::reasoning::ReasoningFormat;
 use crate::http::tooling::{self, CallCount, ToolChoice};
 use crate::text::{Message, Tool};
@@ -236,6 +236,12 @@ impl TryFrom<CountRequest> for Talk {
     }
 }
 
+const FIELDS: Fields = Fields {
+    parameters: |index| format!("tools[{index}].input_schema"),
+    strict: |index| format!("tools[{index}].strict"),
+    parallel: "tool_choice.disable_parallel_tool_use",
+};
+
 impl TryFrom<MessagesRequest> for Talk {
     type Error = Error;
 
@@ -255,15 +261,15 @@ impl TryFrom<MessagesRequest> for Talk {
         refuse_set(&unserved, "")?;
         check_thinking(request.thinking)?;
         check_service_tier(request.service_tier.as_deref())?;
-        let tool_choice = request.tool_choice.map_or(Ok(ToolChoice::Auto), tool_choice)?;
-        let tools = tools(request.tools.unwrap_or_default(), &tool_choice)?;
+        let tool_choice =
+            request.tool_choice.map_or(Ok(ToolChoice::Auto(CallCount::OneOrMore)), tool_choice)?;
+        let tools = tools(request.tools.unwrap_or_default())?;
         let field = match tool_choice {
             ToolChoice::Named(_) => "tool_choice.name",
-            ToolChoice::Auto | ToolChoice::None | ToolChoice::Required(_) => "tool_choice",
+            ToolChoice::Auto(_) | ToolChoice::None | ToolChoice::Required(_) => "tool_choice",
         };
         tool_choice.check(&tools, field)?;
-        let at = |index: usize| format!("tools[{index}].input_schema");
-        let format = held::format(None, &tools, &tool_choice, at);
+        let format = held::format(None, &tools, &tool_choice, FIELDS);
         let messages = content::messages(request.system, request.messages)?;
         Ok(Talk { messages, tools, tool_choice, format })
     }
@@ -316,18 +322,15 @@ fn check_service_tier(tier: Option<&str>) -> Result<(), Error> {
 
 fn tool_choice(choice: WireToolChoice) -> Result<ToolChoice, Error> {
     let WireToolChoice { kind, disable_parallel_tool_use, name } = choice;
-    let is_one = disable_parallel_tool_use == Some(true);
+    let count = match disable_parallel_tool_use {
+        Some(true) => CallCount::One,
+        Some(false) | None => CallCount::OneOrMore,
+    };
     let missing = || Error::field("tool_choice.name", "tool_choice.name is missing");
     let (choice, name) = match (kind.as_str(), name) {
-        ("auto", _) if is_one => {
-            const FIELD: &str = "tool_choice.disable_parallel_tool_use";
-            let message = format!("{FIELD} is true; it goes with the types \"any\" and \"tool\"");
-            return Err(Error::field(FIELD, message));
-        }
-        ("auto", name) => (ToolChoice::Auto, name),
+        ("auto", name) => (ToolChoice::Auto(count), name),
         ("none", name) => (ToolChoice::None, name),
-        ("any", name) if is_one => (ToolChoice::Required(CallCount::One), name),
-        ("any", name) => (ToolChoice::Required(CallCount::OneOrMore), name),
+        ("any", name) => (ToolChoice::Required(count), name),
         ("tool", name) => (ToolChoice::Named(name.ok_or_else(missing)?), None),
         (kind, _) => {
             let expected = "\"auto\", \"any\", \"tool\" or \"none\"";
@@ -338,16 +341,16 @@ fn tool_choice(choice: WireToolChoice) -> Result<ToolChoice, Error> {
     Ok(choice)
 }
 
-fn tools(wire: Vec<WireTool>, choice: &ToolChoice) -> Result<Vec<Tool>, Error> {
+fn tools(wire: Vec<WireTool>) -> Result<Vec<Tool>, Error> {
     tooling::check_count(wire.len())?;
-    let tools = wire.into_iter().enumerate().map(|(index, tool)| tool.checked(index, choice));
+    let tools = wire.into_iter().enumerate().map(|(index, tool)| tool.checked(index));
     let tools: Vec<Tool> = tools.collect::<Result<_, _>>()?;
     tooling::check_twins(&tools, "name")?;
     Ok(tools)
 }
 
 impl WireTool {
-    fn checked(self, index: usize, choice: &ToolChoice) -> Result<Tool, Error> {
+    fn checked(self, index: usize) -> Result<Tool, Error> {
         let at = |name: &str| format!("tools[{index}].{name}");
         let missing = |name: &str| Error::field(at(name), format!("{} is missing", at(name)));
         if let Some(kind) = self.kind.filter(|kind| kind != "custom") {
@@ -359,16 +362,10 @@ impl WireTool {
         if self.defer_loading == Some(true) {
             return Err(unsupported(&at("defer_loading")));
         }
-        if self.strict == Some(true) && *choice == ToolChoice::Auto {
-            let field = at("strict");
-            let message = format!(
-                "{field} is true; calls are held to it with a tool_choice of type \"any\" or \"tool\""
-            );
-            return Err(Error::field(field, message));
-        }
         let name = self.name.ok_or_else(|| missing("name"))?;
         tooling::check_name(&at("name"), &name, TOOL_NAME_CHARS_MAX)?;
         let parameters = self.input_schema.ok_or_else(|| missing("input_schema"))?;
-        Ok(Tool::function(name, self.description, Some(parameters.into())))
+        let is_strict = self.strict.unwrap_or(false);
+        Ok(Tool { is_strict, ..Tool::function(name, self.description, Some(parameters.into())) })
     }
 }

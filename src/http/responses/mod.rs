@@ -58,7 +58,6 @@ pub async fn create(
     items.extend(asked.items);
     let echo = asked.echo;
     let messages = input::messages(echo.instructions.clone(), &items, past)?;
-    let parser = echo.tool_choice.parser(&asked.tools);
     let keep = echo.is_stored.then(|| Keep {
         app: Arc::clone(&app),
         namespace: caller.namespace.clone(),
@@ -67,6 +66,7 @@ pub async fn create(
     });
     let turn = Turn {
         named: Named::in_body(asked.session.or(agent)),
+        calls: asked.tool_choice.parser(&asked.tools),
         input: Input::Chat { messages, tools: asked.tools },
         max_tokens: echo.max_output_tokens,
         sampling: asked.sampling,
@@ -74,11 +74,11 @@ pub async fn create(
         choices: 1,
         logprobs: None,
         is_end_ignored: false,
-        format: None,
+        format: asked.format,
     };
-    let running = turn::start(&app, caller, turn).await?.asked_in(INPUT);
+    let mut running = turn::start(&app, caller, turn).await?.asked_in(INPUT);
     let model = running.serving.model.clone();
-    let reply = Reply::new(model, echo, parser, keep);
+    let reply = Reply::new(model, echo, running.calls.take(), keep);
     match asked.is_streamed {
         false => {
             let outcome = turn::whole(running, |_| ()).await?;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::input::{Item, Role};
 use super::keep::{Ended, Keep, Keeping, new_id, response_id};
-use super::request::Echo;
+use super::request::{Echo, TextFormat, WireChoice};
 use crate::engine::{Admitted, Choice, Delta, Finish, Outcome};
 use crate::http::error::{Dialect, Error};
 use crate::http::report::{self, Semantic};
@@ -102,12 +102,12 @@ impl Reply {
             metadata,
             model: self.model.clone(),
             output: Vec::new(),
-            parallel_tool_calls: true,
+            parallel_tool_calls: self.echo.parallel_tool_calls,
             previous_response_id: self.echo.previous.clone(),
             store: self.keep.is_some(),
             temperature: self.echo.temperature,
-            text: Text { format: Format { kind: "text" } },
-            tool_choice: self.echo.tool_choice.word(),
+            text: Text { format: self.echo.text_format.clone() },
+            tool_choice: self.echo.tool_choice.clone(),
             tools: self.echo.tools.clone(),
             top_p: self.echo.top_p,
             truncation: "disabled",
@@ -346,7 +346,8 @@ pub struct Response {
     store: bool,
     temperature: f64,
     text: Text,
-    tool_choice: &'static str,
+    #[schemars(with = "WireChoice")]
+    tool_choice: Value,
     tools: Vec<Value>,
     top_p: f64,
     truncation: &'static str,
@@ -369,16 +370,9 @@ struct Incomplete {
 }
 
 #[derive(JsonSchema, Serialize)]
-#[schemars(rename = "ResponseTextFormat")]
+#[schemars(rename = "ResponseTextOptions")]
 struct Text {
-    format: Format,
-}
-
-#[derive(JsonSchema, Serialize)]
-#[schemars(rename = "ResponsePlainFormat")]
-struct Format {
-    #[serde(rename = "type")]
-    kind: &'static str,
+    format: TextFormat,
 }
 
 #[derive(Clone, JsonSchema, Serialize)]

@@ -1,20 +1,21 @@
 //! The wire format of a request, and the checked request that it becomes.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::input::{self, Item, WireItem};
 use crate::engine::Sampling;
-use crate::http::chat::flat_tools;
+use crate::http::chat::{flat_choice, flat_tools, json_schema, plain_format};
 use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, TEMPERATURE_MAX, TOKENS_MAX, goes_with, in_range, refuse_set, shown,
     unsupported, wrong,
 };
+use crate::http::held::{self, Fields, Format};
 use crate::http::tooling::ToolChoice;
-use crate::text::Tool;
+use crate::text::{Schema, Tool};
 use crate::types::AgentId;
 
 /// As OpenAI has it.
@@ -44,7 +45,7 @@ pub struct ResponsesRequest {
     top_p: Option<f64>,
     #[schemars(with = "Option<Vec<WireTool>>")]
     tools: Option<Vec<Value>>,
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<WireChoice>")]
     tool_choice: Option<Value>,
     parallel_tool_calls: Option<bool>,
     stream: Option<bool>,
@@ -91,19 +92,48 @@ pub struct ResponsesRequest {
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[schemars(rename = "ResponseText")]
 struct Text {
-    format: Option<Format>,
+    format: Option<TextFormat>,
     #[schemars(skip)]
     verbosity: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(expecting = "an object")]
-#[schemars(rename = "ResponseFormat")]
-struct Format {
+/// What its text is to be.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+#[schemars(rename = "ResponseTextFormat")]
+pub struct TextFormat {
+    /// `text`, `json_object` or `json_schema`.
     #[serde(rename = "type")]
     kind: String,
-    #[serde(flatten)]
-    others: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<Map<String, Value>>,
+    /// The model does not read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    /// The text keeps to its schema either way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
+}
+
+/// How a choice looks. It is checked by hand, and comes back as the JSON that was sent.
+#[derive(JsonSchema)]
+#[schemars(rename = "ResponseToolChoice", untagged)]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+pub enum WireChoice {
+    /// `auto`, `none` or `required`.
+    Word(String),
+    Function(WireNamed),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "ResponseNamedTool")]
+#[expect(dead_code, reason = "the description of the API is made of it")]
+pub struct WireNamed {
+    #[schemars(rename = "type")]
+    kind: String,
+    name: String,
 }
 
 /// How a tool looks. It is checked by hand, and comes back as the JSON that was sent.
@@ -116,9 +146,15 @@ struct WireTool {
     name: String,
     description: Option<String>,
     parameters: Option<Map<String, Value>>,
-    /// False, if it is there.
+    /// Whether a call keeps to the parameters; one that `tool_choice` forces does so either way.
     strict: Option<bool>,
 }
+
+const FIELDS: Fields = Fields {
+    parameters: |index| format!("tools[{index}].parameters"),
+    strict: |index| format!("tools[{index}].strict"),
+    parallel: "parallel_tool_calls",
+};
 
 /// A request with nothing left to check but what it goes on from, and what only the engine knows.
 #[derive(Debug, PartialEq)]
@@ -126,6 +162,9 @@ pub struct Asked {
     pub items: Vec<Item>,
     pub tools: Vec<Tool>,
     pub sampling: Sampling,
+    /// What the reply is to be, if the model is not free.
+    pub format: Option<Format>,
+    pub tool_choice: ToolChoice,
     pub is_streamed: bool,
     /// The agent, if no header names one.
     pub session: Option<AgentId>,
@@ -143,7 +182,9 @@ pub struct Echo {
     pub temperature: f64,
     pub top_p: f64,
     pub tools: Vec<Value>,
-    pub tool_choice: ToolChoice,
+    pub tool_choice: Value,
+    pub parallel_tool_calls: bool,
+    pub text_format: TextFormat,
     pub is_stored: bool,
 }
 
@@ -160,9 +201,18 @@ impl TryFrom<ResponsesRequest> for Asked {
         let max = request.max_output_tokens;
         let max = max.map(|max| in_range("max_output_tokens", max, 1, TOKENS_MAX)).transpose()?;
         let wire_tools = request.tools.unwrap_or_default();
+        let tools = flat_tools(&wire_tools)?;
+        let is_parallel = request.parallel_tool_calls.unwrap_or(true);
+        let tool_choice = flat_choice(request.tool_choice.as_ref(), is_parallel)?;
+        tool_choice.check(&tools, "tool_choice.name")?;
+        let text_format =
+            request.text.and_then(|text| text.format).unwrap_or_else(TextFormat::text);
+        let schema = text_format.schema()?;
         Ok(Asked {
             items: input::items(request.input)?,
-            tools: flat_tools(&wire_tools)?,
+            format: held::format(schema, &tools, &tool_choice, FIELDS),
+            tools,
+            tool_choice,
             sampling: drawing.sampling()?,
             is_streamed: request.stream.unwrap_or(false),
             session: fields::session(request.session_id.as_deref())?,
@@ -174,7 +224,9 @@ impl TryFrom<ResponsesRequest> for Asked {
                 temperature: request.temperature.unwrap_or(fields::TEMPERATURE_DEFAULT),
                 top_p: request.top_p.unwrap_or(1.0),
                 tools: wire_tools,
-                tool_choice: tool_choice(request.tool_choice.as_ref())?,
+                tool_choice: request.tool_choice.unwrap_or_else(|| "auto".into()),
+                parallel_tool_calls: is_parallel,
+                text_format,
                 is_stored: request.store.unwrap_or(true),
             },
         })
@@ -194,9 +246,6 @@ fn refuse_unsupported(request: &ResponsesRequest) -> Result<(), Error> {
         ("top_logprobs", request.top_logprobs),
     ];
     refuse_set(&fields, "")?;
-    if request.parallel_tool_calls == Some(false) {
-        return Err(unsupported("parallel_tool_calls"));
-    }
     if request.background == Some(true) {
         return Err(unsupported("background"));
     }
@@ -207,38 +256,31 @@ fn refuse_unsupported(request: &ResponsesRequest) -> Result<(), Error> {
         None | Some("disabled") => (),
         Some(other) => return Err(wrong("truncation", other, "\"disabled\"")),
     }
-    match &request.text {
-        Some(text) => text.check(),
-        None => Ok(()),
-    }
+    refuse_set(&[("verbosity", request.text.as_ref().and_then(|text| text.verbosity))], "text.")
 }
 
-/// Calls are the model's choice, or text.
-fn tool_choice(wire: Option<&Value>) -> Result<ToolChoice, Error> {
-    match wire.and_then(Value::as_str) {
-        None if wire.is_none() => Ok(ToolChoice::Auto),
-        Some("auto") => Ok(ToolChoice::Auto),
-        Some("none") => Ok(ToolChoice::None),
-        other => {
-            let expected = "\"auto\" or \"none\"";
-            Err(wrong("tool_choice", other.unwrap_or("a function"), expected))
-        }
+impl TextFormat {
+    pub fn text() -> TextFormat {
+        let kind = "text".to_owned();
+        TextFormat { kind, name: None, schema: None, description: None, strict: None }
     }
-}
 
-impl Text {
-    fn check(&self) -> Result<(), Error> {
-        refuse_set(&[("verbosity", self.verbosity)], "text.")?;
-        match &self.format {
-            Some(Format { kind, .. }) if kind != "text" => {
-                Err(wrong("text.format.type", kind, "\"text\""))
-            }
-            Some(Format { kind, others }) => match others.iter().find(|(_, it)| !it.is_null()) {
-                Some((name, _)) => goes_with(&format!("text.format.{name}"), true, kind),
-                None => Ok(()),
-            },
-            None => Ok(()),
+    /// The schema that the text has to keep to, if there is one.
+    fn schema(&self) -> Result<Option<Schema>, Error> {
+        let TextFormat { kind, name, schema, description, strict } = self;
+        if kind == "json_schema" {
+            return json_schema("text.format", name.as_deref(), schema.clone()).map(Some);
         }
+        let others = [
+            ("name", name.is_some()),
+            ("schema", schema.is_some()),
+            ("description", description.is_some()),
+            ("strict", strict.is_some()),
+        ];
+        for (field, is_set) in others {
+            goes_with(&format!("text.format.{field}"), is_set, kind)?;
+        }
+        plain_format(kind, "text.format")
     }
 }
 

@@ -22,7 +22,7 @@ pub struct CallFormat {
 pub struct CallsOf {
     pub format: CallFormat,
     pub functions: Vec<Function>,
-    /// At least one.
+    /// At least one, where there is nothing else.
     pub count_max: usize,
 }
 
@@ -36,6 +36,8 @@ pub struct Function {
 
 const CALL: &str = "<tool_call>";
 const CALL_END: &str = "</tool_call>";
+/// How a reply, or what follows its thinking, begins if it may be a call without tags.
+const BARE_CALL: &str = r#"((?s:.*)<\/think>)?\s*\{\s*"(type|name|arguments|parameters)"(?s:.*)"#;
 /// What may be one token of its own.
 const TAGS: &[&str] = &[CALL, CALL_END];
 
@@ -47,6 +49,11 @@ impl Function {
 }
 
 impl CallFormat {
+    /// Whether a call is told from the text around it by its tags.
+    pub fn is_tagged(&self) -> bool {
+        self.before.starts_with(CALL)
+    }
+
     /// As a rendered conversation shows it, whose last call is of this function. `None` if the
     /// parser of replies would not read what is written so.
     pub(in crate::text) fn of(rendered: &str, name: &str) -> Option<CallFormat> {
@@ -94,18 +101,43 @@ pub fn grammar(calls: &CallsOf, tokenizer: &Tokenizer) -> String {
     format!("start: calls\n{}", rules(calls, tokenizer))
 }
 
+/// Any text, in which what would be read as a call is one. In the library's language.
+pub fn grammar_among_text(calls: &CallsOf, tokenizer: &Tokenizer) -> String {
+    let CallsOf { format, count_max, .. } = calls;
+    let text = format!("ANY: /(?s:.*)/\nTEXT: ANY & ~(ANY {CALL:?} ANY)");
+    match format.before.strip_prefix(CALL) {
+        // The tag, however the model cuts it into tokens, ends the text before a call.
+        Some(before) => {
+            let start = format!("start: (lead call){{0,{count_max}}} TEXT");
+            let lead = format!("lead[lazy]: ANY {CALL:?}");
+            let calls = of_functions(calls, before, tokenizer);
+            format!("{start}\n{lead}\n{text}\n{calls}")
+        }
+        None => {
+            let calls = of_functions(calls, &format.before, tokenizer);
+            format!("start: call | TEXT\n{text} & ~/{BARE_CALL}/\n{calls}")
+        }
+    }
+}
+
 fn rules(calls: &CallsOf, tokenizer: &Tokenizer) -> String {
-    let CallsOf { format, functions, count_max } = calls;
+    let CallsOf { format, count_max, .. } = calls;
     let more = match *count_max {
         // Without tags the whole reply is one call: templates that show none refuse several.
-        _ if !format.behind.contains(CALL_END) => String::new(),
+        _ if !format.is_tagged() => String::new(),
         0 | 1 => String::new(),
         most => format!(" (\"\\n\" call){{0,{}}}", most - 1),
     };
+    format!("calls: call{more}\n{}", of_functions(calls, &format.before, tokenizer))
+}
+
+/// A call of one of the functions, that begins so.
+fn of_functions(calls: &CallsOf, before: &str, tokenizer: &Tokenizer) -> String {
+    let CallsOf { format, functions, .. } = calls;
     let names: Vec<String> = (0..functions.len()).map(|index| format!("call_{index}")).collect();
-    let mut grammar = format!("calls: call{more}\ncall: {}\n", names.join(" | "));
+    let mut grammar = format!("call: {}\n", names.join(" | "));
     for (index, Function { name, parameters }) in functions.iter().enumerate() {
-        let head = written(&format!("{}{name}{}", format.before, format.between), tokenizer);
+        let head = written(&format!("{before}{name}{}", format.between), tokenizer);
         let tail = written(&format.behind, tokenizer);
         let schema = with_options(&object(&parameters.value));
         grammar += &format!("call_{index}: {head} arguments_{index} {tail}\n");

@@ -51,6 +51,9 @@ const STATES_MAX: usize = 10_000;
 /// models write white space without end where they may.
 const WHITE_SPACE: &str = r" |\n[ \t]{0,40}";
 
+/// Tokens that are told at once where any text may stand that has no tags.
+const PLAIN_TEXT: &str = r#"[^"\\<\x00-\x1F\x7F]{1,30}"#;
+
 /// What a reply is to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Format {
@@ -60,6 +63,8 @@ pub enum Format {
     Calls(CallsOf),
     /// The one or the other.
     JsonOrCalls(Schema, CallsOf),
+    /// Text, with or without calls.
+    TextOrCalls(CallsOf),
 }
 
 /// A schema, and the field of a request that it came in.
@@ -181,7 +186,7 @@ impl Format {
     fn schemas(&self) -> impl Iterator<Item = &Schema> {
         let (json, calls) = match self {
             Format::Json(schema) => (Some(schema), None),
-            Format::Calls(calls) => (None, Some(calls)),
+            Format::Calls(calls) | Format::TextOrCalls(calls) => (None, Some(calls)),
             Format::JsonOrCalls(schema, calls) => (Some(schema), Some(calls)),
         };
         let functions = calls.into_iter().flat_map(|calls| &calls.functions);
@@ -196,6 +201,7 @@ impl Format {
             Format::JsonOrCalls(schema, calls) => {
                 format!("json {}\nor calls {}", schema.value, calls.key())
             }
+            Format::TextOrCalls(calls) => format!("text or calls {}", calls.key()),
         }
     }
 
@@ -207,6 +213,9 @@ impl Format {
             Format::JsonOrCalls(schema, calls) => {
                 GrammarWithLexer::from_lark(calls::grammar_or_json(&schema.value, calls, tokenizer))
             }
+            Format::TextOrCalls(calls) => {
+                GrammarWithLexer::from_lark(calls::grammar_among_text(calls, tokenizer))
+            }
         }
     }
 
@@ -214,7 +223,9 @@ impl Format {
     fn refused(&self, reason: String, refusal: impl Fn(&Value) -> Option<String>) -> GrammarError {
         match self {
             Format::Json(schema) => place::error(schema, reason, refusal),
-            Format::Calls(calls) => calls::error(calls, reason, refusal),
+            Format::Calls(calls) | Format::TextOrCalls(calls) => {
+                calls::error(calls, reason, refusal)
+            }
             Format::JsonOrCalls(schema, calls) => match refusal(&schema.value) {
                 Some(reason) => place::error(schema, reason, refusal),
                 None => calls::error(calls, reason, refusal),
@@ -226,7 +237,9 @@ impl Format {
     fn field(&self) -> String {
         match self {
             Format::Json(schema) => schema.field.clone(),
-            Format::Calls(_) | Format::JsonOrCalls(..) => "tools".to_owned(),
+            Format::Calls(_) | Format::JsonOrCalls(..) | Format::TextOrCalls(_) => {
+                "tools".to_owned()
+            }
         }
     }
 }
@@ -292,7 +305,7 @@ fn parts(value: &Value) -> usize {
 
 fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     let environment = vocabulary::environment(tokenizer)?;
-    let slices = SlicedBiasComputer::json_slices();
+    let slices = [vec![PLAIN_TEXT.to_owned()], SlicedBiasComputer::json_slices()].concat();
     let factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices);
     let mut factory = factory.map_err(said)?;
     factory.quiet();

@@ -28,6 +28,8 @@ pub struct Tool {
     /// `{"type":"function","function":{"name",…}}`, keys in the order in which the client sent
     /// them: another order is another prefix.
     pub schema: Value,
+    /// Whether each call of it has to keep to its parameters.
+    pub is_strict: bool,
 }
 
 /// A call that a model wrote.
@@ -71,7 +73,8 @@ impl Tool {
         if let Some(parameters) = parameters {
             function.insert("parameters".to_owned(), parameters);
         }
-        Tool { name, schema: json!({ "type": "function", "function": function }) }
+        let schema = json!({ "type": "function", "function": function });
+        Tool { name, schema, is_strict: false }
     }
 }
 

@@ -26,6 +26,8 @@ pub fn may_have_calls(text: &str) -> bool {
 #[derive(Clone, Debug)]
 pub struct ToolCallParser {
     names: Names,
+    /// Whether a reply that is calls and nothing else may do without tags.
+    reads_bare: bool,
     state: State,
     before: Before,
     /// What has come and is not decided: white space, and what may be a call.
@@ -82,6 +84,11 @@ impl ToolCallParser {
         ToolCallParser::of(Names::These(names.into_iter().collect()))
     }
 
+    /// The same, where what stands between no tags is text.
+    pub fn between_tags(self) -> ToolCallParser {
+        ToolCallParser { reads_bare: false, ..self }
+    }
+
     pub(super) fn of_any_tool() -> ToolCallParser {
         ToolCallParser::of(Names::Any)
     }
@@ -89,6 +96,7 @@ impl ToolCallParser {
     fn of(names: Names) -> ToolCallParser {
         ToolCallParser {
             names,
+            reads_bare: true,
             state: State::Between,
             before: Before::Nothing,
             held: String::new(),
@@ -165,7 +173,7 @@ impl ToolCallParser {
         match c {
             _ if c.is_whitespace() => self.hold(c, State::Between),
             '<' => self.hold(c, State::Tag(self.held.len())),
-            '{' if self.before == Before::Nothing => {
+            '{' if self.reads_bare && self.before == Before::Nothing => {
                 let object = self.object(c);
                 State::Bare(Vec::new(), object)
             }
@@ -187,7 +195,7 @@ impl ToolCallParser {
         let mut tag = self.held[start..].to_owned();
         tag.push(c);
         let is_possible = |whole: &str| match whole {
-            PYTHON => self.before == Before::Nothing,
+            PYTHON => self.reads_bare && self.before == Before::Nothing,
             _ => true,
         };
         let whole = [CALL, PYTHON].into_iter().find(|whole| whole.starts_with(&tag))?;
@@ -357,6 +365,15 @@ mod tests {
             "{\"name\":\"look\",\"parameters\":{}}\n{\"name\":\"look\",\"parameters\":{}}",
             "look({})look({})",
         );
+    }
+
+    #[test]
+    fn between_tags_only_what_has_none_is_text() {
+        let mut parser = ToolCallParser::new(["look".to_owned()]).between_tags();
+        let bare = r#"{"name": "look", "arguments": {}}"#;
+        assert_eq!(shown(&parser.push(bare)), format!("[{bare}]"));
+        let tagged = format!("<tool_call>{bare}</tool_call>");
+        assert_eq!(shown(&parser.push(&tagged)), "look({})");
     }
 
     /// And comes out as it went in.
