@@ -272,6 +272,27 @@ impl Agents {
         longest(&space.hot).max(longest(&space.warm))
     }
 
+    /// How much of `tokens` a head of this agent has, if it is at least so much; of any agent that
+    /// nobody named if none is.
+    pub fn matched_by(
+        &self,
+        namespace: &Namespace,
+        agent: Option<&AgentId>,
+        tokens: &[TokenId],
+        least: usize,
+    ) -> usize {
+        let Some(space) = self.spaces.get(namespace) else { return 0 };
+        let is_own = |found: &Match| match agent {
+            Some(agent) => self.heads[&found.head].agent == *agent,
+            None => self.heads[&found.head].agent.is_automatic(),
+        };
+        let longest = |index: &PrefixIndex| {
+            let enough = index.matches(tokens).take_while(|found| found.tokens >= least);
+            enough.filter(is_own).map(|found| found.tokens).next().unwrap_or(0)
+        };
+        longest(&space.hot).max(longest(&space.warm))
+    }
+
     /// Keeps a sequence as a head of its agent. It takes the place of the agent's head that it
     /// extends; if a head already has all of it, nothing is added. One whose prompt was cut
     /// short takes nobody else's place; if there is none for it, it is not kept.

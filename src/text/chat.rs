@@ -12,7 +12,9 @@
 //! A model that thinks is asked without thinking what it thought before, if its template drops that
 //! or its client does. Its reply is put in as it was generated nevertheless, thinking included, and
 //! right where it was generated, behind the `<think>` that the template asked with if it did: the
-//! prompt goes on from what is kept. What a client says that it thought has to be what it did.
+//! prompt goes on from what is kept. What a client says that it thought has to be what it did. Where
+//! it says nothing of it, others may have thought something else before the same words: then it is
+//! put in only for the agent that has it so.
 //!
 //! A reply that called tools comes back as the calls, which the template writes in its own way. A
 //! known one is given to the template as the text that the model wrote; all around the calls the
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use crate::types::TokenId;
 
 use super::error::Error;
-use super::prompt::{Piece, Prompt};
+use super::prompt::{Piece, Prompt, Said};
 use super::reasoning::{self, Reasoning, Split, THINK, THINK_END};
 use super::shown::{Written, is_all_shown};
 use super::template::{ChatTemplate, Message, RenderOptions};
@@ -84,7 +86,8 @@ pub fn next_turn(
     let plain = template.render(&messages, options)?;
     let mark = unused_character(&plain, conversation).ok_or(Error::NoTurn)?;
     let (text, shape, thinking) = ("assistant".into(), Shape::Text, None);
-    let reply = Reply { message: 1, text, shape, thinking, lists: Vec::new() };
+    let (lists, unsent) = (Vec::new(), Vec::new());
+    let reply = Reply { message: 1, text, shape, thinking, lists, unsent };
     let rendered = template.render(&marked(&messages, &[reply], mark), options)?;
     let rest = rendered.rsplit_once(mark).map(|(_, rest)| rest).ok_or(Error::NoTurn)?;
     tokenizer.encode(rest, Special::Parse)
@@ -117,8 +120,9 @@ struct Reply<'a> {
     text: Cow<'a, str>,
     shape: Shape,
     thinking: Option<Thinking<'a>>,
-    /// At least one.
     lists: Vec<Arc<[TokenId]>>,
+    /// Those with thinking that the client did not send.
+    unsent: Vec<Arc<[TokenId]>>,
 }
 
 /// What the client made of a reply.
@@ -168,8 +172,18 @@ fn known_replies<'a>(
             true => (split(latest, reasoning).answer.trim().to_owned().into(), Shape::Calls),
         };
         let thinking = reasoning.map(|_| Thinking { sent: sent.thought });
-        let lists = generated.into_iter().map(|(list, _)| list).collect();
-        replies.push(Reply { message: index, text, shape, thinking, lists });
+        let is_unsent = |text: &str| {
+            let thought = split(text, reasoning).thought.unwrap_or_default();
+            sent.thought.is_none() && !thought.is_empty()
+        };
+        let (mut lists, mut unsent) = (Vec::new(), Vec::new());
+        for (list, text) in &generated {
+            match is_unsent(text) {
+                true => unsent.push(Arc::clone(list)),
+                false => lists.push(Arc::clone(list)),
+            }
+        }
+        replies.push(Reply { message: index, text, shape, thinking, lists, unsent });
     }
     replies
 }
@@ -233,7 +247,7 @@ fn shows_the_rest(
     spliced: &Spliced,
     mark: char,
 ) -> bool {
-    let replies = spliced.parts.iter().map(|(_, reply)| Written {
+    let replies = spliced.parts.iter().map(|Part { reply, .. }| Written {
         message: reply.message,
         text: &reply.text,
         has_calls: reply.shape == Shape::Calls,
@@ -327,12 +341,13 @@ impl<'a> Cuts<'a> {
         let mut parts = Vec::new();
         for (text, number) in self.parts {
             let reply = replies[number].take()?;
-            let before = text.strip_suffix(&*reply.text)?;
+            let whole = text.strip_suffix(&*reply.text)?;
             let before = match reply.thinking {
-                Some(_) => without_empty_thinking(before),
-                None => before,
+                Some(_) => without_empty_thinking(whole),
+                None => whole,
             };
-            parts.push((before.to_owned(), reply));
+            let dropped = whole[before.len()..].to_owned();
+            parts.push(Part { before: before.to_owned(), dropped, reply });
         }
         let spliced = Spliced { parts, rest: self.rest.to_owned() };
         spliced.reads(plain).then_some(spliced)
@@ -341,9 +356,17 @@ impl<'a> Cuts<'a> {
 
 /// A rendering with places for replies.
 struct Spliced<'a> {
-    /// What the template wrote, and the reply that follows.
-    parts: Vec<(String, Reply<'a>)>,
+    parts: Vec<Part<'a>>,
     rest: String,
+}
+
+/// A reply, and what comes before it.
+struct Part<'a> {
+    /// What the template wrote.
+    before: String,
+    /// What it wrote behind that for thinking that it does not have.
+    dropped: String,
+    reply: Reply<'a>,
 }
 
 impl Spliced<'_> {
@@ -353,7 +376,7 @@ impl Spliced<'_> {
     fn reads(&self, plain: &str) -> bool {
         let mut left = plain;
         let mut before = None;
-        for (text, reply) in &self.parts {
+        for Part { before: text, reply, .. } in &self.parts {
             let Some(after_text) = after(before, text.trim_end(), left) else { return false };
             let after_reply = match reply.shape {
                 Shape::Text => after_reply(reply, after_text.trim_start()),
@@ -375,17 +398,27 @@ impl Spliced<'_> {
     /// `opening` is what the template asks with, if the model is to think at once.
     fn encode(&self, tokenizer: &Tokenizer, opening: &str) -> Result<Prompt, Error> {
         let mut pieces = Vec::new();
-        for (text, reply) in &self.parts {
+        for Part { before, dropped, reply } in &self.parts {
             let text = match self.rest.ends_with(' ') {
-                true => text.as_str(),
-                false => without_doubled_space(text, reply, tokenizer),
+                true => before.as_str(),
+                false => without_doubled_space(before, reply, tokenizer),
             };
-            let text = match (&reply.thinking, opening.is_empty()) {
-                (Some(_), false) => Cow::Owned(format!("{text}{opening}")),
-                (Some(_) | None, _) => Cow::Borrowed(text),
-            };
-            pieces.push(Piece::Tokens(tokenizer.encode(&text, Special::Parse)?));
-            pieces.push(Piece::Reply(reply.lists.clone()));
+            let opening = reply.thinking.as_ref().map_or("", |_| opening);
+            let (lists, unsent) = (reply.lists.clone(), reply.unsent.clone());
+            if unsent.is_empty() {
+                let text = format!("{text}{opening}");
+                pieces.push(Piece::Tokens(tokenizer.encode(&text, Special::Parse)?));
+                pieces.push(Piece::Reply(Said { lists, ..Said::default() }));
+                continue;
+            }
+            pieces.push(Piece::Tokens(tokenizer.encode(text, Special::Parse)?));
+            let plain = format!("{}{dropped}{}", &before[text.len()..], reply.text);
+            pieces.push(Piece::Reply(Said {
+                lists,
+                unsent,
+                opening: tokenizer.encode(opening, Special::Parse)?,
+                plain: tokenizer.encode(&plain, Special::Parse)?,
+            }));
         }
         pieces.push(Piece::Tokens(tokenizer.encode(&self.rest, Special::Parse)?));
         Ok(Prompt::new(pieces))
@@ -435,7 +468,7 @@ fn without_doubled_space<'a>(text: &'a str, reply: &Reply, tokenizer: &Tokenizer
         first.is_some_and(|bytes| bytes.starts_with(b" "))
     };
     match text.strip_suffix(' ') {
-        Some(shorter) if reply.lists.iter().all(begins_with_space) => shorter,
+        Some(shorter) if reply.lists.iter().chain(&reply.unsent).all(begins_with_space) => shorter,
         _ => text,
     }
 }

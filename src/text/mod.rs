@@ -46,7 +46,7 @@ pub use grammar::{
     CallFormat, CallsOf, Format, Function, Grammar, GrammarError, Grammars, Lost, Matcher,
     SCHEMA_PARTS_MAX, STACK_BYTES as GRAMMAR_STACK_BYTES, Schema,
 };
-pub use prompt::{Piece, Prompt, Resolved, turns};
+pub use prompt::{Kept, Piece, Prompt, Resolved, Said, turns};
 pub use reasoning::{Reasoning, ReplyReader, Splitter, Spoken};
 pub use replies::Replies;
 pub use stop::{StopMatcher, Stopped};

@@ -14,8 +14,9 @@ pub const REPLIES_BYTES_MAX: usize = 32 << 20;
 /// What replies may grow by before it is looked which of them are still needed.
 const GROWTH_BYTES: usize = 256 << 10;
 
-/// Lists kept for one text. Short answers (`yes`) come back in several tokenisations at most.
-pub const LISTS_PER_REPLY_MAX: usize = 4;
+/// Lists kept for one text. Short answers (`yes`) come back in several tokenisations at most, but may
+/// have been thought about in as many ways as there are agents.
+pub const LISTS_PER_REPLY_MAX: usize = 8;
 
 /// What a text costs besides its bytes and ids: two table entries, a few pointers.
 const ENTRY_BYTES: usize = 256;
@@ -178,7 +179,12 @@ mod tests {
         for id in [4, 5] {
             replies.remember(&local, "Hello", list(&[id]));
         }
-        let expected = [list(&[5]), list(&[4]), list(&[1]), list(&[3])];
+        let expected = [5, 4, 1, 3, 2].map(|id| list(&[id]));
+        assert_eq!(replies.known(&local, "Hello"), expected);
+        for id in 6..=9 {
+            replies.remember(&local, "Hello", list(&[id]));
+        }
+        let expected = [9, 8, 7, 6, 5, 4, 1, 3].map(|id| list(&[id]));
         assert_eq!(replies.known(&local, "Hello"), expected);
     }
 

@@ -1,6 +1,7 @@
 //! Models that think before they answer: their thinking in a place of its own, and next turns that are not computed again whatever a client keeps of it.
 
 use crate::support::http::{Request, Server, Setup, hello};
+use crate::support::store::ShakyDisk;
 use serde_json::{Value as Json, json};
 
 /// In the manner of Qwen 3: drops what was thought in earlier turns.
@@ -299,4 +300,72 @@ fn nobody_gets_what_the_model_thought_for_another() {
     ]);
     let other = ask("key-of-the-tests-2", &turns);
     assert!(ask("key-of-the-tests-1", &turns) > other + 10, "one has the thinking, one has not");
+}
+
+/// The same answer, thought about in several ways.
+const SAME: [&str; 3] = [
+    "<think>\nBriefly.\n</think>\n\nGood morning. ",
+    "<think>\nIt is early, so I may wish a good morning.\n</think>\n\nGood morning. ",
+    "<think>\nThe user greets, and whoever greets is to be greeted as well, as I see it.\n</think>\n\nGood morning. ",
+];
+
+/// The second turn of somebody who was answered so before, and keeps the answer alone.
+fn second_turn() -> Json {
+    json!([
+        hello(json!({}))["messages"][0],
+        { "role": "assistant", "content": ANSWER },
+        { "role": "user", "content": "And?" },
+    ])
+}
+
+fn read_tokens(answer: &Json) -> u64 {
+    answer["usage"]["prompt_tokens"].as_u64().expect("a number")
+}
+
+#[test]
+fn agents_that_said_the_same_each_go_on_from_what_they_thought() {
+    let disk = ShakyDisk::default();
+    let start = |replies: &[&'static str]| {
+        let (replies, disk) = (replies.to_vec(), Some(disk.clone()));
+        Server::start(Setup { template: THINKING, replies, disk, ..Setup::default() })
+    };
+    let names = ["a", "b", "c"];
+    let server = start(&SAME);
+    let firsts = names.map(|name| chat(&server, json!({ "session_id": name })));
+    let check = |server: &Server, source: &str| {
+        let mut question_tokens = Vec::new();
+        for (name, first) in names.iter().zip(&firsts) {
+            let body = json!({ "session_id": name, "messages": second_turn(), "max_tokens": 1 });
+            let second = chat(server, body);
+            assert_eq!(second["semantic"]["source"], source, "{second}");
+            assert!(cached(&second) >= total(first) - 1, "{name}: {first} {second}");
+            question_tokens.push(read_tokens(&second) - total(first));
+        }
+        assert!(question_tokens.windows(2).all(|two| two[0] == two[1]), "{question_tokens:?}");
+    };
+    check(&server, "hot");
+    drop(server);
+    check(&start(&[]), "warm");
+}
+
+#[test]
+fn what_one_agent_thought_stands_before_the_same_words_of_no_other() {
+    let alone = saying(THINKING, &[]);
+    let expected = read_tokens(&chat(&alone, json!({ "messages": second_turn() })));
+    let server = saying(THINKING, &SAME);
+    for name in ["a", "b", "c"] {
+        chat(&server, json!({ "session_id": name }));
+    }
+    let ask = |fields: Json| read_tokens(&chat(&server, fields));
+    // Another agent, nobody, and one whose beginning is not what it was.
+    let turns = second_turn();
+    assert_eq!(ask(json!({ "session_id": "d", "messages": turns })), expected);
+    assert_eq!(ask(json!({ "messages": turns })), expected);
+    let mut other = turns;
+    other[0]["content"] = json!("Hallo");
+    let anew = read_tokens(&chat(&alone, json!({ "messages": other })));
+    assert_eq!(ask(json!({ "session_id": "a", "messages": other })), anew);
+    // What is gone answers nobody.
+    assert_eq!(server.send(&Request::new("DELETE", "/v1/agents/b")).status, 204);
+    assert_eq!(ask(json!({ "session_id": "b", "messages": second_turn() })), expected);
 }

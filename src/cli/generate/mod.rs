@@ -251,7 +251,7 @@ impl Turn<'_> {
             }
         };
         // There is one list of ids for each reply.
-        let tokens = prompt.resolve(&|_| 0).tokens;
+        let tokens = prompt.resolve_anew().tokens;
         check_vocabulary(&tokens, files.summary().vocabulary)
             .map_err(|error| error.context(self.resolved.path.display().to_string()))?;
         Ok(Question { tokenizer, prompt, prompt_tokens: tokens.len(), reply })

@@ -35,7 +35,7 @@ use super::sequence::{Sequence, Settings};
 use crate::model::Spec;
 use crate::model::sample::Bias;
 use crate::store::BlockRef;
-use crate::text::{Resolved, Tokenizer};
+use crate::text::{Kept, Resolved, Tokenizer};
 use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
 
 use admission::{Victims, window_blocks};
@@ -326,8 +326,14 @@ impl Scheduler {
         }
         request.sampling.check().map_err(Error::Sampling)?;
         check_biases(request.sampling.biases(), self.spec.vocabulary)?;
-        let matched = |tokens: &[TokenId]| self.agents.matched(&request.namespace, tokens);
-        let Resolved { tokens: prompt, replies } = request.prompt.resolve(&matched);
+        let Request { namespace, agent, .. } = request;
+        let kept = Kept {
+            by_anybody: &|tokens| self.agents.matched(namespace, tokens),
+            by_itself: &|tokens, least| {
+                self.agents.matched_by(namespace, agent.as_ref(), tokens, least)
+            },
+        };
+        let Resolved { tokens: prompt, replies } = request.prompt.resolve(&kept);
         let vocabulary = self.spec.vocabulary;
         if let Some(token) = prompt.iter().find(|token| token.0 as usize >= vocabulary) {
             return Err(Error::OutsideVocabulary { token: *token, vocabulary });

@@ -75,6 +75,6 @@ pub async fn count_tokens(
     let serving = app.serving()?;
     let prompt =
         prompt::prompt(&app, serving, &caller.namespace, Input::Chat { messages, tools }).await?;
-    let input_tokens = prompt.resolve(&|_| 0).tokens.len();
+    let input_tokens = prompt.resolve_anew().tokens.len();
     Ok(Json(Count { input_tokens }))
 }

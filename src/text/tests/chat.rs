@@ -105,13 +105,22 @@ impl Model {
 type Known = HashMap<String, Vec<Arc<[TokenId]>>>;
 
 fn latest(prompt: &Prompt) -> Vec<TokenId> {
-    prompt.resolve(&|_| 0).tokens
+    prompt.resolve_anew().tokens
 }
 
-pub(super) fn replies(prompt: &Prompt) -> Vec<&[Arc<[TokenId]>]> {
-    let lists = |piece| match piece {
-        &Piece::Tokens(_) => None,
-        Piece::Reply(lists) => Some(lists.as_slice()),
+/// For an agent that has these tokens.
+pub(super) fn resolved(prompt: &Prompt, kept: &[TokenId]) -> Vec<TokenId> {
+    let common = |tokens: &[TokenId]| tokens.iter().zip(kept).take_while(|(a, b)| a == b).count();
+    let at_least = |tokens: &[TokenId], least| Some(common(tokens)).filter(|n| *n >= least);
+    let by_itself = |tokens: &[TokenId], least| at_least(tokens, least).unwrap_or(0);
+    prompt.resolve(&Kept { by_anybody: &common, by_itself: &by_itself }).tokens
+}
+
+/// Of each reply that is spliced, the lists that may stand for it.
+pub(super) fn replies(prompt: &Prompt) -> Vec<Vec<Arc<[TokenId]>>> {
+    let lists = |piece: &Piece| match piece {
+        Piece::Tokens(_) => None,
+        Piece::Reply(Said { lists, unsent, .. }) => Some([&lists[..], unsent].concat()),
     };
     prompt.pieces().iter().filter_map(lists).collect()
 }
@@ -141,7 +150,7 @@ fn spliced(template: &str, messages: &[Message], known: &[&str]) -> String {
     for piece in prompt.pieces() {
         match piece {
             Piece::Tokens(tokens) => text += &model.text(tokens),
-            Piece::Reply(lists) => text += &format!("⟦{}⟧", model.text(&lists[0])),
+            Piece::Reply(said) => text += &format!("⟦{}⟧", model.text(&said.lists[0])),
         }
     }
     text
@@ -443,10 +452,10 @@ proptest! {
         };
 
         let contents = known_contents(&messages, &known);
-        let expected: Vec<&[Arc<[TokenId]>]> = contents
+        let expected: Vec<Vec<Arc<[TokenId]>>> = contents
             .iter()
             .filter(|_| ![TWICE, DROPS_ASSISTANT].contains(&template))
-            .map(|text| known[*text].as_slice())
+            .map(|text| known[*text].clone())
             .collect();
         if template == THINKING {
             let is_thought = |text: &&&str| text.contains("</think>");
@@ -505,10 +514,7 @@ proptest! {
             let mut known = |text: &str| memory.known(&namespace, text);
             let prompt =
                 chat_prompt(model.template(template), &model.tokenizer, conversation, &mut known);
-            let tokens = prompt.expect("it renders").resolve(&|tokens| {
-                tokens.iter().zip(&kept).take_while(|(a, b)| a == b).count()
-            });
-            let tokens = tokens.tokens;
+            let tokens = resolved(&prompt.expect("it renders"), &kept);
             prop_assert!(tokens.starts_with(&kept), "{:?}", model.text(&tokens));
 
             let mut generated: Vec<TokenId> =

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::*;
-use super::chat::{BYTE_LEVEL, assistant, replies, user};
+use super::chat::{BYTE_LEVEL, assistant, replies, resolved, user};
 use super::folder;
 use crate::types::{Namespace, TokenId};
 
@@ -120,10 +120,7 @@ proptest! {
             let conversation = Conversation { messages: &messages, options: &options };
             let mut known = |key: &str| memory.known(&local, key);
             let prompt = chat_prompt(&template, &model.tokenizer, conversation, &mut known);
-            let tokens = prompt.expect("it renders").resolve(&|tokens| {
-                tokens.iter().zip(&kept).take_while(|(a, b)| a == b).count()
-            });
-            let tokens = tokens.tokens;
+            let tokens = resolved(&prompt.expect("it renders"), &kept);
             prop_assert!(tokens.starts_with(&kept), "{:?}\n{:?}", model.text(&tokens), model.text(&kept));
 
             let words = |indexes: &[prop::sample::Index]| -> Vec<TokenId> {

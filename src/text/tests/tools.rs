@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::*;
-use super::chat::{BYTE_LEVEL, assistant, replies, user};
+use super::chat::{BYTE_LEVEL, assistant, replies, resolved, user};
 use super::folder;
 use crate::types::{Namespace, TokenId};
 
@@ -74,7 +74,7 @@ fn prompt(template: &ChatTemplate, messages: &[Message], generated: &[&str]) -> 
 fn spliced(template: &ChatTemplate, messages: &[Message], generated: &[&str]) -> String {
     let shown = |piece: &Piece| match piece {
         Piece::Tokens(tokens) => BYTE_LEVEL.text(tokens),
-        Piece::Reply(lists) => format!("⟦{}⟧", BYTE_LEVEL.text(&lists[0])),
+        Piece::Reply(said) => format!("⟦{}⟧", BYTE_LEVEL.text(&said.lists[0])),
     };
     prompt(template, messages, generated).pieces().iter().map(shown).collect()
 }
@@ -360,10 +360,7 @@ proptest! {
             let conversation = Conversation { messages: &messages, options: &options };
             let mut known = |key: &str| memory.known(&local, key);
             let prompt = chat_prompt(&template, &model.tokenizer, conversation, &mut known);
-            let tokens = prompt.expect("it renders").resolve(&|tokens| {
-                tokens.iter().zip(&kept).take_while(|(a, b)| a == b).count()
-            });
-            let tokens = tokens.tokens;
+            let tokens = resolved(&prompt.expect("it renders"), &kept);
             prop_assert!(tokens.starts_with(&kept), "{:?}\n{:?}", model.text(&tokens), model.text(&kept));
 
             let mut generated: Vec<TokenId> = Vec::new();

@@ -7,7 +7,7 @@ use semantic::engine::{
     AgentError, AgentPage, AgentState, Error, Evicted, Page, Past, Recalled, Request,
     RetentionChange, Source, Tier,
 };
-use semantic::text::{Piece, Prompt};
+use semantic::text::{Piece, Prompt, Said};
 use semantic::types::{AgentId, Generation, Namespace, TokenId};
 
 use crate::support::engine::{Served, Setup, block_on, prompt, read, request, request_of, serve};
@@ -493,7 +493,7 @@ fn of_two_turns_that_go_on_from_the_same_one_is_refused() {
 fn cut(served: &Served, before: &[TokenId], reply: &[TokenId]) {
     let pieces = vec![
         Piece::Tokens(before.to_vec()),
-        Piece::Reply(vec![reply.into()]),
+        Piece::Reply(Said::as_list(reply.into())),
         Piece::Tokens(prompt(50, 900)),
     ];
     served.model.forget();

@@ -261,7 +261,7 @@ fn known_replies_are_found_again_whatever_their_tokens() {
         assert_eq!(answer.cached_tokens(), known_tokens, "turn {number}");
         let new = answer.admitted().prompt_tokens - known_tokens;
         assert_eq!(served.model.computed_tokens(), new + answer.reply().len() - 1);
-        strange += usize::from(chat.resolve(&|_| 0) != plain.resolve(&|_| 0));
+        strange += usize::from(chat.resolve_anew() != plain.resolve_anew());
         // Without the last token of the reply, which has no KV.
         known_tokens = answer.admitted().prompt_tokens + answer.reply().len() - 1;
         assert!(!answer.texts[0].ends_with('\u{fffd}'), "choose another seed than {number}");
@@ -277,14 +277,14 @@ fn known_replies_are_found_again_whatever_their_tokens() {
 /// A prompt for which several lists of ids are known takes the one that is kept.
 #[test]
 fn of_two_lists_of_ids_the_one_with_kv_is_taken() {
-    use semantic::text::Piece;
+    use semantic::text::{Piece, Said};
     let served = serve(Setup::default());
     let (start, reply, other) = (prompt(1, 50), prompt(2, 20), prompt(3, 21));
     let kept = [start.as_slice(), &reply, &prompt(4, 10)].concat();
     check(&served, request(&kept), &kept, 0);
     let pieces = vec![
         Piece::Tokens(start.clone()),
-        Piece::Reply(vec![other.into(), reply.clone().into()]),
+        Piece::Reply(Said { lists: vec![other.into(), reply.clone().into()], ..Said::default() }),
         Piece::Tokens(prompt(5, 9)),
     ];
     let tokens = [start, reply, prompt(5, 9)].concat();
