@@ -341,16 +341,19 @@ impl<'a> Cuts<'a> {
         let mut parts = Vec::new();
         for (text, number) in self.parts {
             let reply = replies[number].take()?;
-            let whole = text.strip_suffix(&*reply.text)?;
+            let before = text.strip_suffix(&*reply.text)?;
             let before = match reply.thinking {
-                Some(_) => without_empty_thinking(whole),
-                None => whole,
+                Some(_) => without_empty_thinking(before),
+                None => before,
             };
-            let dropped = whole[before.len()..].to_owned();
-            parts.push(Part { before: before.to_owned(), dropped, reply });
+            parts.push(Part { before: before.to_owned(), reply, plain: String::new() });
         }
-        let spliced = Spliced { parts, rest: self.rest.to_owned() };
-        spliced.reads(plain).then_some(spliced)
+        let mut spliced = Spliced { parts, rest: self.rest.to_owned() };
+        let places: Vec<String> = spliced.places(plain)?.into_iter().map(str::to_owned).collect();
+        for (part, place) in spliced.parts.iter_mut().zip(places) {
+            part.plain = place;
+        }
+        Some(spliced)
     }
 }
 
@@ -364,41 +367,49 @@ struct Spliced<'a> {
 struct Part<'a> {
     /// What the template wrote.
     before: String,
-    /// What it wrote behind that for thinking that it does not have.
-    dropped: String,
     reply: Reply<'a>,
+    /// What stands in its place in the plain rendering, with all white space around it.
+    plain: String,
 }
 
 impl Spliced<'_> {
-    /// Whether this is the text, up to the white space around replies. (That of a content is not
-    /// in here, because the contents were trimmed.) In the place of calls may be anything but nothing:
-    /// [`shows_the_rest`] sees to it that they are calls and no more.
-    fn reads(&self, plain: &str) -> bool {
+    /// What stands in the places of the replies if the rest is this text, up to the white space around
+    /// them. (That of a content is not in here, because the contents were trimmed.) In the place of
+    /// calls may be anything but nothing: [`shows_the_rest`] sees to it that they are calls and no more.
+    fn places<'p>(&self, plain: &'p str) -> Option<Vec<&'p str>> {
+        let mut places = Vec::new();
         let mut left = plain;
-        let mut before = None;
+        let mut before: Option<(Shape, &str)> = None;
         for Part { before: text, reply, .. } in &self.parts {
-            let Some(after_text) = after(before, text.trim_end(), left) else { return false };
-            let after_reply = match reply.shape {
-                Shape::Text => after_reply(reply, after_text.trim_start()),
-                Shape::Calls => Some(after_text),
+            let after_text = after(before.map(|(shape, _)| shape), text.trim_end(), left)?;
+            let place = |from: &'p str| {
+                let end = from.len() - after_text.len() - text.trim().len();
+                &from[..end]
             };
-            let Some(after) = after_reply else { return false };
-            left = after;
-            before = Some(reply.shape);
+            places.extend(before.map(|(_, from)| place(from)));
+            left = match reply.shape {
+                Shape::Text => after_reply(reply, after_text.trim_start())?,
+                Shape::Calls => after_text,
+            };
+            before = Some((reply.shape, after_text));
         }
-        match before {
-            None => left == self.rest,
-            Some(Shape::Text) => left.trim_start() == self.rest.trim_start(),
-            Some(Shape::Calls) => left
-                .strip_suffix(self.rest.trim_start())
-                .is_some_and(|calls| !calls.trim().is_empty()),
-        }
+        let rest = self.rest.trim_start();
+        let (shape, from) = match before {
+            None => return (left == self.rest).then_some(places),
+            Some(before) => before,
+        };
+        let is_read = match shape {
+            Shape::Text => left.trim_start() == rest,
+            Shape::Calls => left.strip_suffix(rest).is_some_and(|calls| !calls.trim().is_empty()),
+        };
+        places.extend(from.strip_suffix(rest));
+        is_read.then_some(places)
     }
 
     /// `opening` is what the template asks with, if the model is to think at once.
     fn encode(&self, tokenizer: &Tokenizer, opening: &str) -> Result<Prompt, Error> {
         let mut pieces = Vec::new();
-        for Part { before, dropped, reply } in &self.parts {
+        for (index, Part { before, reply, plain }) in self.parts.iter().enumerate() {
             let text = match self.rest.ends_with(' ') {
                 true => before.as_str(),
                 false => without_doubled_space(before, reply, tokenizer),
@@ -412,12 +423,16 @@ impl Spliced<'_> {
                 continue;
             }
             pieces.push(Piece::Tokens(tokenizer.encode(text, Special::Parse)?));
-            let plain = format!("{}{dropped}{}", &before[text.len()..], reply.text);
+            let next = self.parts.get(index + 1).map_or(&self.rest, |next| &next.before);
+            let around =
+                (&text[text.trim_end().len()..], &next[..next.len() - next.trim_start().len()]);
+            let plain = plain.strip_prefix(around.0).unwrap_or(plain);
+            let plain = plain.strip_suffix(around.1).unwrap_or(plain);
             pieces.push(Piece::Reply(Said {
                 lists,
                 unsent,
                 opening: tokenizer.encode(opening, Special::Parse)?,
-                plain: tokenizer.encode(&plain, Special::Parse)?,
+                plain: tokenizer.encode(plain, Special::Parse)?,
             }));
         }
         pieces.push(Piece::Tokens(tokenizer.encode(&self.rest, Special::Parse)?));

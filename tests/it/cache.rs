@@ -2,6 +2,7 @@
 
 mod evicting;
 mod explaining;
+mod keeping;
 mod listing;
 mod moving;
 mod opening;
