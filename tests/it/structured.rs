@@ -2,6 +2,7 @@
 
 mod calls;
 mod random;
+mod strict;
 
 use serde::de::IgnoredAny;
 use serde_json::{Value as Json, json};

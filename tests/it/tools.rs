@@ -394,7 +394,6 @@ fn tools_that_cannot_be_served_are_refused_and_named() {
         function("name", json!(7)),
         function("description", json!(7)),
         function("parameters", json!("{}")),
-        function("strict", json!(true)),
         function("strict", json!("no")),
         function("x", json!(1)),
         json!([tool("a"), tool("b"), tool("a")]),
@@ -406,7 +405,6 @@ fn tools_that_cannot_be_served_are_refused_and_named() {
         json!({ "tool_choice": "any" }),
         json!({ "tool_choice": { "type": "function", "function": { "name": "get_tim" } } }),
         json!({ "tool_choice": 1 }),
-        json!({ "parallel_tool_calls": false }),
         json!({ "functions": [] }),
         json!({ "function_call": "auto" }),
     ] {
@@ -452,7 +450,6 @@ fn tools_that_cannot_be_served_are_refused_and_named() {
         tools[0].function.name: tools[0].function.name is 7; it is a string
         tools[0].function.description: tools[0].function.description is 7; it is a string
         tools[0].function.parameters: tools[0].function.parameters is "{}"; it is an object
-        tools[0].function.strict: tools[0].function.strict is true; calls are held to it with a tool_choice of "required" or of a function
         tools[0].function.strict: tools[0].function.strict is "no"; it is a boolean
         tools[0].function.x: tools[0].function.x is not known to this server
         tools[2].function.name: tools[2].function.name is "a", which another tool has
@@ -460,7 +457,6 @@ fn tools_that_cannot_be_served_are_refused_and_named() {
         tool_choice: tool_choice is "any"; it is "auto", "none", "required" or a function
         tool_choice.function.name: tool_choice.function.name is "get_tim", which is none of the tools
         tool_choice: tool_choice is 1; it is "auto", "none", "required" or a function
-        parallel_tool_calls: parallel_tool_calls is false; calls are held to it with a tool_choice of "required" or of a function
         functions: functions is not supported by this server
         function_call: function_call is not supported by this server
         messages[1].tool_calls[0].function.arguments: messages[1].tool_calls[0].function.arguments is not the text of a JSON object

@@ -21,7 +21,7 @@ use super::{App, body};
 pub use format::{ResponseFormat, json_schema, plain_format};
 pub use reply::{Completion as Answer, Reply};
 pub use request::{ChatRequest, WireMessage, messages};
-pub use tools::{arguments_of, flat_choice, flat_tools};
+pub use tools::{arguments_of, flat_choice, flat_choice_field, flat_tools};
 
 use request::Chat;
 use said::Said;

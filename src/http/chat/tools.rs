@@ -199,7 +199,8 @@ pub fn choice(wire: Option<&Value>, is_parallel: bool) -> Result<ToolChoice, Err
 pub fn flat_choice(wire: Option<&Value>, is_parallel: bool) -> Result<ToolChoice, Error> {
     choice_of(wire, is_parallel, |choice| {
         let choice = object(choice, "tool_choice", &["type", "name"])?;
-        check_named(choice, choice, "tool_choice.name")
+        check_choice(choice)?;
+        function_of(choice, "tool_choice.name")
     })
 }
 
@@ -234,26 +235,34 @@ pub fn choice_field(choice: &ToolChoice) -> &'static str {
     }
 }
 
-fn named(choice: &Value) -> Result<ToolChoice, Error> {
-    let choice = object(choice, "tool_choice", &["type", "function"])?;
-    let function = choice.get("function").unwrap_or(&Value::Null);
-    let function = object(function, "tool_choice.function", &["name"])?;
-    check_named(choice, function, "tool_choice.function.name")
+/// The same of the newer routes.
+pub fn flat_choice_field(choice: &ToolChoice) -> &'static str {
+    match choice {
+        ToolChoice::Named(_) => "tool_choice.name",
+        other => choice_field(other),
+    }
 }
 
-/// A choice of the function whose name is in this field.
-fn check_named(
-    choice: &Map<String, Value>,
-    function: &Map<String, Value>,
-    field: &str,
-) -> Result<ToolChoice, Error> {
-    match (choice.get("type"), function.get("name")) {
-        (Some(Value::String(kind)), _) if kind != "function" => {
-            Err(wrong("tool_choice.type", choice.get("type"), "\"function\""))
-        }
-        (Some(Value::String(_)), Some(Value::String(name))) => Ok(ToolChoice::Named(name.clone())),
-        (Some(Value::String(_)), given) => Err(wrong(field, given, "a string")),
-        (given, _) => Err(wrong("tool_choice.type", given, "\"function\"")),
+fn named(choice: &Value) -> Result<ToolChoice, Error> {
+    let choice = object(choice, "tool_choice", &["type", "function"])?;
+    check_choice(choice)?;
+    let function = choice.get("function").unwrap_or(&Value::Null);
+    let function = object(function, "tool_choice.function", &["name"])?;
+    function_of(function, "tool_choice.function.name")
+}
+
+fn check_choice(choice: &Map<String, Value>) -> Result<(), Error> {
+    match choice.get("type") {
+        Some(Value::String(kind)) if kind == "function" => Ok(()),
+        given => Err(wrong("tool_choice.type", given, "\"function\"")),
+    }
+}
+
+/// The choice of a function, whose name is in this field.
+fn function_of(function: &Map<String, Value>, field: &str) -> Result<ToolChoice, Error> {
+    match function.get("name") {
+        Some(Value::String(name)) => Ok(ToolChoice::Named(name.clone())),
+        given => Err(wrong(field, given, "a string")),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::input::{self, Item, WireItem};
 use crate::engine::Sampling;
-use crate::http::chat::{flat_choice, flat_tools, json_schema, plain_format};
+use crate::http::chat::{flat_choice, flat_choice_field, flat_tools, json_schema, plain_format};
 use crate::http::error::Error;
 use crate::http::fields::{
     self, Drawing, OneOrMany, TEMPERATURE_MAX, TOKENS_MAX, goes_with, in_range, refuse_set, shown,
@@ -204,7 +204,7 @@ impl TryFrom<ResponsesRequest> for Asked {
         let tools = flat_tools(&wire_tools)?;
         let is_parallel = request.parallel_tool_calls.unwrap_or(true);
         let tool_choice = flat_choice(request.tool_choice.as_ref(), is_parallel)?;
-        tool_choice.check(&tools, "tool_choice.name")?;
+        tool_choice.check(&tools, flat_choice_field(&tool_choice))?;
         let text_format =
             request.text.and_then(|text| text.format).unwrap_or_else(TextFormat::text);
         let schema = text_format.schema()?;

@@ -92,7 +92,6 @@ fn what_a_message_cannot_be_is_refused_and_named() {
         (tool(json!({ "name": "" })), "tools[0].name is \"\""),
         (tool(json!({ "name": "a b" })), "tools[0].name is \"a b\""),
         (tool(json!({ "input_schema": null })), "tools[0].input_schema is missing"),
-        (tool(json!({ "strict": true })), "tools[0].strict is true"),
         (tool(json!({ "defer_loading": true })), "tools[0].defer_loading is not supported"),
         (tool(json!({ "input_examples": [{}] })), "tools[0].input_examples is not supported"),
         (tool(json!({ "colour": "red" })), "tools[0].colour is not supported"),
@@ -104,10 +103,6 @@ fn what_a_message_cannot_be_is_refused_and_named() {
         (
             json!({ "tool_choice": { "type": "tool", "name": "look" } }),
             "tool_choice.name is \"look\", which is none of the tools",
-        ),
-        (
-            json!({ "tool_choice": { "type": "auto", "disable_parallel_tool_use": true } }),
-            "tool_choice.disable_parallel_tool_use is true",
         ),
         (
             json!({ "thinking": { "type": "enabled", "budget_tokens": 1024 } }),

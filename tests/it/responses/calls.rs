@@ -22,9 +22,11 @@ fn calling(replies: Vec<&'static str>) -> (Server, Json) {
 }
 
 fn ask(tools: &Json, fields: Json) -> Json {
-    let mut body = hi(fields);
+    let mut body = hi(fields.clone());
     body["tools"] = tools.clone();
-    body["max_output_tokens"] = json!(200);
+    if fields.get("max_output_tokens").is_none() {
+        body["max_output_tokens"] = json!(200);
+    }
     body
 }
 
@@ -144,4 +146,48 @@ fn a_result_of_a_call_that_nobody_made_is_refused() {
         let param = format!("input[{index}].call_id");
         assert_eq!(code(&asked(&server, &body)), (400, json!(null), json!(param)));
     }
+}
+
+/// What OpenAI's agents send: strict functions, and a schema for the last answer.
+#[test]
+fn a_strict_function_and_a_format_are_kept_to() {
+    let wrong = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"town\": 7}}\n</tool_call>";
+    let (server, mut tools) = calling(vec![wrong, "Some text.", "Some text.", "Some text."]);
+    for tool in tools.as_array_mut().expect("a list") {
+        tool["strict"] = json!(true);
+        tool["parameters"]["required"] = json!(["town"]);
+        tool["parameters"]["additionalProperties"] = json!(false);
+    }
+    let town = |response: &Json| {
+        let output = response["output"].as_array().expect("a list");
+        let call = output.iter().find(|item| item["type"] == "function_call");
+        let call = call.unwrap_or_else(|| panic!("{response}"));
+        let arguments = call["arguments"].as_str().expect("a text");
+        let arguments: Json = serde_json::from_str(arguments).expect("JSON");
+        assert!(arguments["town"].is_string(), "{arguments}");
+        call["name"].clone()
+    };
+    let free = answered(&server, &ask(&tools, json!({ "max_output_tokens": 2000 })));
+    assert_eq!((town(&free), &free["tool_choice"]), (json!("weather"), &json!("auto")));
+    let choice = json!({ "type": "function", "name": "map" });
+    let fields =
+        json!({ "tool_choice": choice, "parallel_tool_calls": false, "max_output_tokens": 2000 });
+    let named = answered(&server, &ask(&tools, fields));
+    assert_eq!((town(&named), &named["tool_choice"]), (json!("map"), &choice));
+    assert_eq!(named["parallel_tool_calls"], false);
+    let fields = json!({ "tool_choice": "required", "max_output_tokens": 2000 });
+    town(&answered(&server, &ask(&tools, fields)));
+    let schema = json!({
+        "type": "object",
+        "properties": { "degrees": { "type": "integer", "minimum": -50, "maximum": 50 } },
+        "required": ["degrees"],
+        "additionalProperties": false,
+    });
+    let format =
+        json!({ "type": "json_schema", "name": "weather", "schema": schema, "strict": true });
+    let told =
+        answered(&server, &hi(json!({ "text": { "format": format }, "max_output_tokens": 500 })));
+    assert_eq!(told["text"]["format"], format);
+    let card: Json = serde_json::from_str(text(&told)).expect("JSON");
+    assert!((-50..=50).contains(&card["degrees"].as_i64().expect("a number")), "{card}");
 }
