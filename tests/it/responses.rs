@@ -4,6 +4,7 @@ mod calls;
 mod previous;
 mod refusals;
 mod shape;
+mod thinking;
 
 use crate::support::http::{Answer, Client, Request, Server, Setup, wait_until};
 use crate::support::store::{Failing, ShakyDisk};

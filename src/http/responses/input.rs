@@ -27,6 +27,8 @@ pub struct WireItem {
     name: Option<String>,
     arguments: Option<String>,
     output: Option<OneOrMany<Part>>,
+    /// It is not read: what is told of thinking is its `content`.
+    summary: Option<Vec<Value>>,
     /// What our own items have.
     #[serde(rename = "id")]
     _id: Option<String>,
@@ -80,13 +82,17 @@ pub enum Item {
         call_id: String,
         output: String,
     },
+    /// What the assistant thought before what follows.
+    Thought {
+        text: String,
+    },
 }
 
 impl Item {
     /// Of its text, about.
     pub fn bytes(&self) -> usize {
         match self {
-            Item::Message { text, .. } => text.len(),
+            Item::Message { text, .. } | Item::Thought { text } => text.len(),
             Item::Call { call_id, name, arguments } => call_id.len() + name.len() + arguments.len(),
             Item::Output { call_id, output } => call_id.len() + output.len(),
         }
@@ -114,8 +120,10 @@ impl WireItem {
             "message" => &["role", "content"],
             "function_call" => &["call_id", "name", "arguments"],
             "function_call_output" => &["call_id", "output"],
+            "reasoning" => &["content", "summary"],
             other => {
-                let expected = "\"message\", \"function_call\" or \"function_call_output\"";
+                let expected =
+                    "\"message\", \"function_call\", \"function_call_output\" or \"reasoning\"";
                 return Err(wrong(&at("type"), other, expected));
             }
         };
@@ -128,9 +136,13 @@ impl WireItem {
                         let field = at("content");
                         return Err(Error::field(field.as_str(), format!("{field} is empty")));
                     }
-                    content => joined(content, &at("content"))?,
+                    content => joined(content, TEXT_PARTS, &at("content"))?,
                 },
             },
+            "reasoning" => {
+                let content = self.content.unwrap_or(OneOrMany::Many(Vec::new()));
+                Item::Thought { text: joined(content, THOUGHT_PARTS, &at("content"))? }
+            }
             "function_call" => {
                 let arguments = self.arguments.ok_or_else(|| missing("arguments"))?;
                 arguments_of(&arguments, &at("arguments"))?;
@@ -142,7 +154,10 @@ impl WireItem {
             }
             _ => Item::Output {
                 call_id: self.call_id.ok_or_else(|| missing("call_id"))?,
-                output: joined(self.output.ok_or_else(|| missing("output"))?, &at("output"))?,
+                output: {
+                    let output = self.output.ok_or_else(|| missing("output"))?;
+                    joined(output, TEXT_PARTS, &at("output"))?
+                },
             },
         })
     }
@@ -156,6 +171,7 @@ impl WireItem {
             ("name", self.name.is_some()),
             ("arguments", self.arguments.is_some()),
             ("output", self.output.is_some()),
+            ("summary", self.summary.is_some()),
         ];
         for (name, is_set) in all.into_iter().filter(|(name, _)| !own.contains(name)) {
             fields::goes_with(&format!("{path}.{name}"), is_set, kind)?;
@@ -171,8 +187,12 @@ fn refuse_others(others: &Map<String, Value>, path: &str) -> Result<(), Error> {
     }
 }
 
-/// Parts are joined by line breaks, as those of a chat's messages.
-fn joined(content: OneOrMany<Part>, path: &str) -> Result<String, Error> {
+/// The types of parts.
+const TEXT_PARTS: &[&str] = &["input_text", "output_text"];
+const THOUGHT_PARTS: &[&str] = &["reasoning_text"];
+
+/// Parts of these types, joined by line breaks as those of a chat's messages.
+fn joined(content: OneOrMany<Part>, kinds: &[&str], path: &str) -> Result<String, Error> {
     let parts = match content {
         OneOrMany::One(text) => return Ok(text),
         OneOrMany::Many(parts) => parts,
@@ -180,9 +200,9 @@ fn joined(content: OneOrMany<Part>, path: &str) -> Result<String, Error> {
     let mut texts = Vec::new();
     for (index, part) in parts.into_iter().enumerate() {
         let path = format!("{path}[{index}]");
-        if !matches!(part.kind.as_str(), "input_text" | "output_text") {
-            let expected = "\"input_text\" or \"output_text\"";
-            return Err(wrong(&format!("{path}.type"), &part.kind, expected));
+        if !kinds.contains(&part.kind.as_str()) {
+            let kinds: Vec<String> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
+            return Err(wrong(&format!("{path}.type"), &part.kind, &kinds.join(" or ")));
         }
         refuse_others(&part.others, &path)?;
         let field = format!("{path}.text");
@@ -214,6 +234,7 @@ pub fn messages(
 #[derive(Default)]
 struct Turns<'a> {
     messages: Vec<Message>,
+    thought: Option<&'a str>,
     texts: Vec<&'a str>,
     calls: Vec<PastCall>,
     /// The names of the tools that were called, by the ids of the calls.
@@ -225,7 +246,7 @@ impl<'a> Turns<'a> {
         match item {
             Item::Message { role: Role::Assistant, text } => {
                 // Without a call between them they are two turns.
-                if self.calls.is_empty() {
+                if self.calls.is_empty() && !self.texts.is_empty() {
                     self.end();
                 }
                 self.texts.push(text);
@@ -239,6 +260,10 @@ impl<'a> Turns<'a> {
                     Role::System | Role::Developer => "system",
                 };
                 self.messages.push(Message::new(role, text));
+            }
+            Item::Thought { text } => {
+                self.end();
+                self.thought = Some(text);
             }
             Item::Call { call_id, name, arguments } => {
                 let arguments = arguments_of(arguments, &format!("input[{index}].arguments"))?;
@@ -263,15 +288,20 @@ impl<'a> Turns<'a> {
 
     /// Ends the open turn, if there is one.
     fn end(&mut self) {
+        let thought = self.thought.take().filter(|thought| !thought.is_empty());
         let texts = std::mem::take(&mut self.texts);
         let calls = std::mem::take(&mut self.calls);
-        if texts.is_empty() && calls.is_empty() {
+        if thought.is_none() && texts.is_empty() && calls.is_empty() {
             return;
         }
         let text = texts.join(TEXTS_JOINED_BY);
-        self.messages.push(match calls.is_empty() {
+        let message = match calls.is_empty() {
             true => Message::new("assistant", text),
             false => Message::calling(Some(text).filter(|text| !text.is_empty()), calls),
+        };
+        self.messages.push(match thought {
+            Some(thought) => message.with_thinking(thought.to_owned()),
+            None => message,
         });
     }
 }

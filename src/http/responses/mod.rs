@@ -22,6 +22,7 @@ use serde::Serialize;
 use super::error::Error;
 use super::guard::Caller;
 use super::prompt::Input;
+use super::reasoning::ReasoningFormat;
 use super::turn::{self, Named, Turn};
 use super::{App, body};
 
@@ -64,6 +65,7 @@ pub async fn create(
         begun,
         items,
     });
+    let reasoning = ReasoningFormat::Apart.of_a_reply(asked.format.as_ref());
     let turn = Turn {
         named: Named::in_body(asked.session.or(agent)),
         calls: asked.tool_choice.parser(&asked.tools),
@@ -78,7 +80,8 @@ pub async fn create(
     };
     let mut running = turn::start(&app, caller, turn).await?.asked_in(INPUT);
     let model = running.serving.model.clone();
-    let reply = Reply::new(model, echo, running.calls.take(), keep);
+    let reader = reasoning.reader(&running.serving, running.calls.take());
+    let reply = Reply::new(model, echo, reader, keep);
     match asked.is_streamed {
         false => {
             let outcome = turn::whole(running, |_| ()).await?;

@@ -11,7 +11,7 @@ use crate::engine::{Admitted, Choice, Delta, Finish, Outcome};
 use crate::http::error::{Dialect, Error};
 use crate::http::report::{self, Semantic};
 use crate::http::{sse, turn};
-use crate::text::{ReplyPart, ToolCall, ToolCallParser};
+use crate::text::{ReplyPart, ReplyReader, Spoken, ToolCall};
 use crate::types::TranscriptId;
 
 /// One answer under way.
@@ -20,11 +20,10 @@ pub struct Reply {
     created_at: u64,
     model: String,
     echo: Echo,
-    /// There if calls of tools are looked for.
-    parser: Option<ToolCallParser>,
+    reader: ReplyReader,
     /// Those that are complete.
     output: Vec<OutputItem>,
-    /// A message that may go on.
+    /// What may go on.
     open: Option<Open>,
     /// Events that were sent, or would have been.
     events: u64,
@@ -35,25 +34,27 @@ pub struct Reply {
     last: String,
 }
 
-/// A message of the output, of which more may come.
+/// An item of the output, of which more may come.
 struct Open {
+    kind: Kind,
     id: String,
     text: String,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Thought,
+    Message,
+}
+
 impl Reply {
-    pub fn new(
-        model: String,
-        echo: Echo,
-        parser: Option<ToolCallParser>,
-        keep: Option<Keep>,
-    ) -> Reply {
+    pub fn new(model: String, echo: Echo, reader: ReplyReader, keep: Option<Keep>) -> Reply {
         Reply {
             id: new_id(),
             created_at: report::unix_seconds(),
             model,
             echo,
-            parser,
+            reader,
             output: Vec::new(),
             open: None,
             events: 0,
@@ -118,79 +119,91 @@ impl Reply {
 
     /// More of the text, as the events of what it adds.
     fn read(&mut self, text: &str) -> String {
-        let parts = match &mut self.parser {
-            Some(parser) => parser.push(text),
-            None => vec![ReplyPart::Text(text.to_owned())],
-        };
+        let parts = self.reader.push(text);
         self.add(parts)
     }
 
-    /// What was held back, as it might have become a call; and the end of the last message.
+    /// What was held back, as it might have become a call or a tag; and the end of the last item.
     fn finish(&mut self, is_cut: bool) -> String {
-        let rest = self.parser.as_mut().map(ToolCallParser::finish).unwrap_or_default();
+        let rest = self.reader.finish();
         let mut events = self.add(rest);
         if self.output.is_empty() && self.open.is_none() {
-            events += &self.open_message();
+            events += &self.open(Kind::Message);
         }
         let status = if is_cut { "incomplete" } else { "completed" };
-        events + &self.close_message(status)
+        events + &self.close(status)
     }
 
-    fn add(&mut self, parts: Vec<ReplyPart>) -> String {
+    fn add(&mut self, parts: Vec<Spoken>) -> String {
         let mut events = String::new();
         for part in parts {
             match part {
-                ReplyPart::Text(text) if text.is_empty() => (),
-                ReplyPart::Text(text) => events += &self.add_text(&text),
-                ReplyPart::Call(call) => events += &self.add_call(call),
+                Spoken::Thought(text) => events += &self.add_text(Kind::Thought, &text),
+                Spoken::Said(ReplyPart::Text(text)) if text.is_empty() => (),
+                Spoken::Said(ReplyPart::Text(text)) => {
+                    events += &self.add_text(Kind::Message, &text);
+                }
+                Spoken::Said(ReplyPart::Call(call)) => events += &self.add_call(call),
             }
         }
         events
     }
 
-    fn add_text(&mut self, more: &str) -> String {
-        let mut events = match self.open {
-            Some(_) => String::new(),
-            None => self.open_message(),
+    fn add_text(&mut self, kind: Kind, more: &str) -> String {
+        let mut events = match &self.open {
+            Some(open) if open.kind == kind => String::new(),
+            Some(_) => self.close("completed") + &self.open(kind),
+            None => self.open(kind),
         };
         let index = self.output.len();
-        let Some(Open { id, text }) = &mut self.open else { return events };
+        let Some(Open { id, text, .. }) = &mut self.open else { return events };
         text.push_str(more);
-        let fields = json!({
+        let mut fields = json!({
             "item_id": id,
             "output_index": index,
             "content_index": 0,
             "delta": more,
-            "logprobs": [],
         });
-        events += &self.event("response.output_text.delta", fields);
+        if kind == Kind::Message {
+            fields["logprobs"] = json!([]);
+        }
+        events += &self.event(kind.delta(), fields);
         events
     }
 
-    fn open_message(&mut self) -> String {
-        let id = report::id("msg_");
+    fn open(&mut self, kind: Kind) -> String {
+        let id = report::id(kind.id_prefix());
         let index = self.output.len();
-        let item = json!({
-            "id": id,
-            "type": "message",
-            "status": "in_progress",
-            "role": "assistant",
-            "content": [],
-        });
+        let item = match kind {
+            Kind::Thought => json!({
+                "id": id,
+                "type": "reasoning",
+                "status": "in_progress",
+                "summary": [],
+                "content": [],
+            }),
+            Kind::Message => json!({
+                "id": id,
+                "type": "message",
+                "status": "in_progress",
+                "role": "assistant",
+                "content": [],
+            }),
+        };
         let added = json!({ "output_index": index, "item": item });
         let part = json!({
             "item_id": id,
             "output_index": index,
             "content_index": 0,
-            "part": OutputPart::of(String::new()),
+            "part": kind.part(String::new()),
         });
-        self.open = Some(Open { id, text: String::new() });
+        self.open = Some(Open { kind, id, text: String::new() });
         self.event("response.output_item.added", added)
             + &self.event("response.content_part.added", part)
     }
 
-    fn close_message(&mut self, status: &'static str) -> String {
-        let Some(Open { id, text }) = self.open.take() else { return String::new() };
+    fn close(&mut self, status: &'static str) -> String {
+        let Some(Open { kind, id, text }) = self.open.take() else { return String::new() };
         let index = self.output.len();
         let at = |name: &str, value: Value| {
             let mut fields = json!({ "item_id": id, "output_index": index, "content_index": 0 });
@@ -198,16 +211,29 @@ impl Reply {
             fields
         };
         let mut done = at("text", text.as_str().into());
-        done["logprobs"] = json!([]);
-        let mut events = self.event("response.output_text.done", done);
-        let part = json!(OutputPart::of(text.clone()));
+        if kind == Kind::Message {
+            done["logprobs"] = json!([]);
+        }
+        let mut events = self.event(kind.done(), done);
+        let part = kind.part(text.clone());
         events += &self.event("response.content_part.done", at("part", part));
-        let content = vec![OutputPart::of(text)];
-        events + &self.complete(OutputItem::Message { id, status, role: "assistant", content })
+        let item = match kind {
+            Kind::Thought => OutputItem::Reasoning {
+                id,
+                status,
+                summary: Vec::new(),
+                content: vec![ThoughtPart::of(text)],
+            },
+            Kind::Message => {
+                let content = vec![OutputPart::of(text)];
+                OutputItem::Message { id, status, role: "assistant", content }
+            }
+        };
+        events + &self.complete(item)
     }
 
     fn add_call(&mut self, call: ToolCall) -> String {
-        let mut events = self.close_message("completed");
+        let mut events = self.close("completed");
         let index = self.output.len();
         let (id, call_id) = (report::id("fc_"), report::id("call_"));
         let ToolCall { name, arguments_json: arguments, .. } = call;
@@ -252,6 +278,36 @@ impl Reply {
         }
         self.events += 1;
         sse::named_event(name, &event.to_string())
+    }
+}
+
+impl Kind {
+    fn id_prefix(self) -> &'static str {
+        match self {
+            Kind::Thought => "rs_",
+            Kind::Message => "msg_",
+        }
+    }
+
+    fn delta(self) -> &'static str {
+        match self {
+            Kind::Thought => "response.reasoning_text.delta",
+            Kind::Message => "response.output_text.delta",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Kind::Thought => "response.reasoning_text.done",
+            Kind::Message => "response.output_text.done",
+        }
+    }
+
+    fn part(self, text: String) -> Value {
+        match self {
+            Kind::Thought => json!(ThoughtPart::of(text)),
+            Kind::Message => json!(OutputPart::of(text)),
+        }
     }
 }
 
@@ -379,6 +435,13 @@ struct Text {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[schemars(rename = "ResponseOutputItem")]
 enum OutputItem {
+    Reasoning {
+        id: String,
+        status: &'static str,
+        /// None is made.
+        summary: Vec<Value>,
+        content: Vec<ThoughtPart>,
+    },
     Message {
         id: String,
         status: &'static str,
@@ -403,6 +466,14 @@ struct OutputPart {
     /// None are made.
     annotations: Vec<Value>,
     logprobs: Vec<Value>,
+}
+
+#[derive(Clone, JsonSchema, Serialize)]
+#[schemars(rename = "ResponseReasoningPart")]
+struct ThoughtPart {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    text: String,
 }
 
 #[derive(JsonSchema, Serialize)]
@@ -432,6 +503,9 @@ impl OutputItem {
     /// The same as an item of the conversation.
     fn said(&self) -> Item {
         match self {
+            OutputItem::Reasoning { content, .. } => {
+                Item::Thought { text: content.iter().map(|part| part.text.as_str()).collect() }
+            }
             OutputItem::Message { content, .. } => Item::Message {
                 role: Role::Assistant,
                 text: content.iter().map(|part| part.text.as_str()).collect(),
@@ -442,6 +516,12 @@ impl OutputItem {
                 arguments: arguments.clone(),
             },
         }
+    }
+}
+
+impl ThoughtPart {
+    fn of(text: String) -> ThoughtPart {
+        ThoughtPart { kind: "reasoning_text", text }
     }
 }
 

@@ -64,7 +64,17 @@ fn what_is_not_served_is_refused_by_the_name_of_its_field() {
         (json!({ "input": [] }), "input"),
         (json!({ "input": 1 }), "input"),
         (item(json!({ "type": "item_reference", "id": "msg_1" })), "input[0].type"),
-        (item(json!({ "type": "reasoning", "summary": [] })), "input[0].type"),
+        (
+            item(json!({ "type": "reasoning", "encrypted_content": "x" })),
+            "input[0].encrypted_content",
+        ),
+        (
+            item(
+                json!({ "type": "reasoning", "content": [{ "type": "output_text", "text": "" }] }),
+            ),
+            "input[0].content[0].type",
+        ),
+        (item(json!({ "type": "reasoning", "role": "user" })), "input[0].role"),
         (item(json!({ "id": "msg_1" })), "input[0].role"),
         (item(json!({ "role": "tool", "content": "" })), "input[0].role"),
         (item(json!({ "role": "user" })), "input[0].content"),
