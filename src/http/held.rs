@@ -96,9 +96,11 @@ pub fn parser(
     serving: &Serving,
 ) -> Option<ToolCallParser> {
     let is_tagged = serving.template.call_format().is_some_and(CallFormat::is_tagged);
-    match format.is_some_and(Format::leaves_text) && is_tagged {
-        true => parser.map(ToolCallParser::between_tags),
-        false => parser,
+    match format {
+        Some(Format::TextOrCalls { .. } | Format::JsonOrCalls { .. }) if is_tagged => {
+            parser.map(ToolCallParser::between_tags)
+        }
+        Some(_) | None => parser,
     }
 }
 

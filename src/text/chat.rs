@@ -36,7 +36,7 @@ use super::reasoning::{self, Reasoning, Split, THINK, THINK_END};
 use super::shown::{Written, is_all_shown};
 use super::template::{ChatTemplate, Message, RenderOptions};
 use super::tokenizer::{Special, Tokenizer};
-use super::tools::{calling_key, calls_key, message_key};
+use super::tools::{CALL, calling_key, calls_key, message_key};
 
 /// What a chat template renders.
 #[derive(Clone, Copy, Debug)]
@@ -165,15 +165,15 @@ fn known_replies<'a>(
             .into_iter()
             .map(|list| (Arc::clone(&list), tokenizer.decode(&list)))
             .collect();
-        generated.retain(|(_, text)| is_sent(message, sent, split(text, reasoning)));
+        generated.retain(|(_, text)| is_sent(message, sent, split_reply(text, reasoning)));
         let Some((_, latest)) = generated.first() else { continue };
         let (text, shape) = match message.has_calls() {
             false => (sent.answer.trim().into(), Shape::Text),
-            true => (split(latest, reasoning).answer.trim().to_owned().into(), Shape::Calls),
+            true => (split_reply(latest, reasoning).answer.trim().to_owned().into(), Shape::Calls),
         };
         let thinking = reasoning.map(|_| Thinking { sent: sent.thought });
         let is_unsent = |text: &str| {
-            let thought = split(text, reasoning).thought.unwrap_or_default();
+            let thought = split_reply(text, reasoning).thought.unwrap_or_default();
             sent.thought.is_none() && !thought.is_empty()
         };
         let (mut lists, mut unsent) = (Vec::new(), Vec::new());
@@ -202,8 +202,18 @@ fn is_sent(message: &Message, sent: Split, generated: Split) -> bool {
         }
 }
 
-fn split(text: &str, reasoning: Option<Reasoning>) -> Split<'_> {
-    reasoning.map_or(whole(text), |reasoning| reasoning::split(text, reasoning))
+/// What a model wrote. One that was held to JSON or to calls is that from its first token on, also
+/// where the template had begun to think for it.
+fn split_reply(text: &str, reasoning: Option<Reasoning>) -> Split<'_> {
+    let is_held = || {
+        let beginning = text.trim_start();
+        !text.contains(THINK_END) && (beginning.starts_with('{') || beginning.starts_with(CALL))
+    };
+    match reasoning {
+        Some(Reasoning::Opened) if is_held() => whole(text),
+        Some(reasoning) => reasoning::split(text, reasoning),
+        None => whole(text),
+    }
 }
 
 fn whole(answer: &str) -> Split<'_> {

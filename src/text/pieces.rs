@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use crate::types::TokenId;
 
 use super::error::Error;
+use super::reasoning::{THINK, THINK_END};
 
 /// The largest vocabulary we accept. Gemma's, the largest in use, has 262,144 entries; an id
 /// beyond this bound is a damaged file, not a model, and must not size an allocation.
@@ -59,6 +60,11 @@ impl Pieces {
             leading_spaces_dropped: decoding.leading_spaces_dropped,
         };
         for (text, kind) in tokens {
+            let kind = match kind {
+                // Whoever reads a reply has to see where thinking ends, whatever a vocabulary says.
+                Kind::Special if [THINK, THINK_END].contains(&text.as_str()) => Kind::Added,
+                kind => *kind,
+            };
             match kind {
                 Kind::Model => decoding.decode_into(text, &mut pieces.bytes),
                 Kind::Added | Kind::Special => pieces.bytes.extend_from_slice(text.as_bytes()),
@@ -67,7 +73,7 @@ impl Pieces {
             let end = u32::try_from(pieces.bytes.len())
                 .map_err(|_| Error::broken_vocabulary("its texts are longer than 4 GiB"))?;
             pieces.ends.push(end);
-            pieces.kinds.push(*kind);
+            pieces.kinds.push(kind);
         }
         Ok(pieces)
     }

@@ -56,6 +56,18 @@ fn is_known(text: &str, generated: &str, reply: Message) -> bool {
 }
 
 #[test]
+fn tags_of_thinking_are_text_also_in_a_vocabulary_that_calls_them_special() {
+    let json = include_str!("../../../tests/data/text/byte_level.tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    for token in json["added_tokens"].as_array_mut().expect("a list") {
+        token["special"] = json!(true);
+    }
+    let special = Tokenizer::new(&folder(&json.to_string(), None)).expect("it is whole");
+    let tokens = special.encode("<think>Hm</think><|im_end|>", Special::Parse).expect("it encodes");
+    assert_eq!(special.decode(&tokens), "<think>Hm</think>");
+}
+
+#[test]
 fn what_a_client_says_was_thought_has_to_be_what_was() {
     let apart = |thought: &str| assistant("No.").with_thinking(thought.to_owned());
     for (text, tag) in [(CHATML, "<think>"), (THINKING, "<think>"), (OPENED, "")] {
@@ -79,6 +91,10 @@ fn what_a_client_says_was_thought_has_to_be_what_was() {
         assert!(!is_known(text, &unfinished, assistant("")));
     }
     assert!(is_known(CHATML, "<think>\nHm. ", assistant("<think>\nHm.")));
+    // One that was held to a format has not thought, whatever its template asked with.
+    for held in ["{\"a\": 1}", "<tool_call>\n{}"] {
+        assert!(is_known(OPENED, held, assistant(held)));
+    }
     // What was said is not what was thought.
     assert!(!is_known(OPENED, "Hm.", assistant("Hm.")));
 }

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::reasoning::{beside_calls, sent_thought, without_thinking};
 use super::template::Message;
 
+pub(super) use parser::CALL;
 pub use parser::ToolCallParser;
 
 /// A function as a template gets it.

@@ -11,7 +11,8 @@ use super::{ReplyPart, ToolCall};
 /// A call that takes more, with its tags and the white space before it, is text.
 pub const CALL_BYTES_MAX: usize = 1 << 20;
 
-const CALL: &str = "<tool_call>";
+/// Before a call of a model whose calls have tags.
+pub const CALL: &str = "<tool_call>";
 const CALL_END: &str = "</tool_call>";
 /// Llama 3 may put it before a call. Where it is a special token it is not seen here.
 const PYTHON: &str = "<|python_tag|>";

@@ -144,3 +144,23 @@ fn what_only_looks_like_a_call_of_another_model_is_text() {
     let message = &answered(&server, &free)["choices"][0]["message"];
     assert_eq!(message["tool_calls"][0]["function"]["name"], "weather", "{message}");
 }
+
+#[test]
+fn json_of_a_schema_is_no_call_where_calls_have_tags() {
+    let server = server(TAGGED, &["{\"name\": \"now\", \"arguments\": {}}"]);
+    let schema = json!({
+        "type": "object",
+        "properties": { "name": { "const": "now" }, "arguments": { "maxProperties": 0 } },
+        "required": ["name", "arguments"],
+        "additionalProperties": false,
+    });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
+    let mut body = asked(json!({ "response_format": format }));
+    // This one has parameters that nothing could be held to.
+    body["tools"].as_array_mut().expect("a list")[1]["function"] = json!({ "name": "now" });
+    let message = &answered(&server, &body)["choices"][0]["message"];
+    assert_eq!(message["tool_calls"], Json::Null, "{message}");
+    let card = message["content"].as_str().expect("a text");
+    let card: Json = serde_json::from_str(card).expect("JSON");
+    assert_eq!(card["name"], "now");
+}
