@@ -89,6 +89,22 @@ fn the_sdks_get_the_json_and_the_calls_that_they_ask_for() {
     both(|| says(&[]), |_, client| drop(client.runs(&["structured"])));
 }
 
+/// The model begins a call at first, and says nothing else itself.
+#[test]
+fn the_openai_sdk_gets_what_it_makes_of_types() {
+    let begun = "<tool_call>\n{\"name\": \"Town\", \"arguments\": {\"town\": \"";
+    let server = Server::start(says(&[begun]));
+    openai(server.address).runs(&["strict"]);
+}
+
+#[test]
+fn the_openai_sdk_tells_thinking_in_responses() {
+    let template = include_str!("../data/text/templates/thinking.jinja");
+    let replies = ["<think>\nHm.\n</think>\n\nNo."; 2];
+    let server = Server::start(Setup { template, ..says(&replies) });
+    openai(server.address).runs(&["response_thinks"]);
+}
+
 #[test]
 fn the_sdks_tell_thinking_from_the_answer() {
     let template = include_str!("../data/text/templates/thinking.jinja");

@@ -239,6 +239,49 @@ def structured():
     assert "/properties/a" in error.message and "colour" in error.message, error
 
 
+def strict():
+    """What the package makes of types: its functions are always strict."""
+    turns = [{"role": "user", "content": "The weather?"}]
+    parsed = client.chat.completions.parse(
+        model="any", messages=turns, tools=[openai.pydantic_function_tool(Town)], max_tokens=2000
+    )
+    (call, *_) = parsed.choices[0].message.tool_calls
+    assert isinstance(call.function.parsed_arguments, Town), parsed
+
+    flat = {"type": "function", "strict": True}
+    flat |= {"name": "Town", "parameters": openai.pydantic_function_tool(Town)["function"]["parameters"]}
+    for choice in ("required", {"type": "function", "name": "Town"}):
+        whole = respond(tools=[flat], tool_choice=choice, input="The weather?", max_output_tokens=2000)
+        calls = [item for item in whole.output if item.type == "function_call"]
+        assert calls and all(Town.model_validate_json(call.arguments) for call in calls), whole
+
+    parsed = client.responses.parse(
+        model="any", input="Who?", text_format=Person, max_output_tokens=2000
+    )
+    assert isinstance(parsed.output_parsed, Person), parsed
+    with client.responses.stream(
+        model="any", input="Who?", text_format=Person, max_output_tokens=2000
+    ) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_response()
+    assert isinstance(final.output_parsed, Person), final
+
+
+def response_thinks():
+    whole = respond()
+    thought, said = whole.output
+    assert thought.type == "reasoning" and thought.content[0].text == "Hm.", whole
+    assert (whole.output_text, said.type) == ("No.", "message"), whole
+    turns = [{"role": "user", "content": "Hello"}, *whole.output, {"role": "user", "content": "And?"}]
+    with client.responses.stream(model="any", input=turns) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    thoughts = "".join(e.delta for e in events if e.type == "response.reasoning_text.delta")
+    assert (thoughts, final.output_text) == ("Hm.", "No."), events
+    assert final.usage.input_tokens_details.cached_tokens >= whole.usage.total_tokens - 1, final
+
+
 def thinks():
     whole = chat()
     message = whole.choices[0].message
