@@ -369,3 +369,36 @@ fn what_one_agent_thought_stands_before_the_same_words_of_no_other() {
     assert_eq!(server.send(&Request::new("DELETE", "/v1/agents/b")).status, 204);
     assert_eq!(ask(json!({ "session_id": "b", "messages": second_turn() })), expected);
 }
+
+#[test]
+fn an_agent_that_is_taken_forward_again_goes_on_from_what_it_thought() {
+    let disk = ShakyDisk::default();
+    let start = |replies: &[&'static str]| {
+        let (replies, disk) = (replies.to_vec(), Some(disk.clone()));
+        Server::start(Setup { template: THINKING, replies, disk, ..Setup::default() })
+    };
+    let rollback = |server: &Server, body: Json| {
+        let request = Request::post("/v1/agents/a/rollback", body.to_string());
+        assert_eq!(server.send(&request).status, 200);
+    };
+    let server = start(&SAME);
+    let mut turns = json!([{ "role": "user", "content": "Hello" }]);
+    let mut turn = |server: &Server| {
+        let answer = chat(server, json!({ "session_id": "a", "messages": turns }));
+        let said = answer["choices"][0]["message"]["content"].clone();
+        let messages = turns.as_array_mut().expect("a list");
+        messages.push(json!({ "role": "assistant", "content": said }));
+        messages.push(json!({ "role": "user", "content": "And?" }));
+        answer
+    };
+    let first = turn(&server);
+    let second = turn(&server);
+    assert_eq!(second["semantic"]["generation"], 2);
+    rollback(&server, json!({}));
+    drop(server);
+    // What it said last is in an older save only.
+    let server = start(&[]);
+    rollback(&server, json!({ "generation": 2 }));
+    let third = turn(&server);
+    assert!(cached(&third) >= total(&second) - 1, "{first} {second} {third}");
+}

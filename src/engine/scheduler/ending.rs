@@ -6,7 +6,7 @@ use super::super::agents::{Head, HeadId};
 use super::super::pool::Lease;
 use super::super::request::{Durability, Event, Outcome};
 use super::ticket::Ticket;
-use super::{Order, RequestId, Scheduler};
+use super::{GeneratedReply, Order, RequestId, Scheduler};
 use crate::store::StoredLine;
 use crate::types::{AgentId, BLOCK_TOKENS, Generation, Namespace, TokenId};
 
@@ -108,12 +108,31 @@ impl Scheduler {
 
     /// What the store has from before.
     pub fn found(&mut self, stored: StoredLine) {
+        self.read_replies(&stored);
         self.agents.stored(stored);
     }
 
     /// The store has something else of a line than before. Its head, which it had all of, goes.
     pub fn replaced(&mut self, stored: StoredLine) {
+        self.read_replies(&stored);
         self.agents.replaced(stored);
+    }
+
+    /// What an agent said in it is found again in what its client sends.
+    fn read_replies(&mut self, line: &StoredLine) {
+        for reply in &line.replies {
+            let Some(tokens) = line.tokens.get(reply.clone()) else { continue };
+            let mut detokenizer = self.tokenizer.detokenizer();
+            let mut text = String::new();
+            for token in tokens {
+                text += detokenizer.push(*token).unwrap_or_default();
+            }
+            // One that ends inside a character stands for no text.
+            if detokenizer.finish().is_none() {
+                let (namespace, tokens) = (line.namespace.clone(), tokens.into());
+                self.replies.push(GeneratedReply { namespace, text, tokens });
+            }
+        }
     }
 
     /// A head could not be saved; nobody waits for it any longer.

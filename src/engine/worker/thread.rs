@@ -17,11 +17,10 @@ use super::watchdog::Watchdog;
 use super::{Clock, Fatal, Keeper, Worker};
 use crate::engine::handle::{Config, Evicted, Stats, Status, Terms};
 use crate::engine::keeping::Keeping;
-use crate::engine::scheduler::{RequestId, Scheduler};
+use crate::engine::scheduler::{GeneratedReply, RequestId, Scheduler};
 use crate::engine::{AgentError, DrainError, Error, Item, Request, Warmth};
 use crate::metrics::{Metrics, Steps};
 use crate::model::{Model, Spec};
-use crate::store::StoredLine;
 use crate::text::{Replies, Tokenizer};
 use crate::types::{AgentId, BLOCK_TOKENS, Namespace};
 
@@ -123,6 +122,13 @@ impl Shared {
         lock(&self.replies)
     }
 
+    /// What is found again in what clients send.
+    fn remember(&self, replies: Vec<GeneratedReply>) {
+        for GeneratedReply { namespace, text, tokens } in replies {
+            self.replies().remember(&namespace, &text, tokens);
+        }
+    }
+
     /// The engine is no more. Whoever made it decides what becomes of the process.
     pub fn fail(&self, reason: &str) {
         self.set_status(Status::Failed(reason.to_owned()));
@@ -183,9 +189,9 @@ fn serve(
         Some(keeping) => {
             let mut stored_blocks = 0;
             for line in keeping.store.lines(&keeping.fingerprint) {
-                remember_replies(&line, &tokenizer, &mut shared.replies());
                 stored_blocks += line.blocks.len();
                 scheduler.found(line);
+                shared.remember(scheduler.take_replies());
             }
             model.prepare(stored_blocks.min(PREPARED_BYTES / spec.block_bytes(BLOCK_TOKENS)));
             let kv_model = keeping.model(&*model);
@@ -231,23 +237,6 @@ fn serve(
 
 fn cannot_start_a_thread(error: std::io::Error) -> Fatal {
     Fatal(format!("cannot start a thread: {error}"))
-}
-
-/// What an agent said before this process began is found again in what its client sends.
-fn remember_replies(line: &StoredLine, tokenizer: &Tokenizer, replies: &mut Replies) {
-    for reply in &line.replies {
-        let Some(tokens) = line.tokens.get(reply.clone()) else { continue };
-        let mut detokenizer = tokenizer.detokenizer();
-        let mut text = String::new();
-        for token in tokens {
-            text += detokenizer.push(*token).unwrap_or_default();
-        }
-        // One that ends inside a character stands for no text.
-        if detokenizer.finish().is_some() {
-            continue;
-        }
-        replies.remember(&line.namespace, &text, tokens.into());
-    }
 }
 
 struct Thread {
@@ -458,9 +447,7 @@ impl Thread {
         // Whoever hears that a request has ended finds it so in the statistics.
         self.publish();
         let now = Instant::now();
-        for reply in self.worker.scheduler.take_replies() {
-            self.shared.replies().remember(&reply.namespace, &reply.text, reply.tokens);
-        }
+        self.shared.remember(self.worker.scheduler.take_replies());
         self.forget_replies();
         for answer in self.worker.take_answers() {
             answer.tell();
