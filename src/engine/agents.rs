@@ -144,9 +144,9 @@ impl Head {
         self.tokens.iter().chain(&self.rest).copied()
     }
 
-    /// Whether its agent can be asked to go on from it: it ends with a turn, or had some before.
-    pub fn has_spoken(&self) -> bool {
-        !self.replies.is_empty()
+    /// The replies in it that its agent can be asked to go on from; none if it is no conversation.
+    pub fn spoken(&self) -> &[Range<usize>] {
+        if self.is_cut { &[] } else { &self.replies }
     }
 
     /// Whether nothing of a sequence is new. A warm head of the same tokens has no blocks in the pool,

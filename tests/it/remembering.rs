@@ -133,6 +133,22 @@ fn an_agent_of_a_server_is_continued_on_the_command_line_and_back() {
     assert!(third["semantic"]["restore_ms"].as_f64().expect("a time") > 0.0);
 }
 
+/// A text has no turns, so that there is nothing in it to answer to.
+#[test]
+fn a_text_that_an_agent_of_a_server_completed_is_not_its_last_conversation() {
+    let machine = Machine::new();
+    let process = Process::serving(&machine, &tiny(), &[]);
+    let first = Chat::new("planner").ask(&process, QUESTIONS[0]);
+    let body = json!({ "prompt": "Once upon a time", "max_tokens": 4 });
+    let request = Request::post("/v1/completions", body.to_string());
+    let completed = process.client().send(&request.header("X-Agent-ID", "planner"));
+    assert_eq!(completed.json()["semantic"]["durable"], true);
+    drop(process);
+    let second = turn(&machine, "planner", QUESTIONS[1]);
+    check_memory(&first, &second);
+    assert!(tokens(&second).0 > tokens(&first).0, "{first} {second}");
+}
+
 #[test]
 fn a_server_that_was_killed_and_one_that_was_stopped_go_on_alike() {
     let machine = Machine::new();

@@ -104,10 +104,21 @@ impl Memory {
         })
     }
 
-    /// The conversation that the agent had last with this model.
-    pub fn past(&self, keeping: &Keeping, is_quiet: bool) -> Result<Option<Past>, Failure> {
+    /// The conversation that the agent had last with this model, or with `is_raw` the text.
+    pub fn past(
+        &self,
+        keeping: &Keeping,
+        is_raw: bool,
+        is_quiet: bool,
+    ) -> Result<Option<Past>, Failure> {
         let agent = self.source.as_ref().unwrap_or(&self.agent);
-        let past = self.store.lines_of(&self.namespace, agent, &keeping.fingerprint).pop();
+        let mut lines = self.store.lines_of(&self.namespace, agent, &keeping.fingerprint);
+        // Where nothing was said there is nothing to answer to.
+        let spoken = lines.iter().rposition(|line| !line.replies.is_empty());
+        let past = match spoken.filter(|_| !is_raw) {
+            Some(index) => Some(lines.swap_remove(index)),
+            None => lines.pop(),
+        };
         if past.is_none()
             && !is_quiet
             && let Some(other) = self.store.agent(&self.namespace, agent).map_err(failed)?

@@ -216,7 +216,9 @@ impl Turn<'_> {
 
     fn past(&self, keeping: Option<&Keeping>) -> Result<Option<Past>, Failure> {
         match (&self.memory, keeping) {
-            (Some(memory), Some(keeping)) => memory.past(keeping, self.arguments.quiet),
+            (Some(memory), Some(keeping)) => {
+                memory.past(keeping, self.arguments.raw, self.arguments.quiet)
+            }
             _ => Ok(None),
         }
     }

@@ -20,11 +20,10 @@ impl Agents {
     }
 
     /// The conversation that an agent had last, or went back to: the newest head in which it has
-    /// spoken, those whose prompts were cut short after all others.
+    /// spoken.
     pub fn past(&self, namespace: &Namespace, agent: &AgentId) -> Option<(HeadId, &Head)> {
-        let mut heads = self.heads_of(namespace, agent);
-        heads.retain(|(_, head)| head.has_spoken());
-        heads.into_iter().max_by_key(|(_, head)| !head.is_cut)
+        let heads = self.heads_of(namespace, agent);
+        heads.into_iter().rev().find(|(_, head)| !head.spoken().is_empty())
     }
 
     /// The newest head of each agent of all namespaces.

@@ -302,7 +302,7 @@ impl Saver {
             line,
             model: Arc::clone(&self.model),
             tokens,
-            replies: head.replies.clone(),
+            replies: head.spoken().to_vec(),
             blocks,
         };
         self.next_save += 1;

@@ -512,16 +512,18 @@ fn an_agent_remembers_what_it_said_after_a_prompt_that_was_cut() {
     let history = said(&served, "a", 1, 300);
     let past = |served: &Served| recall(served, "a").past;
     let conversation = past(&served).expect("it has spoken");
-    // Its reply is behind what was computed.
-    cut(&served, &prompt(2, 700), &prompt(3, 9));
-    assert_eq!(agent(&served, "a").unwrap().heads.len(), 2);
-    assert_eq!(past(&served), Some(conversation.clone()));
+    // Its reply is behind what was computed, or before that.
+    for (number, before) in [(2, 700), (3, 100)] {
+        cut(&served, &prompt(number, before), &prompt(4, 9));
+        assert_eq!(past(&served), Some(conversation.clone()));
+    }
+    assert_eq!(agent(&served, "a").unwrap().heads.len(), 3);
     evict(&served, "a").unwrap();
     served.end();
     // Nothing on disk is taken for damaged.
     let served = on(&disk);
     assert_eq!(served.store().usage().unwrap().quarantine_files, 0);
-    assert_eq!(agent(&served, "a").unwrap().heads.len(), 2);
+    assert_eq!(agent(&served, "a").unwrap().heads.len(), 3);
     assert_eq!(past(&served), Some(conversation));
     let Past { tokens, .. } = past(&served).unwrap();
     cut(&served, &tokens[..300], &tokens[300..]);
