@@ -1,7 +1,6 @@
 //! What a reply is held to, as a request asks for it, and the grammar that it becomes.
 
 use std::sync::Arc;
-use std::thread;
 
 use super::error::Error;
 use super::tooling::{CallCount, ToolChoice};
@@ -104,7 +103,7 @@ pub fn parser(
     }
 }
 
-/// Makes the grammar, on a thread that may take its time.
+/// The grammar: as it is remembered, or made on a thread that may take its time.
 pub async fn grammar(
     app: &App,
     serving: &Arc<Serving>,
@@ -124,20 +123,19 @@ pub async fn grammar(
             text::Format::TextOrCalls(calls(serving, &field, functions, count)?)
         }
     };
+    let format = Arc::new(format);
+    let remembered = {
+        let (serving, format) = (Arc::clone(serving), Arc::clone(&format));
+        move || serving.grammars.remembered(&format)
+    };
+    // It is found by all that it was made of, which may be long.
+    if let Some(grammar) = app.workers.line(namespace).work(1, 0, remembered).await? {
+        return Ok(grammar);
+    }
     let serving = Arc::clone(serving);
     let compile = move || serving.grammars.compile(&format);
     // However short a schema is, what it asks for may be much.
-    let line = app.workers.line(namespace);
-    line.work(1, 0, || with_deep_stack(compile)).await??.map_err(Error::from)
-}
-
-fn with_deep_stack<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Error> {
-    // Only the pages that it touches become memory.
-    let builder = thread::Builder::new().name("grammar".to_owned());
-    let thread = builder.stack_size(GRAMMAR_STACK_BYTES).spawn(work).map_err(Error::NoThread)?;
-    thread.join().map_err(|_| Error::Panicked)
+    Ok(app.workers.compile(namespace, GRAMMAR_STACK_BYTES, compile).await??)
 }
 
 /// `field` asks for them.

@@ -3,6 +3,7 @@
 //! For two vocabularies: that of SmolLM2, and one of 152,000 tokens as Qwen has it, made of the first
 //! and of pairs of its tokens. The time before a first grammar, before a further one, and for each
 //! token: what may come, the draw among that, and the step behind it, beside a draw among all tokens.
+//! Then the same for a reply that is text and may have calls in it.
 //! The logits are random. Without `--bench`, as `cargo test --benches` runs it, there is one reply.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -15,12 +16,14 @@ use std::time::Instant;
 
 use semantic::model::ModelFiles;
 use semantic::model::sample::{History, Sampling, sample};
-use semantic::text::{Format, Grammars, Schema, Tokenizer};
+use semantic::text::{CallFormat, CallsOf, Format, Function, Grammar, Grammars, Schema, Tokenizer};
 use semantic::types::TextSource;
 use serde_json::{Value, json};
 
 const REPLIES: u64 = 200;
 const QWEN_TOKENS: usize = 151_936;
+/// Of a reply that is text: it ends where the draw ends it.
+const TEXT_TOKENS: usize = 200;
 
 fn main() {
     let is_bench = std::env::args().any(|argument| argument == "--bench");
@@ -49,6 +52,14 @@ fn measure(tokenizer: &Arc<Tokenizer>, replies: u64) {
     compile(ticket());
     println!("  {:44} {:9.1} us", "one that is remembered", us(started));
 
+    replies_of(tokenizer, &grammar, replies, usize::MAX);
+    let started = Instant::now();
+    let grammar = grammars.compile(&Format::TextOrCalls(calls())).unwrap();
+    println!("  {:44} {:9.1} ms", "text that may have calls", ms(started));
+    replies_of(tokenizer, &grammar, replies.div_ceil(10), TEXT_TOKENS);
+}
+
+fn replies_of(tokenizer: &Tokenizer, grammar: &Grammar, replies: u64, tokens_max: usize) {
     let mut begins = Vec::new();
     let [mut masks, mut draws, mut accepts, mut totals, mut free] = [const { Vec::new() }; 5];
     let mut random = 1u64;
@@ -59,7 +70,7 @@ fn measure(tokenizer: &Arc<Tokenizer>, replies: u64) {
         let mut matcher = grammar.matcher();
         begins.push(us(started));
         let mut draw = 0;
-        while !matcher.is_over() {
+        while !matcher.is_over() && draw < tokens_max as u64 {
             for logit in &mut logits {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 *logit = (random >> 40) as f32 / (1 << 20) as f32;
@@ -97,6 +108,20 @@ fn measure(tokenizer: &Arc<Tokenizer>, replies: u64) {
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         println!("  {name:44} {:9.1} {:9.1} {:9.1} us", at(0.5), at(0.99), at(1.0));
+    }
+}
+
+/// A call as Qwen writes it, of a function that takes a ticket.
+fn calls() -> CallsOf {
+    let parameters = Schema { field: "tools".to_owned(), value: ticket() };
+    CallsOf {
+        format: CallFormat {
+            before: "<tool_call>\n{\"name\": \"".to_owned(),
+            between: "\", \"arguments\": ".to_owned(),
+            behind: "}\n</tool_call>".to_owned(),
+        },
+        functions: vec![Function { name: "file".to_owned(), parameters }],
+        count_max: 16,
     }
 }
 

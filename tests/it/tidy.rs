@@ -49,8 +49,12 @@ const THREADS: &[&str] = &["thread::spawn", "thread::scope", "thread::Builder", 
 /// `pip` blocks when nobody reads its stderr, so a thread of its own does; and ours may block, so a
 /// thread of its own writes the log. One more does nothing but wait for the end of stdin, and a schema
 /// may need a deeper stack than other work.
-const OTHER_THREADS: [&str; 4] =
-    ["src/model/source/pypi.rs", "src/cli/log/queue.rs", "src/cli/parent.rs", "src/http/held.rs"];
+const OTHER_THREADS: [&str; 4] = [
+    "src/model/source/pypi.rs",
+    "src/cli/log/queue.rs",
+    "src/cli/parent.rs",
+    "src/http/workers.rs",
+];
 const CLOCKS: &[&str] = &["SystemTime::now", "Instant::now"];
 /// The one file that knows what an answer is to HTTP.
 const STATUS_CODES: &str = "src/http/error.rs";

@@ -109,7 +109,10 @@ pub fn grammar_among_text(calls: &CallsOf, tokenizer: &Tokenizer) -> String {
         // The tag, however the model cuts it into tokens, ends the text before a call.
         Some(before) => {
             let start = format!("start: (lead call){{0,{count_max}}} TEXT");
-            let lead = format!("lead[lazy]: ANY {CALL:?}");
+            let token = tokenizer.added_token(CALL).filter(|tag| tokenizer.is_special(*tag));
+            // A special token is no text, whatever it is called.
+            let token = token.map(|tag| format!(" | TEXT <[{}]>", tag.0)).unwrap_or_default();
+            let lead = format!("lead: tagged{token}\ntagged[lazy]: ANY {CALL:?}");
             let calls = of_functions(calls, before, tokenizer);
             format!("{start}\n{lead}\n{text}\n{calls}")
         }

@@ -8,7 +8,10 @@
 //! is allowed, and nothing is put into its mouth.
 
 mod calls;
+mod limits;
+mod matcher;
 mod place;
+mod shape;
 mod vocabulary;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,19 +22,22 @@ use serde_json::{Value, json};
 use toktrie::InferenceCapabilities;
 
 use super::tokenizer::Tokenizer;
-use crate::types::{TokenId, TokenSet};
 
 pub use calls::{CallFormat, CallsOf, Function};
+pub use matcher::{Lost, Matcher};
 
 /// Of all schemas of a request as they are written: OpenAI takes 120,000 characters.
 pub const SCHEMAS_BYTES_MAX: usize = 256 << 10;
 /// Objects and lists in them: each may lead to the next, and the library follows them by calling itself.
 pub const SCHEMA_PARTS_MAX: usize = 6_000;
-/// What a thread needs for that. The longest chains that are allowed take less than a quarter of it.
+/// Names and values in their lists, and properties that are only `true` or `false`.
+pub const SCHEMA_VALUES_MAX: usize = 10_000;
+/// What a thread needs for the parts. The longest chains that are allowed take less than a quarter of it.
 pub const STACK_BYTES: usize = 256 << 20;
 /// Grammars that are remembered. A client that uses one again and again has the next reply sooner.
 pub const REMEMBERED_MAX: usize = 32;
-/// And the bytes of what they were made of.
+/// And the bytes of what they were made of: a byte becomes up to 200, or a short grammar 5 MB (the
+/// library does not tell), so all of them are no more than about 300 MB.
 const REMEMBERED_BYTES_MAX: usize = 1 << 20;
 
 /// Symbols of a grammar. The largest schemas in use have 200,000.
@@ -91,6 +97,10 @@ pub enum GrammarError {
     TooLarge { field: String, bytes: usize },
     #[error("{field} has {parts} objects and lists in schemas; at most {SCHEMA_PARTS_MAX}")]
     TooManyParts { field: String, parts: usize },
+    #[error(
+        "{field} has {values} names and values in lists of schemas; at most {SCHEMA_VALUES_MAX}"
+    )]
+    TooManyValues { field: String, values: usize },
     /// Not the client's doing.
     #[error("the vocabulary cannot be held to a grammar: {0}")]
     Vocabulary(String),
@@ -102,7 +112,8 @@ impl GrammarError {
         match self {
             GrammarError::Schema { field, .. }
             | GrammarError::TooLarge { field, .. }
-            | GrammarError::TooManyParts { field, .. } => Some(field),
+            | GrammarError::TooManyParts { field, .. }
+            | GrammarError::TooManyValues { field, .. } => Some(field),
             GrammarError::Vocabulary(_) => None,
         }
     }
@@ -123,14 +134,6 @@ pub struct Grammar {
     fresh: llguidance::Matcher,
 }
 
-/// How far a reply has come in its grammar.
-pub struct Matcher(llguidance::Matcher);
-
-/// The grammar gave up: a limit of its work, or a bug. Nothing that follows could be trusted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Lost(pub String);
-
 impl Grammars {
     pub fn new(tokenizer: Arc<Tokenizer>) -> Grammars {
         Grammars { tokenizer, factory: OnceLock::new(), remembered: Mutex::default() }
@@ -146,10 +149,15 @@ impl Grammars {
         if let Some(grammar) = self.recall(&key) {
             return Ok(grammar);
         }
-        let parts = format.schemas().map(|schema| parts(&schema.value)).sum();
+        let sizes = format.schemas().map(|schema| size(&schema.value));
+        let Size { parts, values } = sizes.fold(Size::default(), Size::and);
         if parts > SCHEMA_PARTS_MAX {
             return Err(GrammarError::TooManyParts { field: format.field(), parts });
         }
+        if values > SCHEMA_VALUES_MAX {
+            return Err(GrammarError::TooManyValues { field: format.field(), values });
+        }
+        limits::check(format.schemas())?;
         let factory = self.factory.get_or_init(|| factory(&self.tokenizer));
         let factory =
             factory.as_ref().map_err(|reason| GrammarError::Vocabulary(reason.clone()))?;
@@ -160,6 +168,11 @@ impl Grammars {
         let grammar = Arc::new(Grammar { fresh });
         self.remember(key, &grammar);
         Ok(grammar)
+    }
+
+    /// One that was compiled, if it is remembered.
+    pub fn remembered(&self, format: &Format) -> Option<Arc<Grammar>> {
+        self.recall(&format.key())
     }
 
     fn recall(&self, key: &str) -> Option<Arc<Grammar>> {
@@ -244,44 +257,6 @@ impl Format {
     }
 }
 
-impl Grammar {
-    /// For a reply that begins.
-    pub fn matcher(&self) -> Matcher {
-        // Deep, so that what one reply needs of the limits is not taken from another.
-        Matcher(self.fresh.deep_clone())
-    }
-}
-
-impl Matcher {
-    /// What may come next; the tokens that end a turn are among it where the reply may end.
-    pub fn allowed(&mut self) -> Result<TokenSet, Lost> {
-        let set = self.0.compute_mask().map_err(lost)?;
-        Ok(TokenSet::from_words(set.as_slice().to_vec()))
-    }
-
-    /// Goes on behind a token, which was among those allowed.
-    pub fn accept(&mut self, token: TokenId) -> Result<(), Lost> {
-        self.0.consume_token(token.0).map_err(lost)
-    }
-
-    /// Whether nothing can follow.
-    pub fn is_over(&self) -> bool {
-        self.0.is_stopped()
-    }
-}
-
-impl Clone for Matcher {
-    fn clone(&self) -> Matcher {
-        Matcher(self.0.deep_clone())
-    }
-}
-
-impl std::fmt::Debug for Matcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Matcher").finish_non_exhaustive()
-    }
-}
-
 impl std::fmt::Debug for Grammar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Grammar").finish_non_exhaustive()
@@ -294,13 +269,36 @@ impl std::fmt::Debug for Grammars {
     }
 }
 
-/// Objects and lists, the outermost included.
-fn parts(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(parts).sum::<usize>(),
-        Value::Object(fields) => 1 + fields.values().map(parts).sum::<usize>(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+#[derive(Clone, Copy, Default)]
+struct Size {
+    /// Objects and lists, the outermost included.
+    parts: usize,
+    /// What is neither, in lists, and whether any or no value is allowed.
+    values: usize,
+}
+
+impl Size {
+    fn and(self, other: Size) -> Size {
+        Size { parts: self.parts + other.parts, values: self.values + other.values }
     }
+}
+
+fn size(value: &Value) -> Size {
+    let is_value = |value: &&Value| !value.is_array() && !value.is_object();
+    let (within, values): (Size, usize) = match value {
+        Value::Array(items) => (
+            items.iter().map(size).fold(Size::default(), Size::and),
+            items.iter().filter(is_value).count(),
+        ),
+        Value::Object(fields) => (
+            fields.values().map(size).fold(Size::default(), Size::and),
+            fields.values().filter(|value| value.is_boolean()).count(),
+        ),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            return Size::default();
+        }
+    };
+    within.and(Size { parts: 1, values })
 }
 
 fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {

@@ -6,8 +6,10 @@ use super::{GrammarError, Schema};
 
 /// Parts that are tried alone.
 const TRIES_MAX: usize = 64;
+/// And the bytes of those: a long one may take seconds.
+const TRIED_BYTES_MAX: usize = 512 << 10;
 /// A longer way is told as far as this.
-const PLACE_BYTES_MAX: usize = 200;
+pub const PLACE_BYTES_MAX: usize = 200;
 /// Of what the library says, which may repeat a part of the schema.
 const REASON_BYTES_MAX: usize = 300;
 
@@ -47,13 +49,17 @@ fn place(schema: &Value, reason: &str, refusal: &impl Fn(&Value) -> Option<Strin
     let mut place = String::new();
     let mut part = schema;
     let mut tries = 0;
+    let mut tried_bytes = 0;
     'inwards: loop {
         for (step, child) in children(part) {
-            if tries == TRIES_MAX || place.len() > PLACE_BYTES_MAX {
+            let is_enough = tries == TRIES_MAX || tried_bytes > TRIED_BYTES_MAX;
+            if is_enough || place.len() > PLACE_BYTES_MAX {
                 return place;
             }
             tries += 1;
-            if refusal(&alone(child, schema)).as_deref() == Some(reason) {
+            let alone = alone(child, schema);
+            tried_bytes += alone.to_string().len();
+            if refusal(&alone).as_deref() == Some(reason) {
                 place.push_str(&step);
                 part = child;
                 continue 'inwards;
@@ -97,7 +103,7 @@ fn alone(part: &Value, root: &Value) -> Value {
 }
 
 /// As RFC 6901 has it; a long name is told by its length.
-fn escaped(name: &str) -> String {
+pub fn escaped(name: &str) -> String {
     const NAME_BYTES_MAX: usize = 60;
     match name.len() > NAME_BYTES_MAX {
         true => format!("(a name of {} bytes)", name.len()),

@@ -9,18 +9,20 @@ use super::super::*;
 use super::folder;
 use crate::types::TokenId;
 
-const BYTE_LEVEL: &str = include_str!("../../../tests/data/text/byte_level.tokenizer.json");
-const SENTENCE_PIECE: &str = include_str!("../../../tests/data/text/sentence_piece.tokenizer.json");
+pub(super) const BYTE_LEVEL: &str =
+    include_str!("../../../tests/data/text/byte_level.tokenizer.json");
+pub(super) const SENTENCE_PIECE: &str =
+    include_str!("../../../tests/data/text/sentence_piece.tokenizer.json");
 const TAGGED: &str = include_str!("../../../tests/data/text/templates/tagged_calls.jinja");
 const BARE: &str = include_str!("../../../tests/data/text/templates/json_calls.jinja");
 const CHATML: &str = include_str!("../../../tests/data/text/templates/chatml.jinja");
 
-fn tokenizer(json: &str) -> Arc<Tokenizer> {
+pub(super) fn tokenizer(json: &str) -> Arc<Tokenizer> {
     Arc::new(Tokenizer::new(&folder(json, None)).expect("the fixture is a tokenizer"))
 }
 
 /// The same with the tags of calls as tokens of their own.
-fn with_tags(is_special: bool) -> Arc<Tokenizer> {
+pub(super) fn with_tags(is_special: bool) -> Arc<Tokenizer> {
     let mut json: Value = serde_json::from_str(BYTE_LEVEL).expect("JSON");
     for (tag, id) in [("<tool_call>", 902), ("</tool_call>", 903)] {
         let token = json!({
@@ -55,7 +57,7 @@ impl Random {
 }
 
 /// A reply of tokens that are allowed, drawn at random; an end is taken as soon as it may come.
-fn walk(grammar: &Grammar, tokenizer: &Tokenizer, seed: u64) -> Vec<TokenId> {
+pub(super) fn walk(grammar: &Grammar, tokenizer: &Tokenizer, seed: u64) -> Vec<TokenId> {
     const TOKENS_MAX: usize = 2_000;
     let mut random = Random(seed);
     let mut matcher = grammar.matcher();

@@ -1,11 +1,12 @@
 //! The room against its oracles: Hugging Face's tokenizers, SentencePiece, Jinja2. The fixtures
 //! and the script that made them are in `tests/data/text`.
 
-mod among_text;
 mod chat;
 mod grammar;
+mod limits;
 mod reasoning;
 mod template;
+mod text_or_calls;
 mod tokenizer;
 mod tools;
 
