@@ -68,7 +68,14 @@ fn each(command: Command, path: &str, change: &dyn Fn(Command, &str) -> Command)
 fn place(argument: Arg, page: &Page) -> Arg {
     let id = argument.get_id().to_string();
     let is_rare = page.rare.iter().any(|ids| ids.contains(&id.as_str()));
-    let argument = argument.hide_short_help(is_rare);
+    let argument = match (argument.get_long_help(), argument.get_help()) {
+        // What short help leaves out has to be in a long one: man pages are made of that.
+        (None, Some(help)) if is_rare => {
+            let help = help.clone();
+            argument.hide_short_help(true).long_help(help)
+        }
+        _ => argument.hide_short_help(is_rare),
+    };
     match page.groups.iter().find(|(_, ids)| ids.contains(&id.as_str())) {
         Some((heading, _)) => argument.help_heading(*heading),
         None => argument,

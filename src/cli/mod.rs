@@ -80,11 +80,11 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the OpenAI-compatible API
+    /// Serve agents over HTTP, as OpenAI's and Anthropic's APIs have it
     Serve(serve::Arguments),
     /// Answer a prompt on the terminal
     Generate(generate::Arguments),
-    /// List, inspect and repair what agents remember
+    /// Show, keep, copy, move, repair and remove what agents remember
     Cache(cache::Arguments),
     /// Measure a model on this machine, or write a model to measure with
     Bench(Box<bench::Arguments>),

@@ -85,7 +85,7 @@ impl Cause {
                 Some("write tools and their results the same way each time, e.g. with sorted keys")
             }
             Cause::Thinking => {
-                Some("send replies back as they came, or have the model not think aloud")
+                Some("send replies back as they came, under the agent that said them")
             }
             Cause::SystemChanged | Cause::SystemMoved => {
                 Some("keep the system message as it is, and first")

@@ -3,7 +3,9 @@
 use serde_json::{Value as Json, json};
 
 use crate::support::http::{Answer, Request, Server, Setup, hello, wait_until};
-use crate::support::store::{Failing, ShakyDisk};
+use crate::support::store::{Failing, ShakyDisk, keeping};
+use semantic::engine::Keeping;
+use semantic::types::Fingerprint;
 
 const FIRST_KEY: &str = "0123456789abcdef";
 const OTHER_KEY: &str = "fedcba9876543210";
@@ -422,6 +424,23 @@ fn where_a_prompt_parts_from_what_an_agent_has_is_told() {
         assert_eq!(given("a", &body).status, 400, "{body}");
     }
     assert_eq!(code(&given("x", &prompt)), refusal(404, "agent_not_found"));
+}
+
+#[test]
+fn an_agent_of_another_model_is_said_to_be_that() {
+    let (server, disk) = with_disk();
+    generate(&server, "a", "Hello");
+    drop(server);
+    let other = Keeping { fingerprint: Fingerprint([9; 32]), ..keeping(disk.open()) };
+    let server = Server::start(Setup { keeping: Some(other), ..Setup::default() });
+    assert_eq!(server.get(&path("a")).json()["usable"], false);
+    for query in ["", "?prompt=Hello"] {
+        let found = server.get(&format!("/v1/agents/a/explain{query}"));
+        assert_eq!(found.status, 200, "{found:?}");
+        let found = found.json();
+        assert_eq!((&found["cause"], &found["same_tokens"]), (&json!("other_model"), &json!(0)));
+        assert!(found["advice"].is_string() && found["difference"].is_null(), "{found}");
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ const BLOCKS: &[(&str, &str, How)] = &[
     ("docs/disk-format.md", "save ", How::Text),
     ("docs/disk-format.md", "\"semantic-agent 1", How::Text),
     ("docs/http-api.md", "curl http://localhost:8000/v1/responses", How::Asks),
+    ("docs/http-api.md", "curl http://localhost:8000/v1/chat/completions", How::Asks),
     ("docs/http-api.md", "curl http://localhost:8000/v1/agents/planner/generate", How::Asks),
     ("docs/http-api.md", "RateLimit-Policy: ", How::Text),
     ("docs/operating.md", "sum(rate(", How::Text),

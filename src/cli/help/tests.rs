@@ -77,6 +77,20 @@ fn help_all_has_every_flag_and_its_variable() {
 }
 
 #[test]
+fn a_man_page_says_something_of_every_flag() {
+    for (path, command) in all(&built()) {
+        let mut page = Vec::new();
+        Man::new(command).render(&mut page).expect("memory takes it");
+        let page = String::from_utf8(page).expect("it is text");
+        let lines: Vec<&str> = page.lines().collect();
+        for (index, _) in lines.iter().enumerate().filter(|(_, line)| **line == ".TP") {
+            let said = lines.get(index + 2).is_some_and(|line| !line.trim().is_empty());
+            assert!(said, "semantic {path}: {:?}", lines.get(index + 1));
+        }
+    }
+}
+
+#[test]
 fn every_command_has_examples_that_it_would_take() {
     for (path, _) in all(&built()) {
         let help = help(&path, "--help");

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{PathId, path_agent, read};
-use crate::engine::AgentError;
+use crate::engine::{AgentError, StoredState};
 use crate::http::error::Error;
 use crate::http::guard::Caller;
 use crate::http::prompt::beside;
@@ -104,7 +104,12 @@ async fn explained(
     let serving = Arc::clone(app.serving()?);
     let stored = serving.engine.conversations(&caller.namespace, &agent).await?;
     if stored.is_empty() {
-        return Err(AgentError::NotFound(agent).into());
+        let state = serving.engine.agent(&caller.namespace, &agent).await?;
+        let of_another = state.and_then(|state| state.stored).filter(|stored| !stored.is_usable);
+        let Some(StoredState { tokens, .. }) = of_another else {
+            return Err(AgentError::NotFound(agent).into());
+        };
+        return Ok(Json(Explanation::of_another_model(&agent, tokens)).into_response());
     }
     let bytes = stored.iter().map(|tokens| size_of_val(&**tokens)).sum();
     let explained = move || Explanation::new(&serving, &agent, messages, &stored);
@@ -112,6 +117,22 @@ async fn explained(
 }
 
 impl Explanation {
+    /// What the agent has is no use to the model that is served.
+    fn of_another_model(agent: &AgentId, stored_tokens: usize) -> Explanation {
+        let cause = Cause::OtherModel;
+        Explanation {
+            object: "agent.explanation",
+            id: agent.to_string(),
+            stored_tokens,
+            given_tokens: 0,
+            same_tokens: 0,
+            difference: None,
+            cause: Some(cause.code()),
+            explanation: cause.explanation().to_owned(),
+            advice: cause.advice(),
+        }
+    }
+
     /// The newest of what is stored comes first.
     fn new(
         serving: &Serving,
