@@ -76,6 +76,8 @@ pub struct Head {
     blocks: Vec<Lease>,
     line: Option<Line>,
     saved: Option<Saved>,
+    /// Its agent has gone back to it since: what comes last on disk is another one's save.
+    is_moved: bool,
     /// The store gave it up to make room: it is not saved again as it is.
     is_dropped: bool,
     /// The last try to save it as it is has failed.
@@ -122,7 +124,7 @@ impl Head {
     /// Whether the store has all of it.
     pub fn is_saved(&self) -> bool {
         let is_all = |saved: &Saved| saved.tokens == self.tokens.len() && saved.rest == self.rest;
-        self.saved.as_ref().is_some_and(is_all)
+        !self.is_moved && self.saved.as_ref().is_some_and(is_all)
     }
 
     /// Whether it is about to be saved, so that it is worth waiting for.
@@ -300,10 +302,16 @@ impl Agents {
         assert!(!kept.tokens.is_empty());
         assert_eq!(kept.blocks.len(), kept.tokens.len().div_ceil(BLOCK_TOKENS));
         let siblings = self.siblings(&kept.namespace, &kept.agent);
+        // Nobody asks for those that nobody named in their order.
+        let last = siblings.last().copied().filter(|_| !kept.agent.is_automatic());
+        let has_order = |head: HeadId| last.is_some_and(|last| last != head);
         if let Some(head) = siblings.iter().copied().find(|head| self.heads[head].has(&kept)) {
             self.touch(head);
             // There may be room for it by now.
-            self.change(head, |head| head.is_dropped = false);
+            self.change(head, |changed| {
+                changed.is_dropped = false;
+                changed.is_moved |= has_order(head) && changed.saved.is_some();
+            });
             self.move_last(head);
             return Some(head);
         }
@@ -318,6 +326,7 @@ impl Agents {
             self.remove(cut.or(siblings.first().copied().filter(|_| !kept.is_cut))?);
         }
         // What the store has of it stays until the store has more.
+        let is_moved = extended.is_some_and(has_order);
         let (line, saved, is_whole) = match extended.and_then(|head| self.take(head)) {
             Some(head) => (head.line, head.saved, !head.is_cut),
             None => (None, None, false),
@@ -337,6 +346,7 @@ impl Agents {
             blocks,
             line,
             saved,
+            is_moved,
             is_dropped,
             has_failed,
             ended,
@@ -364,13 +374,13 @@ impl Agents {
             Some(id) if self.heads[&id].is_hot() => self.change(id, |head| {
                 // It may have gone on since, or have been cut and gone on otherwise.
                 head.saved = head.tokens.starts_with(with_kv).then_some(saved);
-                head.is_dropped = false;
+                (head.is_dropped, head.is_moved) = (false, false);
             }),
             Some(id) => self.alter(id, |head| {
                 head.tokens = with_kv.into();
                 head.rest = rest.to_vec();
                 head.replies = replies;
-                head.saved = Some(saved);
+                (head.saved, head.is_moved) = (Some(saved), false);
             }),
             None => {
                 let siblings = self.siblings(&namespace, &agent);
@@ -388,6 +398,7 @@ impl Agents {
                     blocks: Vec::new(),
                     line: Some(line),
                     saved: Some(saved),
+                    is_moved: false,
                     is_dropped: false,
                     has_failed: false,
                     ended: None,
@@ -395,14 +406,6 @@ impl Agents {
                 });
             }
         }
-    }
-
-    /// The store has something else of a line than before, and had all of its head.
-    pub fn replaced(&mut self, stored: StoredLine) {
-        if let Some(id) = self.own_line(&stored.namespace, &stored.agent, stored.line) {
-            self.leave(id);
-        }
-        self.stored(stored);
     }
 
     /// The head that is a line of the store, if the line is the agent's.
@@ -419,13 +422,6 @@ impl Agents {
             head.blocks = blocks;
         });
         self.touch(id);
-    }
-
-    /// A try to save it has failed.
-    pub fn not_saved(&mut self, id: HeadId) {
-        if let Some(head) = self.heads.get_mut(&id) {
-            head.has_failed = true;
-        }
     }
 
     /// The store gave a line up.

@@ -101,6 +101,31 @@ fn a_turn_goes_on_where_the_last_one_ended() {
     assert_eq!((&again["text"], &again["agent"]), (&second["text"], &json!("b")));
 }
 
+/// What it says again is nothing new, and yet what it has said last.
+#[test]
+fn an_agent_goes_on_from_what_it_said_last_also_after_a_restart() {
+    let asks = |server: &Server, text: &str| {
+        let messages = json!([{ "role": "user", "content": text }]);
+        let body =
+            json!({ "messages": messages, "session_id": "a", "temperature": 0, "max_tokens": 5 });
+        let answer = server.chat(&body).json();
+        assert_eq!(answer["semantic"]["durable"], true, "{answer}");
+        answer["semantic"]["generation"].clone()
+    };
+    let goes_on = |is_restarted: bool| {
+        let (mut server, disk) = with_disk();
+        let texts = ["Hello", "What do you know of the sea, and of the wind?", "Hello", "Hello"];
+        let generations = texts.map(|text| asks(&server, text));
+        assert_eq!(generations, [1, 2, 3, 3].map(Json::from));
+        if is_restarted {
+            drop(server);
+            server = on(&disk);
+        }
+        generate(&server, "a", "And now?")["usage"]["prompt_tokens"].clone()
+    };
+    assert_eq!(goes_on(true), goes_on(false));
+}
+
 #[test]
 fn an_agent_keeps_the_system_message_that_it_began_with() {
     let (server, _disk) = with_disk();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Agents, Head, HeadId};
+use crate::store::StoredLine;
 use crate::types::{AgentId, Namespace};
 
 impl Agents {
@@ -39,9 +40,24 @@ impl Agents {
         }
     }
 
+    /// The store has something else of a line than before, and had all of its head.
+    pub fn replaced(&mut self, stored: StoredLine) {
+        if let Some(id) = self.own_line(&stored.namespace, &stored.agent, stored.line) {
+            self.leave(id);
+        }
+        self.stored(stored);
+    }
+
     /// None of its heads is here any more. What the store has of them is for the caller to see to.
     pub fn forget(&mut self, namespace: &Namespace, agent: &AgentId) {
         self.siblings(namespace, agent).into_iter().for_each(|id| self.leave(id));
+    }
+
+    /// A try to save it has failed.
+    pub fn not_saved(&mut self, id: HeadId) {
+        if let Some(head) = self.heads.get_mut(&id) {
+            head.has_failed = true;
+        }
     }
 
     /// It cannot be saved as it is, however often it is tried.
