@@ -313,11 +313,13 @@ struct NaiveHead {
     is_hot: bool,
     /// The head that its conversation was first saved as, and tokens that the store has of it.
     saved: Option<(HeadId, usize)>,
+    /// It was not the last of its agent's when its agent went back to it.
+    is_moved: bool,
 }
 
 impl NaiveHead {
     fn is_saved(&self) -> bool {
-        self.saved.is_some_and(|(_, tokens)| tokens == self.tokens.len())
+        !self.is_moved && self.saved.is_some_and(|(_, tokens)| tokens == self.tokens.len())
     }
 }
 
@@ -340,9 +342,12 @@ impl Naive {
             let is_longer = head.tokens.len() > kept.tokens.len();
             (head.is_hot || is_longer) && head.tokens.starts_with(&kept.tokens)
         };
+        let last = siblings.last().map(|head| head.id);
         if let Some(head) = siblings.iter().find(has_all) {
             let (id, ended) = (head.id, self.turns);
-            self.head(id).ended = ended;
+            let head = self.head(id);
+            head.ended = ended;
+            head.is_moved |= Some(id) != last && head.saved.is_some();
             return self.touch(id);
         }
         let is_extended = |head: &&NaiveHead| kept.tokens.starts_with(&head.tokens);
@@ -350,6 +355,7 @@ impl Naive {
         match extended {
             Some(extended) => {
                 kept.saved = extended.saved;
+                kept.is_moved = Some(extended.id) != last;
                 self.heads.retain(|head| head.id != extended.id);
             }
             None if siblings.len() == HEADS_PER_AGENT => self.remove(siblings[0].id),
@@ -438,8 +444,8 @@ proptest! {
                 Operation::Keep { space, agent, tokens } => {
                     let id = world.keep(space, agent, &tokens);
                     // If it is there already, the list finds that as well.
-                    let (ended, is_hot, saved) = (0, true, None);
-                    naive.keep(NaiveHead { id, space, agent, tokens, ended, is_hot, saved });
+                    let (ended, is_hot, saved, is_moved) = (0, true, None, false);
+                    naive.keep(NaiveHead { id, space, agent, tokens, ended, is_hot, saved, is_moved });
                     prop_assert_eq!(naive.heads.last().map(|head| head.id), Some(id));
                 }
                 Operation::Touch(index) => if let Some(head) = any(index) {
@@ -451,6 +457,7 @@ proptest! {
                     let head = naive.head(head);
                     let line = head.saved.map_or(head.id, |(line, _)| line);
                     head.saved = Some((line, head.tokens.len()));
+                    head.is_moved = false;
                 },
                 Operation::Evict(index) => if let Some(head) = any(index) {
                     world.agents.evict(head);
