@@ -3,6 +3,8 @@
 mod agents;
 mod transcripts;
 
+pub use transcripts::StoredTranscript;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
