@@ -3,6 +3,8 @@
 mod agents;
 mod transcripts;
 
+pub use transcripts::StoredTranscript;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::model::{Model, Spec};
 use crate::store::Store;
 use crate::text::Tokenizer;
-use crate::types::{Fingerprint, Namespace, TokenId};
+use crate::types::{AgentId, Fingerprint, Namespace, TokenId};
 
 /// Commands on their way to the engine's thread, which takes all of them before each step.
 const COMMANDS_MAX: usize = 4096;
@@ -211,6 +213,12 @@ impl Engine {
             Status::Stopped => Err(Error::Stopped.to_string()),
             Status::Starting | Status::Serving | Status::Draining => Ok(()),
         }
+    }
+
+    /// Who hears, from the engine's thread, of agents that are gone because their time was over. Only
+    /// the first one does.
+    pub fn on_expired(&self, hear: impl Fn(&Namespace, &AgentId) + Send + Sync + 'static) {
+        drop(self.shared.on_expired.set(Box::new(hear)));
     }
 
     /// Never waits. A refusal is the stream's first item. What becomes of the request is recorded in

@@ -36,7 +36,7 @@ pub use about::{
     Tiers, Warmth,
 };
 pub use error::{DrainError, Error};
-pub use handle::{Config, Engine, Evicted, Stats, Status, Stream, Terms};
+pub use handle::{Config, Engine, Evicted, Stats, Status, StoredTranscript, Stream, Terms};
 pub use keeping::Keeping;
 pub use purse::{Purse, Short};
 pub use request::{

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -417,6 +418,13 @@ impl Described {
 }
 
 /// An answer without a body: [`render`] writes it, as a handler does not know who asked how.
+impl From<QueryRejection> for Error {
+    fn from(rejection: QueryRejection) -> Error {
+        let message = format!("the query is not valid: {}", rejection.body_text());
+        Error::Invalid { message, param: None }
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let Described { status, retry_after, is_closing, .. } = self.describe();

@@ -182,6 +182,18 @@ pub fn check_count(name: &str, messages: usize) -> Result<(), Error> {
     Err(Error::field(name, problem))
 }
 
+/// The same of a conversation that goes on from another, of which only `new` items are its own.
+pub fn check_count_after(name: &str, past: usize, new: usize) -> Result<(), Error> {
+    if past == 0 || past + new <= MESSAGES_MAX {
+        return check_count(name, new);
+    }
+    let message = format!(
+        "{name} has {new} items and the responses before it have {past}; at most {MESSAGES_MAX} in \
+         all: begin a new conversation"
+    );
+    Err(Error::field(name, message))
+}
+
 /// The texts that end a reply; `name` is the field's.
 pub fn stops(name: &str, stop: Option<OneOrMany<String>>) -> Result<Vec<String>, Error> {
     let stops = match stop {

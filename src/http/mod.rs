@@ -143,7 +143,7 @@ pub struct App {
     limits: Limits,
     workers: Workers,
     /// What requests can go on from by the id of a response.
-    transcripts: Transcripts,
+    transcripts: Arc<Transcripts>,
     bounds: Bounds,
     metrics: Arc<Metrics>,
     log: LogControl,
@@ -181,7 +181,7 @@ impl App {
             limits: Limits::new(config.rates, &config.access),
             guesses: Guesses::new(config.rates.failed_keys),
             workers: Workers::default(),
-            transcripts: Transcripts::default(),
+            transcripts: Arc::default(),
             access: config.access,
             admin: config.admin,
             hosts: Hosts::new(config.allowed_hosts),
@@ -199,6 +199,10 @@ impl App {
 
     /// From here on requests reach the engine. Once.
     pub fn start_serving(&self, serving: Serving) {
+        let transcripts = Arc::clone(&self.transcripts);
+        serving.engine.on_expired(move |namespace, agent| {
+            transcripts.forget(namespace, agent);
+        });
         let is_first = self.serving.set(Arc::new(serving)).is_ok();
         assert!(is_first, "one model is served");
     }

@@ -79,11 +79,11 @@ pub fn all() -> Vec<Route> {
             )
             .takes::<responses::ResponsesRequest>()
             .gives_or_streams::<responses::Answer>(),
-        GET.at("/v1/responses/{id}", Key, responses::show)
+        GET.at("/v1/responses/{id}", Counted, responses::show)
             .says("A response that is kept")
             .gives::<responses::Answer>(),
         DELETE
-            .at("/v1/responses/{id}", Key, responses::remove)
+            .at("/v1/responses/{id}", Counted, responses::remove)
             .says("Forgets a response, which no request can go on from then")
             .gives::<responses::Deleted>(),
         POST.at("/v1/messages", Counted, messages::create)

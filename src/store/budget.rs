@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::disk::Space;
-use super::index::{Agent, Index, Save, Shelf};
+use super::index::{Agent, Index, Save, Shelf, TranscriptFile};
 use super::layout::FolderName;
 use super::{BlockName, BlockRef, FullReason, PINNED_PART, Settings};
-use crate::types::Line;
+use crate::types::{Line, TranscriptId};
 
 /// Of a disk, one part in so many stays free: other programs need some, and file systems slow down
 /// when they are full.
@@ -24,6 +24,16 @@ pub struct Need {
     /// The blocks before the one that is being written, which is to extend one of the lines with
     /// such a block: they go last.
     pub family: Vec<BlockName>,
+    /// Words make room among words, if that will do: a line is worth more.
+    pub is_transcript: bool,
+}
+
+/// What is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Victim {
+    Line(Place),
+    /// The oldest of the namespace that needs the room.
+    Transcripts(Vec<(TranscriptId, TranscriptFile)>),
 }
 
 /// What there is too little of, and by how much.
@@ -70,27 +80,84 @@ pub fn kept_free(space: Space) -> u64 {
     (space.total_bytes / DISK_PART_KEPT_FREE).min(DISK_BYTES_KEPT_FREE_MAX)
 }
 
-/// Whether removing lines could help at all. If not, none need go in vain.
-pub fn can_help(index: &Index, need: &Need, shortage: Shortage, settings: &Settings) -> bool {
+/// What goes next, if there can be enough room at all. If not, nothing need go in vain.
+///
+/// Lines go before words that are not theirs: in a store that is always full, where a line goes
+/// every now and then, no response could be gone on from otherwise.
+pub fn victim(
+    index: &Index,
+    need: &Need,
+    shortage: Shortage,
+    settings: &Settings,
+) -> Option<Victim> {
+    let in_lines = bytes_in_lines(index, need, shortage.of, settings);
+    let shelf = index.shelves.get(&need.namespace);
+    let oldest = |bytes| shelf.map(|shelf| Victim::Transcripts(oldest(shelf, bytes)));
+    let words = shelf.map_or(0, Shelf::transcript_bytes);
+    if need.is_transcript && words >= shortage.bytes {
+        return oldest(shortage.bytes);
+    }
+    if in_lines >= shortage.bytes {
+        return coldest(index, need, shortage.of, settings).map(Victim::Line);
+    }
     let may_unpin = is_overpinned(index, need, shortage.of, settings);
-    let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, shortage.of, **name));
-    let there: u64 = shelves.map(|(_, shelf)| shelf.bytes).sum();
-    let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, shortage.of, **name));
-    // Both may be of the same blocks.
-    let kept = |(name, shelf): (&FolderName, &Shelf)| {
+    let staying = shelf.map_or(0, |shelf| words_kept(need.namespace, shelf, need, may_unpin));
+    match in_lines + staying >= shortage.bytes {
+        true => oldest(shortage.bytes - in_lines),
+        false => None,
+    }
+}
+
+/// What would be gone if every line were that may go, with the words of its agent.
+fn bytes_in_lines(index: &Index, need: &Need, of: Scarce, settings: &Settings) -> u64 {
+    let may_unpin = is_overpinned(index, need, of, settings);
+    let shelves = index.shelves.iter().filter(|(name, _)| is_in_scope(need, of, **name));
+    let free = |(name, shelf): (&FolderName, &Shelf)| {
         let own = if *name == need.namespace { bytes_kept(shelf, need) } else { 0 };
-        match may_unpin {
+        // Both may be of the same blocks.
+        let kept = match may_unpin {
             true => own,
             false => own.max(pinned_bytes(shelf, None)),
+        };
+        shelf.bytes.saturating_sub(kept + words_kept(*name, shelf, need, may_unpin))
+    };
+    shelves.map(free).sum()
+}
+
+/// Bytes of transcripts that no line takes along: of agents that stay, and of those that have none.
+fn words_kept(namespace: FolderName, shelf: &Shelf, need: &Need, may_unpin: bool) -> u64 {
+    let is_own = namespace == need.namespace;
+    let stays = |name: &FolderName| match shelf.agents.get(name) {
+        None => true,
+        Some(agent) => {
+            agent.saves.is_empty()
+                || (is_own && need.agents.contains(name))
+                || (agent.retention().is_pinned && !may_unpin)
+                // The one of them that grows stays, whichever it is.
+                || (is_own && agent.live().into_iter().any(|save| need.is_family(save)))
         }
     };
-    there.saturating_sub(shelves.map(kept).sum()) >= shortage.bytes
+    let mut stay: HashMap<FolderName, bool> = HashMap::new();
+    let mut is_staying = |name| *stay.entry(name).or_insert_with(|| stays(&name));
+    let files = shelf.transcripts.values().filter(|file| is_staying(file.agent));
+    files.map(|file| file.bytes).sum()
+}
+
+/// The oldest transcripts that have so many bytes.
+fn oldest(shelf: &Shelf, bytes: u64) -> Vec<(TranscriptId, TranscriptFile)> {
+    let mut gone = 0;
+    let is_needed = |(_, file): &(TranscriptId, TranscriptFile)| {
+        let is_needed = gone < bytes;
+        gone += file.bytes;
+        is_needed
+    };
+    shelf.transcripts_by_age().into_iter().take_while(is_needed).collect()
 }
 
 /// The line to go: the least recently used of those that may, first of agents that nobody named.
 ///
 /// What is pinned goes only where it has more than its part, and last.
-pub fn coldest(index: &Index, need: &Need, of: Scarce, settings: &Settings) -> Option<Place> {
+fn coldest(index: &Index, need: &Need, of: Scarce, settings: &Settings) -> Option<Place> {
     let may_unpin = is_overpinned(index, need, of, settings);
     let mut others = Vec::new();
     let mut family = Vec::new();
@@ -205,7 +272,7 @@ mod tests {
 
     fn need(bytes: u64) -> Need {
         let namespace = FolderName::of(&[1; 32]);
-        Need { bytes, namespace, agents: Vec::new(), family: Vec::new() }
+        Need { bytes, namespace, agents: Vec::new(), family: Vec::new(), is_transcript: false }
     }
 
     fn settings(budget_bytes: u64, namespace_bytes: Option<u64>) -> Settings {

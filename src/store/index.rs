@@ -303,6 +303,18 @@ impl Shelf {
         of_agent.map(|(id, file)| (*id, *file)).collect()
     }
 
+    /// The oldest first.
+    pub fn transcripts_by_age(&self) -> Vec<(TranscriptId, TranscriptFile)> {
+        let mut all: Vec<(TranscriptId, TranscriptFile)> =
+            self.transcripts.iter().map(|(id, file)| (*id, *file)).collect();
+        all.sort_unstable_by_key(|(_, file)| file.number);
+        all
+    }
+
+    pub fn transcript_bytes(&self) -> u64 {
+        self.transcripts.values().map(|file| file.bytes).sum()
+    }
+
     /// Agents with at least one save.
     pub fn agent_count(&self) -> usize {
         self.agents.values().filter(|agent| !agent.saves.is_empty()).count()

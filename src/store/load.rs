@@ -3,6 +3,7 @@
 //! Contents of blocks are verified when they are read. 10,000 agents of two blocks are 40,000
 //! files, of which half are opened.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -258,6 +259,37 @@ pub fn clear_superseded(files: &Files, loaded: &mut Loaded) {
         });
         if let Err(error) = removed {
             tracing::warn!(path, %error, "an older file of how long an agent is kept stays");
+        }
+    }
+}
+
+/// Removes transcripts of agents that have no save, as a crash may leave them: no list has such an
+/// agent, so nobody would delete what it has said. Not where a save could not be read.
+pub fn clear_orphans(files: &Files, index: &mut Index) {
+    for (namespace, shelf) in index.shelves.iter_mut().filter(|(_, shelf)| !shelf.has_unread) {
+        let is_orphan = |file: &TranscriptFile| {
+            shelf.agents.get(&file.agent).is_none_or(|state| state.saves.is_empty())
+        };
+        let orphans = shelf.transcripts.iter().filter(|(_, file)| is_orphan(file));
+        let orphans: Vec<_> = orphans.map(|(id, file)| (*id, *file)).collect();
+        let mut folders = BTreeSet::new();
+        for (id, file) in orphans {
+            let path = layout::transcript_file(*namespace, file.agent, file.number, id);
+            match files.remove(&path) {
+                Ok(()) => drop(shelf.take_transcript(id)),
+                Err(error) => tracing::warn!(path, %error, "what an agent said that is gone stays"),
+            }
+            folders.insert(files::parent(&path).to_owned());
+        }
+        for folder in folders {
+            files.changed(&folder, None);
+            // What a power cut brings back goes at the next start. A folder that does not go has
+            // something else in it.
+            if let Err(error) = files.sync_path(&folder, |_| ()) {
+                tracing::warn!(folder, %error, "what an agent said that is gone may come back");
+            } else if files.disk.remove_folder(&folder).is_ok() {
+                files.forget_folder(&folder);
+            }
         }
     }
 }

@@ -51,6 +51,7 @@ impl Store {
         let mut loaded = load::load(&files, &secrets).map_err(open_error)?;
         load::quarantine_bad(&files, &mut loaded);
         load::clear_superseded(&files, &mut loaded);
+        load::clear_orphans(&files, &mut loaded.index);
         Ok(Store {
             files,
             settings,

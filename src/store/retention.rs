@@ -190,7 +190,13 @@ impl Store {
         let bytes = file.len() as u64;
         // Whatever else it says helps when there is no room, and takes the place of such a file.
         if sealed.retention.is_pinned {
-            let need = Need { bytes, namespace, agents: vec![agent], family: Vec::new() };
+            let need = Need {
+                bytes,
+                namespace,
+                agents: vec![agent],
+                family: Vec::new(),
+                is_transcript: false,
+            };
             self.make_room(&need, &sealed.namespace)?;
         }
         let folder = layout::agent_folder(namespace, agent);

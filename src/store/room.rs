@@ -1,7 +1,7 @@
 //! Makes room for what is to be written: what nobody needs goes first, then what was used least
 //! recently, always whole lines.
 
-use super::budget::{self, Need, Place, Scarce, Shortage};
+use super::budget::{self, Need, Place, Scarce, Shortage, Victim};
 use super::files::read_error;
 use super::layout::{self, FolderName};
 use super::{Store, StoreError};
@@ -12,7 +12,7 @@ impl Store {
     pub(super) fn make_room(&self, need: &Need, namespace: &Namespace) -> Result<(), StoreError> {
         while let Some(shortage) = self.shortage(need)? {
             let is_some_gone = self.remove_unneeded()? || self.remove_quarantined(shortage)?;
-            if !is_some_gone && !self.remove_coldest(need, shortage)? {
+            if !is_some_gone && !self.remove_victim(need, shortage)? {
                 return Err(self.no_room(need, shortage, namespace));
             }
         }
@@ -74,18 +74,16 @@ impl Store {
         Ok(true)
     }
 
-    /// Says whether there was a line that may go.
-    fn remove_coldest(&self, need: &Need, shortage: Shortage) -> Result<bool, StoreError> {
-        let coldest = {
-            let index = self.index();
-            match budget::can_help(&index, need, shortage, &self.settings) {
-                true => budget::coldest(&index, need, shortage.of, &self.settings),
-                false => None,
+    /// Says whether there was anything that may go.
+    fn remove_victim(&self, need: &Need, shortage: Shortage) -> Result<bool, StoreError> {
+        let victim = budget::victim(&self.index(), need, shortage, &self.settings);
+        match victim {
+            None => Ok(false),
+            Some(Victim::Line(line)) => self.remove_for_room(line).map(|()| true),
+            Some(Victim::Transcripts(oldest)) => {
+                self.remove_files(need.namespace, &oldest).map(|()| true)
             }
-        };
-        let Some(coldest) = coldest else { return Ok(false) };
-        self.remove_for_room(coldest)?;
-        Ok(true)
+        }
     }
 
     fn remove_for_room(&self, place: Place) -> Result<(), StoreError> {

@@ -196,7 +196,7 @@ impl Store {
         self.remove_ghosts(namespace, agent)?;
         let source = save.source.map(|source| self.secrets.agent_folder(save.namespace, source));
         let agents = std::iter::once(agent).chain(source).collect();
-        let need = Need { bytes, namespace, agents, family: Vec::new() };
+        let need = Need { bytes, namespace, agents, family: Vec::new(), is_transcript: false };
         self.make_room_for_agent(&need, agent, save.namespace)?;
         self.make_room(&need, save.namespace)?;
         // Those of a copy were made safe before the manifest that it is a copy of was written.
@@ -268,7 +268,7 @@ impl Store {
         let bytes = block.file_bytes;
         let family = self.family(namespace, sealed.parent);
         let agents = vec![self.secrets.agent_folder(&sealed.namespace, agent)];
-        let need = Need { bytes, namespace, agents, family };
+        let need = Need { bytes, namespace, agents, family, is_transcript: false };
         self.make_room(&need, &sealed.namespace)?;
         let folder = layout::block_folder(namespace, block.name.0[0]);
         self.files.make_folder(&folder)?;

@@ -24,6 +24,8 @@ use crate::types::{AGENT_ID_BYTES_MAX, AgentId, Namespace, TranscriptId};
 /// has in mind, and less than the KV of one long conversation.
 const TRANSCRIPTS_MAX: usize = 16_384;
 const TRANSCRIPT_BYTES_MAX: u64 = 256 << 20;
+/// Nor more than one part in so many of all that it may have on disk: the rest is for KV.
+const TRANSCRIPTS_PART: u64 = 8;
 /// Of one file.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -61,12 +63,14 @@ impl Store {
         seal.update(&head).update(said);
         let seal = *seal.finalize().as_bytes();
         let bytes = (head.len() + said.len() + SEAL_BYTES) as u64;
-        if bytes > FILE_BYTES_MAX || !manifest::can_name(name) {
-            let what = format!("a transcript of {bytes} bytes");
+        let limit = FILE_BYTES_MAX.min(self.transcript_bytes_max());
+        if bytes > limit || !manifest::can_name(name) {
+            let what = format!("a transcript of {bytes} bytes; the limit is {limit}");
             return Err(StoreError::Quota { namespace: name.to_string(), what });
         }
         self.make_room_for_transcript(namespace, bytes)?;
-        let need = Need { bytes, namespace, agents: vec![agent], family: Vec::new() };
+        let need =
+            Need { bytes, namespace, agents: vec![agent], family: Vec::new(), is_transcript: true };
         self.make_room(&need, name)?;
         let folder = layout::transcripts_of(namespace, agent);
         self.files.make_folder(&folder)?;
@@ -84,6 +88,16 @@ impl Store {
         Ok(())
     }
 
+    /// How long a transcript's file is; none if there is no such transcript in the namespace. Reads
+    /// nothing.
+    pub fn transcript_bytes(&self, namespace: &Namespace, id: TranscriptId) -> Option<u64> {
+        self.transcript_file(self.secrets.namespace_folder(namespace), id).map(|file| file.bytes)
+    }
+
+    fn transcript_file(&self, namespace: FolderName, id: TranscriptId) -> Option<TranscriptFile> {
+        self.index().shelves.get(&namespace)?.transcripts.get(&id).copied()
+    }
+
     /// What was said; none if there is no such transcript in the namespace, or not a good one.
     pub fn transcript(
         &self,
@@ -91,9 +105,7 @@ impl Store {
         id: TranscriptId,
     ) -> Result<Option<Box<[u8]>>, StoreError> {
         let folder = self.secrets.namespace_folder(namespace);
-        let file =
-            self.index().shelves.get(&folder).and_then(|shelf| shelf.transcripts.get(&id).copied());
-        let Some(file) = file else { return Ok(None) };
+        let Some(file) = self.transcript_file(folder, id) else { return Ok(None) };
         let path = layout::transcript_file(folder, file.agent, file.number, id);
         match self.read_transcript(namespace, file, id, &path) {
             Ok(said) => Ok(Some(said)),
@@ -118,11 +130,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.may_write()?;
         let namespace = self.secrets.namespace_folder(namespace);
-        let file = {
-            let index = self.index();
-            index.shelves.get(&namespace).and_then(|shelf| shelf.transcripts.get(&id).copied())
-        };
-        let Some(file) = file else { return Ok(false) };
+        let Some(file) = self.transcript_file(namespace, id) else { return Ok(false) };
         self.remove_files(namespace, &[(id, file)])?;
         Ok(true)
     }
@@ -142,7 +150,7 @@ impl Store {
     }
 
     /// Returns when no power cut brings them back.
-    fn remove_files(
+    pub(super) fn remove_files(
         &self,
         namespace: FolderName,
         files: &[(TranscriptId, TranscriptFile)],
@@ -174,26 +182,33 @@ impl Store {
         Ok(())
     }
 
+    /// Of all transcripts of a namespace.
+    fn transcript_bytes_max(&self) -> u64 {
+        let quota = self.settings.namespace_bytes.unwrap_or(u64::MAX);
+        let most = quota.min(self.settings.budget_bytes);
+        TRANSCRIPT_BYTES_MAX.min(most / TRANSCRIPTS_PART)
+    }
+
     /// Returns when the namespace may have one more of so many bytes.
     fn make_room_for_transcript(
         &self,
         namespace: FolderName,
         bytes: u64,
     ) -> Result<(), StoreError> {
-        let mut all: Vec<(TranscriptId, TranscriptFile)> = {
+        let bytes_max = self.transcript_bytes_max();
+        let all = {
             let index = self.index();
             let Some(shelf) = index.shelves.get(&namespace) else { return Ok(()) };
-            let there: u64 = shelf.transcripts.values().map(|file| file.bytes).sum();
-            if shelf.transcripts.len() < TRANSCRIPTS_MAX && there + bytes <= TRANSCRIPT_BYTES_MAX {
+            let there = shelf.transcript_bytes();
+            if shelf.transcripts.len() < TRANSCRIPTS_MAX && there + bytes <= bytes_max {
                 return Ok(());
             }
-            shelf.transcripts.iter().map(|(id, file)| (*id, *file)).collect()
+            shelf.transcripts_by_age()
         };
-        all.sort_unstable_by_key(|(_, file)| file.number);
         let mut left: u64 = all.iter().map(|(_, file)| file.bytes).sum();
         let mut count = all.len();
         let is_over = |(_, file): &&(TranscriptId, TranscriptFile)| {
-            let is_over = count >= TRANSCRIPTS_MAX || left + bytes > TRANSCRIPT_BYTES_MAX;
+            let is_over = count >= TRANSCRIPTS_MAX || left + bytes > bytes_max;
             count -= 1;
             left -= file.bytes;
             is_over
@@ -220,7 +235,10 @@ impl Store {
             return Err(damaged(Flaw::Length));
         }
         let sealed = unsealed(&bytes, &self.secrets.transcript_seal()).map_err(damaged)?;
-        let start = said_from(sealed, namespace, file.number, id).map_err(damaged)?;
+        let (whose, start) = said_from(sealed, namespace, file.number, id).map_err(damaged)?;
+        if self.secrets.agent_folder(namespace, &whose) != file.agent {
+            return Err(damaged(Flaw::Place));
+        }
         let end = sealed.len();
         bytes.truncate(end);
         Ok(bytes.split_off(start).into())
@@ -240,13 +258,13 @@ fn head(transcript: &Transcript, number: u64) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// Where what was said begins, if all before it is as it should be.
+/// By whom and from where on, if all before it is as it should be.
 fn said_from(
     sealed: &[u8],
     namespace: &Namespace,
     number: u64,
     id: TranscriptId,
-) -> Result<usize, Flaw> {
+) -> Result<(AgentId, usize), Flaw> {
     let mut reader = Reader::new(sealed);
     if reader.array::<8>()? != *MAGIC || reader.u32()? != VERSION {
         return Err(Flaw::Header);
@@ -257,6 +275,6 @@ fn said_from(
     if !is_its_own {
         return Err(Flaw::Place);
     }
-    reader.text(AGENT_ID_BYTES_MAX)?;
-    Ok(sealed.len() - reader.left())
+    let agent = AgentId::new(reader.text(AGENT_ID_BYTES_MAX)?).map_err(|_| Flaw::Header)?;
+    Ok((agent, sealed.len() - reader.left()))
 }

@@ -1,6 +1,7 @@
 //! OpenAI's responses with a served model: whole and streamed, with tools, and from an earlier one.
 
 mod calls;
+mod keeping;
 mod previous;
 mod refusals;
 mod shape;

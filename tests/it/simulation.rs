@@ -473,7 +473,7 @@ impl World {
         }
         self.worker.scheduler.assert_consistent();
         self.hear();
-        self.worker.take_answers().into_iter().for_each(|answer| answer.tell());
+        self.worker.take_answers().into_iter().for_each(|answer| answer.tell(|_, _| ()));
         self.check_operations();
     }
 

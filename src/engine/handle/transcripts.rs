@@ -1,13 +1,40 @@
-//! What was said up to an answer, on disk beside its agent: kept, found and removed.
+//! What was said up to an answer, on disk beside its agent: kept, found, read and removed.
+
+use std::sync::Weak;
 
 use tokio::sync::oneshot::{self, Receiver};
 
-use super::Engine;
+use super::{Engine, Kept};
 use crate::engine::scheduler::DURABLE_WAIT_MAX;
 use crate::engine::worker::io::{Failed, Write};
 use crate::engine::worker::thread::Command;
 use crate::engine::{AgentError, Error, Transcript};
+use crate::store::Store;
 use crate::types::{Namespace, TranscriptId};
+
+/// What was said up to an answer, still to be read.
+pub struct StoredTranscript {
+    store: Weak<Store>,
+    namespace: Namespace,
+    id: TranscriptId,
+    bytes: u64,
+}
+
+impl StoredTranscript {
+    /// Of its file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// For a thread that may take its time. None if it has gone since, or is damaged.
+    pub fn read(self) -> Result<Option<Box<[u8]>>, AgentError> {
+        let store = self.store.upgrade().ok_or(Error::Stopped)?;
+        store.transcript(&self.namespace, self.id).map_err(|error| {
+            tracing::error!(%error, "an answer cannot be read");
+            AgentError::Disk
+        })
+    }
+}
 
 impl Engine {
     /// Keeps a transcript of an agent that is on disk. Says whether it is safe there; an answer
@@ -25,18 +52,16 @@ impl Engine {
         false
     }
 
-    /// What was said; none if it is not on disk, or not in this namespace.
-    pub async fn transcript(
+    /// None if it is not on disk, or not in this namespace. Nothing is read yet.
+    pub fn find_transcript(
         &self,
         namespace: &Namespace,
         id: TranscriptId,
-    ) -> Result<Option<Box<[u8]>>, AgentError> {
-        let namespace = namespace.clone();
-        let found = self.inspect(move |store| store.transcript(&namespace, id)).await?;
-        found.transpose().map(Option::flatten).map_err(|error| {
-            tracing::error!(%error, "an answer cannot be read");
-            AgentError::Disk
-        })
+    ) -> Result<Option<StoredTranscript>, Error> {
+        let Some(Kept { store, .. }) = &self.kept else { return Ok(None) };
+        let bytes = store.upgrade().ok_or(Error::Stopped)?.transcript_bytes(namespace, id);
+        let (store, namespace) = (Weak::clone(store), namespace.clone());
+        Ok(bytes.map(|bytes| StoredTranscript { store, namespace, id, bytes }))
     }
 
     /// Gone for good when this returns; says whether it was there.

@@ -98,11 +98,11 @@ pub enum Write {
         /// Of the lines that the engine can go on from.
         fingerprint: Fingerprint,
     },
-    /// Who asked is told at once, as nobody else is concerned.
     KeepTranscript {
         transcript: Box<Transcript>,
         reply: oneshot::Sender<Result<(), Failed>>,
     },
+    /// Who asked is told at once, as nobody else is concerned.
     RemoveTranscript {
         namespace: Namespace,
         id: TranscriptId,
@@ -115,6 +115,14 @@ pub enum Write {
 pub enum Removal {
     Asked,
     Expired,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    Gone,
+    /// It had a turn since, and stays.
+    Prolonged,
 }
 
 /// What is to be read.
@@ -142,10 +150,14 @@ pub enum Done {
     NotWritten {
         block: BlockName,
     },
+    /// Lines that went to make room for something that tells of none.
+    MadeRoom {
+        removed: Vec<(Namespace, AgentId, Line)>,
+    },
     Removed {
         job: JobId,
-        result: Result<(), Failed>,
-        /// Lines that are still there if it failed.
+        result: Result<Removed, Failed>,
+        /// Lines that are still there.
         left: Vec<StoredLine>,
     },
     Forked {
@@ -155,6 +167,11 @@ pub enum Done {
     Retained {
         job: JobId,
         result: Result<Retention, Failed>,
+    },
+    /// For who asked, when the engine knows what went to make room for it.
+    Kept {
+        reply: oneshot::Sender<Result<(), Failed>>,
+        result: Result<(), Failed>,
     },
     /// The time of these is over.
     Expired {
@@ -240,9 +257,9 @@ impl Threads {
         let mut threads = Vec::new();
         let tell = {
             let done = done_sender.clone();
-            move |what: Option<Done>| {
+            move |all: Vec<Done>| {
                 // Nobody listens any more when the engine has ended.
-                if what.is_none_or(|what| done.send(what).is_ok()) {
+                if all.into_iter().all(|what| done.send(what).is_ok()) {
                     wake();
                 }
             }
@@ -339,7 +356,7 @@ impl Write {
     }
 }
 
-fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Option<Done>)) {
+fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl Fn(Vec<Done>)) {
     let mut collects_left = 0;
     let mut collected = Instant::now();
     // At the start, as nobody watched while no process ran.
@@ -349,7 +366,7 @@ fn write_all(store: &Store, jobs: &Receiver<Write>, queued: &Queued, tell: &impl
             let agents = store.expired(EXPIRED_MAX);
             next_expiry = Instant::now() + expiry_period(agents.len());
             if !agents.is_empty() {
-                tell(Some(Done::Expired { agents }));
+                tell(vec![Done::Expired { agents }]);
             }
         }
         let job = match (collects_left > 0, store.has_expiring()) {
@@ -397,8 +414,16 @@ fn expiry_period(told: usize) -> Duration {
     }
 }
 
-/// Carries a job out, on whichever thread.
-pub fn do_write(store: &Store, job: Write) -> Option<Done> {
+/// Carries a job out, on whichever thread. Whatever came of it, what went to make room for it is told,
+/// and first: a later job may have brought it back.
+pub fn do_write(store: &Store, job: Write) -> Vec<Done> {
+    let done = carry_out(store, job);
+    let removed = store.take_removed();
+    let made_room = (!removed.is_empty()).then_some(Done::MadeRoom { removed });
+    made_room.into_iter().chain(done).collect()
+}
+
+fn carry_out(store: &Store, job: Write) -> Option<Done> {
     match job {
         Write::Block { agent, block } => {
             Some(match guarded(|| store.write_block(&agent, &block)) {
@@ -422,12 +447,14 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
         Write::RemoveAgent { job, namespace, agent, cause, fingerprint } => {
             let is_due = cause == Removal::Asked || store.is_expired(&namespace, &agent);
             let result = guarded(|| match is_due {
-                true => store.remove_agent(&namespace, &agent).map(|_| ()),
-                false => Ok(()),
+                true => store.remove_agent(&namespace, &agent).map(|_| Removed::Gone),
+                false => Ok(Removed::Prolonged),
             });
             let left = match result {
-                Ok(()) if is_due => Ok(Vec::new()),
-                Ok(()) | Err(_) => guarded(|| Ok(store.lines_of(&namespace, &agent, &fingerprint))),
+                Ok(Removed::Gone) => Ok(Vec::new()),
+                Ok(Removed::Prolonged) | Err(_) => {
+                    guarded(|| Ok(store.lines_of(&namespace, &agent, &fingerprint)))
+                }
             };
             Some(Done::Removed { job, result, left: left.unwrap_or_default() })
         }
@@ -456,11 +483,11 @@ pub fn do_write(store: &Store, job: Write) -> Option<Done> {
             });
             Some(Done::RolledBack { job, result })
         }
-        // Whoever asked may have gone away.
         Write::KeepTranscript { transcript, reply } => {
-            let _ = reply.send(guarded(|| store.keep_transcript(&transcript)));
-            None
+            let result = guarded(|| store.keep_transcript(&transcript));
+            Some(Done::Kept { reply, result })
         }
+        // Whoever asked may have gone away.
         Write::RemoveTranscript { namespace, id, reply } => {
             let _ = reply.send(guarded(|| store.remove_transcript(&namespace, id)));
             None
@@ -478,12 +505,12 @@ fn read_all(
     store: &Store,
     model: &KvModel,
     jobs: &Mutex<Receiver<Box<Read>>>,
-    tell: &impl Fn(Option<Done>),
+    tell: &impl Fn(Vec<Done>),
 ) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => tell(Some(do_read(store, model, *job))),
+            Ok(job) => tell(vec![do_read(store, model, *job)]),
             Err(_) => return,
         }
     }

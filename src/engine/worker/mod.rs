@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::metrics::labels::Tier;
 use crate::model::{self, Batch, Logits, Model, Row, Wanted};
 use crate::store::{KvModel, Store};
-use crate::types::{BLOCK_TOKENS, BlockId, TokenId};
+use crate::types::{AgentId, BLOCK_TOKENS, BlockId, Line, Namespace, TokenId};
 use io::{Done, Io, Write};
 use observer::Observer;
 use operations::Operations;
@@ -184,10 +184,13 @@ impl Worker {
                         saver.not_written(block);
                     }
                 }
+                Done::MadeRoom { removed } => self.made_room(removed),
                 Done::Removed { job, result, left } => self.removed(job, result, left),
                 Done::Forked { job, result } => self.forked(job, result),
                 Done::RolledBack { job, result } => self.rolled_back(job, result),
                 Done::Retained { job, result } => self.retained(job, result),
+                // Whoever asked may have gone away.
+                Done::Kept { reply, result } => drop(reply.send(result)),
                 Done::Expired { agents } => self.expire(agents),
                 Done::Read { restore, index, result } => {
                     let read = restorer::Arrived { restore, index, result };
@@ -197,6 +200,11 @@ impl Worker {
             }
         }
         is_busy
+    }
+
+    /// The store has these lines no more.
+    fn made_room(&mut self, removed: Vec<(Namespace, AgentId, Line)>) {
+        saver::made_room(removed, &mut self.scheduler, &self.metrics);
     }
 
     fn save(&mut self, now: Instant, is_stepping: bool) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Sender;
 
-use super::io::{Failed, Forked, JobId, Removal, Write};
+use super::io::{Failed, Forked, JobId, Removal, Removed, Write};
 use super::saver::Saver;
 use super::{Keeper, Worker};
 use crate::engine::about::{Mark, Marked, Warmth};
@@ -90,7 +90,7 @@ impl Operation {
     fn answer(self, result: Result<Evicted, AgentError>) -> Option<Answer> {
         match self.what {
             What::Evict(reply) => Some(Answer::Evicted(reply, result)),
-            What::Expire => None,
+            What::Expire => result.is_ok().then_some(Answer::Expired(self.namespace, self.agent)),
             What::Forget(reply)
             | What::Fork { reply, .. }
             | What::Retain { reply, .. }
@@ -103,12 +103,15 @@ impl Operation {
 pub enum Answer {
     Evicted(Sender<Result<Evicted, AgentError>>, Result<Evicted, AgentError>),
     Done(Sender<Result<(), AgentError>>, Result<(), AgentError>),
+    /// Nobody asked.
+    Expired(Namespace, AgentId),
 }
 
 impl Answer {
     /// Whoever asked may have gone away.
-    pub fn tell(self) {
+    pub fn tell(self, on_expired: impl FnOnce(&Namespace, &AgentId)) {
         match self {
+            Answer::Expired(namespace, agent) => on_expired(&namespace, &agent),
             Answer::Evicted(reply, result) => drop(reply.send(result)),
             Answer::Done(reply, result) => drop(reply.send(result)),
         }
@@ -452,14 +455,15 @@ impl Worker {
     pub(super) fn removed(
         &mut self,
         job: JobId,
-        result: Result<(), Failed>,
+        result: Result<Removed, Failed>,
         left: Vec<StoredLine>,
     ) {
         // What the disk still has can be gone on from.
         left.into_iter().for_each(|line| self.scheduler.found(line));
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
-            Ok(()) => self.operations.end(operation, Ok(Evicted::default())),
+            Ok(Removed::Prolonged) => (),
+            Ok(Removed::Gone) => self.operations.end(operation, Ok(Evicted::default())),
             Err(error) => {
                 tracing::error!(%error, agent = operation.agent.as_str(), "an agent was not removed");
                 self.operations.end(operation, Err(AgentError::Disk));
@@ -472,8 +476,7 @@ impl Worker {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
             Ok(Forked { lines, removed }) => {
-                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
-                removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
+                self.made_room(removed);
                 lines.into_iter().for_each(|line| self.scheduler.replaced(line));
                 self.operations.end(operation, Ok(Evicted::default()));
             }
@@ -492,8 +495,7 @@ impl Worker {
         let Some(operation) = self.operations.writing.remove(&job) else { return };
         match result {
             Ok(Forked { lines, removed }) => {
-                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
-                removed.into_iter().for_each(|(_, _, line)| self.scheduler.dropped(line));
+                self.made_room(removed);
                 lines.into_iter().for_each(|line| self.scheduler.found(line));
                 self.operations.end(operation, Ok(Evicted::default()));
             }

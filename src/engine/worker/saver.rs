@@ -377,17 +377,10 @@ impl Saver {
         match result {
             Ok(Committed { generation, removed }) => {
                 self.metrics.cache.saved(now.saturating_duration_since(since));
-                self.metrics.cache.evicted(Tier::Warm, removed.len() as u64);
                 self.retries.remove(&head);
                 self.unwritten.clear();
                 stored.generation = generation;
-                for (_, agent, line) in removed {
-                    tracing::info!(
-                        agent = agent.as_str(),
-                        "an agent's memory went to make room for another's"
-                    );
-                    scheduler.dropped(line);
-                }
+                made_room(removed, scheduler, &self.metrics);
                 match self.forgotten.contains(&line) {
                     // It is removed next.
                     true => scheduler.not_saved(head),
@@ -457,6 +450,22 @@ impl Saver {
             }
             io.write(Write::Remove { namespace, agent, line });
         }
+    }
+}
+
+/// The store gave these lines up for something else: what an agent said is not safe any more.
+pub fn made_room(
+    removed: Vec<(Namespace, AgentId, Line)>,
+    scheduler: &mut Scheduler,
+    metrics: &Metrics,
+) {
+    metrics.cache.evicted(Tier::Warm, removed.len() as u64);
+    for (_, agent, line) in removed {
+        tracing::info!(
+            agent = agent.as_str(),
+            "an agent's memory went to make room for something else"
+        );
+        scheduler.dropped(line);
     }
 }
 

@@ -81,7 +81,11 @@ pub struct Shared {
     status_changed: Condvar,
     stats: Mutex<Stats>,
     on_fatal: Box<dyn Fn(&str) + Send + Sync>,
+    /// Hears whose time was over, once they are gone.
+    pub on_expired: OnceLock<OnExpired>,
 }
+
+pub type OnExpired = Box<dyn Fn(&Namespace, &AgentId) + Send + Sync>;
 
 impl Shared {
     pub fn new(on_fatal: Box<dyn Fn(&str) + Send + Sync>) -> Shared {
@@ -95,6 +99,7 @@ impl Shared {
             status_changed: Condvar::new(),
             stats: Mutex::new(Stats::default()),
             on_fatal,
+            on_expired: OnceLock::new(),
         }
     }
 
@@ -450,7 +455,11 @@ impl Thread {
         self.shared.remember(self.worker.scheduler.take_replies());
         self.forget_replies();
         for answer in self.worker.take_answers() {
-            answer.tell();
+            answer.tell(|namespace, agent| {
+                if let Some(on_expired) = self.shared.on_expired.get() {
+                    on_expired(namespace, agent);
+                }
+            });
         }
         for (id, item) in self.worker.scheduler.take_items() {
             self.worker.observer.item(id, &item, now);

@@ -10,6 +10,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use tracing::Instrument;
 
 use super::admin::Evicted;
 use super::error::{Created, Done, Error};
@@ -88,11 +89,34 @@ pub async fn remove(
             }
         }
         Some(false) | None => {
-            engine.forget(&caller.namespace, &agent).await?;
-            app.transcripts.forget(&caller.namespace, &agent);
+            forget(&app, caller, agent).await?;
             Ok(Done::AsAsked.into_response())
         }
     }
+}
+
+/// All of an agent, and what it has said, also if whoever asked does not wait for it.
+async fn forget(app: &Arc<App>, caller: Caller, agent: AgentId) -> Result<(), Error> {
+    let app = Arc::clone(app);
+    let engine = app.serving()?.engine.clone();
+    let forget = async move {
+        let forgotten = engine.forget(&caller.namespace, &agent).await;
+        let had_words = match &forgotten {
+            // One that comes late has been begun.
+            Ok(()) | Err(AgentError::NotFound(_) | AgentError::Late(_)) => {
+                app.transcripts.forget(&caller.namespace, &agent)
+            }
+            // It is there as before.
+            Err(_) => false,
+        };
+        match forgotten {
+            // All that was left of it were words.
+            Err(AgentError::NotFound(_)) if had_words => Ok(()),
+            other => other,
+        }
+    };
+    let forgetting = tokio::spawn(forget.in_current_span());
+    Ok(forgetting.await.map_err(|_| Error::Panicked)??)
 }
 
 /// `POST /v1/agents/{id}/fork`: a new agent that begins with all this one has.
@@ -166,9 +190,6 @@ fn named(field: &str, name: &str) -> Result<AgentId, Error> {
 }
 
 fn read<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Error> {
-    let Query(query) = query.map_err(|rejection| Error::Invalid {
-        message: format!("the query is not valid: {}", rejection.body_text()),
-        param: None,
-    })?;
+    let Query(query) = query?;
     Ok(query)
 }

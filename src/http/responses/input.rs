@@ -219,7 +219,7 @@ pub fn messages(
     items: &[Item],
     past: usize,
 ) -> Result<Vec<Message>, Error> {
-    fields::check_count("input", items.len())?;
+    fields::check_count_after("input", past, items.len().saturating_sub(past))?;
     let mut turns = Turns::default();
     turns.messages.extend(instructions.map(|text| Message::new("system", text)));
     for (index, item) in items.iter().enumerate() {

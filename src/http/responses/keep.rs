@@ -21,7 +21,8 @@ const TRANSCRIPT_BYTES_MAX: usize = 8 << 20;
 /// What a namespace has in memory, where those are that no disk has taken; the oldest go.
 const TRANSCRIPTS_MAX: usize = 1024;
 const BYTES_MAX: usize = 32 << 20;
-/// Agents that were deleted last. A turn under way that may be of an older one is not kept.
+/// Agents of a namespace that were deleted last. A turn under way that may be of an older one is not
+/// kept.
 const FORGOTTEN_MAX: usize = 1024;
 /// What ids of responses begin with.
 const ID_PREFIX: &str = "resp_";
@@ -45,19 +46,18 @@ struct Written {
 
 /// Those of all namespaces: in memory, and by the engine on disk.
 #[derive(Default)]
-pub struct Transcripts(Mutex<State>);
+pub struct Transcripts(Mutex<Spaces>);
 
+/// Of which there are no more than keys.
 #[derive(Default)]
-struct State {
-    spaces: HashMap<Namespace, Space>,
-    /// Agents that were deleted, the last ones last, each with its number.
-    forgotten: VecDeque<(Namespace, AgentId)>,
-    /// How many there ever were.
-    forgets: u64,
-}
+struct Spaces(HashMap<Namespace, Space>);
 
 #[derive(Default)]
 struct Space {
+    /// Agents that were deleted, the last ones last. What others delete is nothing to this namespace.
+    forgotten: VecDeque<AgentId>,
+    /// How many there ever were.
+    forgets: u64,
     all: HashMap<TranscriptId, InMemory>,
     /// The oldest first.
     by_age: BTreeMap<u64, TranscriptId>,
@@ -71,7 +71,7 @@ struct InMemory {
     bytes: Arc<[u8]>,
 }
 
-/// When a turn began, as far as deletions go.
+/// When a turn began, as far as deletions in its namespace go.
 #[derive(Clone, Copy)]
 pub struct Begun(u64);
 
@@ -130,8 +130,14 @@ impl Keep {
                 let written = Written { agent: name, items, response };
                 serde_json::to_vec(&written).expect("texts are JSON")
             };
-            let Ok(bytes) = beside(&app, &namespace, bytes, write).await else { return };
-            let said = bytes.into();
+            let said = match beside(&app, &namespace, bytes, write).await {
+                Ok(bytes) => bytes.into(),
+                Err(error) => {
+                    let agent = agent.as_str();
+                    tracing::warn!(%error, agent, "an answer was not kept: nobody could write it down");
+                    return;
+                }
+            };
             let transcript = engine::Transcript { namespace, agent, id, said };
             let is_kept = app.transcripts.keep(&app, transcript, begun, is_durable).await;
             keeping.0.store(is_kept, Ordering::Release);
@@ -141,8 +147,8 @@ impl Keep {
 
 impl Transcripts {
     /// To be asked before anything of a turn is read.
-    pub fn begin(&self) -> Begun {
-        Begun(self.state().forgets)
+    pub fn begin(&self, namespace: &Namespace) -> Begun {
+        Begun(self.spaces().0.get(namespace).map_or(0, |space| space.forgets))
     }
 
     /// On disk if the turn is there, else in memory. Says whether it is anywhere.
@@ -153,7 +159,7 @@ impl Transcripts {
         begun: Begun,
         is_durable: bool,
     ) -> bool {
-        let is_forgotten = self.state().is_forgotten(&transcript, begun);
+        let is_forgotten = self.spaces().is_forgotten(&transcript, begun);
         if transcript.said.len() > TRANSCRIPT_BYTES_MAX || is_forgotten {
             return false;
         }
@@ -163,12 +169,12 @@ impl Transcripts {
         {
             return true;
         }
-        let mut state = self.state();
+        let mut spaces = self.spaces();
         // Its agent may have been deleted meanwhile.
-        let is_forgotten = state.is_forgotten(&transcript, begun);
+        let is_forgotten = spaces.is_forgotten(&transcript, begun);
         if !is_forgotten {
             let engine::Transcript { namespace, agent, id, said } = transcript;
-            state.spaces.entry(namespace).or_default().insert(id, agent, said.into());
+            spaces.of(namespace).insert(id, agent, said.into());
         }
         !is_forgotten
     }
@@ -180,17 +186,21 @@ impl Transcripts {
         namespace: &Namespace,
         id: TranscriptId,
     ) -> Result<Option<Transcript>, Error> {
-        let found = {
-            let state = self.state();
-            let space = state.spaces.get(namespace);
-            space.and_then(|space| space.all.get(&id)).map(|it| Arc::clone(&it.bytes))
+        let in_memory = {
+            let spaces = self.spaces();
+            let found = spaces.0.get(namespace).and_then(|space| space.all.get(&id));
+            found.map(|found| Arc::clone(&found.bytes))
         };
-        let found = match found {
-            Some(bytes) => Some(bytes),
-            None => app.serving()?.engine.transcript(namespace, id).await?.map(Arc::from),
+        if let Some(bytes) = in_memory {
+            return beside(app, namespace, bytes.len(), move || read(&bytes)).await;
+        }
+        let Some(stored) = app.serving()?.engine.find_transcript(namespace, id)? else {
+            return Ok(None);
         };
-        let Some(bytes) = found else { return Ok(None) };
-        beside(app, namespace, bytes.len(), move || read(&bytes)).await
+        // However short it is, the disk may take its time.
+        let bytes = usize::try_from(stored.bytes()).unwrap_or(usize::MAX);
+        let read = move || Ok(stored.read()?.and_then(|said| read(&said)));
+        app.workers.line(namespace).work(bytes, 0, read).await?
     }
 
     /// Says whether there was one.
@@ -200,18 +210,19 @@ impl Transcripts {
         namespace: &Namespace,
         id: TranscriptId,
     ) -> Result<bool, Error> {
-        let space = |state: &mut State| Some(state.spaces.get_mut(namespace)?.remove(id));
-        let was_in_memory = space(&mut self.state()).unwrap_or(false);
+        let was_in_memory =
+            self.spaces().0.get_mut(namespace).is_some_and(|space| space.remove(id));
         let was_on_disk = app.serving()?.engine.remove_transcript(namespace, id).await?;
         Ok(was_in_memory || was_on_disk)
     }
 
-    /// The agent was deleted: nobody goes on from what it has said.
-    pub fn forget(&self, namespace: &Namespace, agent: &AgentId) {
-        self.state().forget(namespace, agent);
+    /// The agent was deleted: nobody goes on from what it has said. Says whether anything of it was
+    /// in memory.
+    pub fn forget(&self, namespace: &Namespace, agent: &AgentId) -> bool {
+        self.spaces().of(namespace.clone()).forget(agent)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn spaces(&self) -> MutexGuard<'_, Spaces> {
         self.0.lock().expect("nobody panics with it")
     }
 }
@@ -222,31 +233,35 @@ fn read(bytes: &[u8]) -> Option<Transcript> {
     Some(Transcript { agent: AgentId::new(&agent).ok()?, items, response })
 }
 
-impl State {
-    /// Whether an agent has been deleted since, as far as one can know.
-    fn is_forgotten(&self, transcript: &engine::Transcript, begun: Begun) -> bool {
-        let since = usize::try_from(self.forgets - begun.0).unwrap_or(usize::MAX);
-        let mut newest = self.forgotten.iter().rev().take(since);
-        let its_agent = (&transcript.namespace, &transcript.agent);
-        since > FORGOTTEN_MAX || newest.any(|(space, agent)| (space, agent) == its_agent)
+impl Spaces {
+    fn of(&mut self, namespace: Namespace) -> &mut Space {
+        self.0.entry(namespace).or_default()
     }
 
-    fn forget(&mut self, namespace: &Namespace, agent: &AgentId) {
-        self.forgets += 1;
-        self.forgotten.push_back((namespace.clone(), agent.clone()));
-        if self.forgotten.len() > FORGOTTEN_MAX {
-            self.forgotten.pop_front();
-        }
-        let Some(space) = self.spaces.get_mut(namespace) else { return };
-        let of_agent = space.all.iter().filter(|(_, it)| it.agent == *agent);
-        let of_agent: Vec<TranscriptId> = of_agent.map(|(id, _)| *id).collect();
-        for id in of_agent {
-            space.remove(id);
-        }
+    /// Whether an agent has been deleted since, as far as one can know.
+    fn is_forgotten(&self, transcript: &engine::Transcript, begun: Begun) -> bool {
+        let Some(space) = self.0.get(&transcript.namespace) else { return false };
+        let since = usize::try_from(space.forgets - begun.0).unwrap_or(usize::MAX);
+        let mut newest = space.forgotten.iter().rev().take(since);
+        since > FORGOTTEN_MAX || newest.any(|agent| *agent == transcript.agent)
     }
 }
 
 impl Space {
+    fn forget(&mut self, agent: &AgentId) -> bool {
+        self.forgets += 1;
+        self.forgotten.push_back(agent.clone());
+        if self.forgotten.len() > FORGOTTEN_MAX {
+            self.forgotten.pop_front();
+        }
+        let of_agent = self.all.iter().filter(|(_, it)| it.agent == *agent);
+        let of_agent: Vec<TranscriptId> = of_agent.map(|(id, _)| *id).collect();
+        for id in &of_agent {
+            self.remove(*id);
+        }
+        !of_agent.is_empty()
+    }
+
     fn insert(&mut self, id: TranscriptId, agent: AgentId, bytes: Arc<[u8]>) {
         self.last += 1;
         self.bytes += bytes.len();
@@ -279,13 +294,13 @@ mod tests {
         }
     }
 
-    fn insert(state: &mut State, transcript: engine::Transcript) {
+    fn insert(spaces: &mut Spaces, transcript: engine::Transcript) {
         let engine::Transcript { namespace, agent, id, said } = transcript;
-        state.spaces.entry(namespace).or_default().insert(id, agent, said.into());
+        spaces.of(namespace).insert(id, agent, said.into());
     }
 
-    fn ids(state: &State) -> Vec<u128> {
-        let space = &state.spaces[&Namespace::local()];
+    fn ids(spaces: &Spaces) -> Vec<u128> {
+        let space = &spaces.0[&Namespace::local()];
         assert_eq!(space.all.len(), space.by_age.len());
         assert_eq!(space.bytes, space.all.values().map(|it| it.bytes.len()).sum::<usize>());
         space.by_age.values().map(|id| id.0).collect()
@@ -293,38 +308,52 @@ mod tests {
 
     #[test]
     fn what_an_agent_said_before_it_was_deleted_is_kept_by_no_turn_that_ends_later() {
-        let mut state = State::default();
+        let transcripts = Transcripts::default();
         let local = Namespace::local();
         let [gone, other] = ["gone", "other"].map(|name| transcript(name, 1, 1));
-        let before = Begun(state.forgets);
-        state.forget(&Namespace::new("another"), &other.agent);
-        state.forget(&local, &gone.agent);
-        let after = Begun(state.forgets);
-        assert!(state.is_forgotten(&gone, before));
-        assert!(!state.is_forgotten(&gone, after));
-        assert!(!state.is_forgotten(&other, before));
+        let is_forgotten =
+            |whose: &engine::Transcript, begun| transcripts.spaces().is_forgotten(whose, begun);
+        let before = transcripts.begin(&local);
+        assert!(!transcripts.forget(&Namespace::new("another"), &other.agent));
+        assert!(!transcripts.forget(&local, &gone.agent));
+        let after = transcripts.begin(&local);
+        assert!(is_forgotten(&gone, before));
+        assert!(!is_forgotten(&gone, after));
+        assert!(!is_forgotten(&other, before));
         // So many later one cannot know.
         for _ in 0..FORGOTTEN_MAX {
-            state.forget(&local, &transcript("third", 1, 1).agent);
+            transcripts.forget(&local, &transcript("third", 1, 1).agent);
         }
-        assert!(state.is_forgotten(&other, before));
-        assert!(!state.is_forgotten(&other, after));
-        assert_eq!(state.forgotten.len(), FORGOTTEN_MAX);
+        assert!(is_forgotten(&other, before));
+        assert!(!is_forgotten(&other, after));
+        assert_eq!(transcripts.spaces().0[&local].forgotten.len(), FORGOTTEN_MAX);
+    }
+
+    #[test]
+    fn what_one_namespace_deletes_leaves_anothers_turns_as_they_are() {
+        let transcripts = Transcripts::default();
+        let own = transcript("own", 1, 1);
+        let begun = transcripts.begin(&own.namespace);
+        for _ in 0..2 * FORGOTTEN_MAX {
+            transcripts.forget(&Namespace::new("another"), &own.agent);
+        }
+        assert!(!transcripts.spaces().is_forgotten(&own, begun));
     }
 
     #[test]
     fn the_oldest_in_memory_go_when_there_are_too_many() {
-        let mut state = State::default();
+        let mut spaces = Spaces::default();
         for id in 0..TRANSCRIPTS_MAX as u128 + 2 {
-            insert(&mut state, transcript("a", id, 1));
+            insert(&mut spaces, transcript("a", id, 1));
         }
-        assert_eq!(ids(&state), (2..TRANSCRIPTS_MAX as u128 + 2).collect::<Vec<_>>());
-        insert(&mut state, transcript("b", 9_999, BYTES_MAX - 2));
-        assert_eq!(ids(&state), [TRANSCRIPTS_MAX as u128, TRANSCRIPTS_MAX as u128 + 1, 9_999]);
-        state.forget(&Namespace::local(), &transcript("b", 0, 1).agent);
-        assert_eq!(ids(&state).len(), 2);
-        assert!(state.spaces.get_mut(&Namespace::local()).unwrap().remove(TranscriptId(1024)));
-        assert_eq!(ids(&state).len(), 1);
+        assert_eq!(ids(&spaces), (2..TRANSCRIPTS_MAX as u128 + 2).collect::<Vec<_>>());
+        insert(&mut spaces, transcript("b", 9_999, BYTES_MAX - 2));
+        assert_eq!(ids(&spaces), [TRANSCRIPTS_MAX as u128, TRANSCRIPTS_MAX as u128 + 1, 9_999]);
+        assert!(spaces.of(Namespace::local()).forget(&transcript("b", 0, 1).agent));
+        assert!(!spaces.of(Namespace::local()).forget(&transcript("b", 0, 1).agent));
+        assert_eq!(ids(&spaces).len(), 2);
+        assert!(spaces.of(Namespace::local()).remove(TranscriptId(1024)));
+        assert_eq!(ids(&spaces).len(), 1);
     }
 
     #[test]

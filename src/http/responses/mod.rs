@@ -12,12 +12,12 @@ mod request;
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::guard::Caller;
@@ -45,7 +45,7 @@ pub async fn create(
 ) -> Result<Response, Error> {
     let request: ResponsesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
-    let begun = app.transcripts.begin();
+    let begun = app.transcripts.begin(&caller.namespace);
     let previous = match &asked.echo.previous {
         Some(id) => Some(previous(&app, &caller, id).await?),
         None => None,
@@ -96,8 +96,10 @@ pub async fn show(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     path: PathId,
+    query: NoQuery,
 ) -> Result<Response, Error> {
     let id = path_id(path)?;
+    refuse_query(query)?;
     let transcript = find(&app, &caller, &id).await?;
     let Transcript { response, .. } = transcript.ok_or(Error::NoResponse(id))?;
     Ok(Json(response).into_response())
@@ -117,8 +119,10 @@ pub async fn remove(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     path: PathId,
+    query: NoQuery,
 ) -> Result<Response, Error> {
     let id = path_id(path)?;
+    refuse_query(query)?;
     let is_gone = match parse_id(&id) {
         Some(transcript) => app.transcripts.remove(&app, &caller.namespace, transcript).await?,
         None => false,
@@ -127,6 +131,17 @@ pub async fn remove(
         true => Ok(Json(Deleted { id, object: "response", deleted: true }).into_response()),
         false => Err(Error::NoResponse(id)),
     }
+}
+
+/// A response comes whole and as it was: OpenAI's `stream` and `include` are not served.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+type NoQuery = Result<Query<Nothing>, QueryRejection>;
+
+fn refuse_query(query: NoQuery) -> Result<(), Error> {
+    query.map(|_| ()).map_err(Error::from)
 }
 
 type PathId = Result<Path<String>, PathRejection>;

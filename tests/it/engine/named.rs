@@ -1,18 +1,23 @@
 //! Agents by their names: told, put on the disk, copied, forgotten.
 
 use std::future::Future;
+use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
 use semantic::engine::{
-    AgentError, AgentPage, AgentState, Error, Evicted, Page, Past, Recalled, Request,
-    RetentionChange, Source, Tier,
+    AgentError, AgentPage, AgentState, Config, Engine, Error, Evicted, Page, Past, Recalled,
+    Request, RetentionChange, Source, Tier,
 };
+use semantic::model::Model;
+use semantic::model::fake::{Fake, FakeConfig, Memory};
+use semantic::store::Settings;
 use semantic::text::{Piece, Prompt, Said};
 use semantic::types::{AgentId, Generation, Namespace, TokenId};
 
 use crate::support::engine::{Served, Setup, block_on, prompt, read, request, request_of, serve};
 use crate::support::http::wait_until;
-use crate::support::store::{Failing, ShakyDisk, lines};
+use crate::support::store::{Failing, ShakyDisk, keeping, lines};
+use crate::support::text::byte_level_tokenizer;
 
 fn with_store() -> (Served, ShakyDisk) {
     let disk = ShakyDisk::default();
@@ -431,6 +436,36 @@ fn an_agent_goes_when_its_time_is_over_and_not_before() {
     // One of its name begins anew.
     said(&served, "a", 3, 20);
     assert_eq!(agent(&served, "a").unwrap().stored.unwrap().expires_at, None);
+}
+
+/// Whoever keeps something else of an agent lets go of it, too.
+#[test]
+fn who_listens_hears_of_agents_whose_time_was_over() {
+    let (served, disk) = with_store();
+    ["a", "b"].iter().zip(1..).for_each(|(agent, seed)| drop(said(&served, agent, seed, 30)));
+    let day = RetentionChange { is_pinned: None, ttl: Some(Some(Duration::from_secs(86_400))) };
+    assert_eq!(retain(&served, "a", day), Ok(()));
+    served.end();
+    let now = || SystemTime::now() + Duration::from_secs(2 * 86_400);
+    let store = disk.open_with(Settings { now, ..Settings::default() });
+    let (gate, gated) = mpsc::channel::<()>();
+    let memory = Memory::Tokens;
+    let fake = FakeConfig { vocabulary: 64, context_tokens: 2_048, pool_blocks: 8, memory };
+    let load = move || {
+        // Until the gate is gone.
+        let _ = gated.recv();
+        Ok(Box::new(Fake::new(fake)) as Box<dyn Model>)
+    };
+    let kept = Some(keeping(store));
+    let engine = Engine::start(Config::default(), byte_level_tokenizer(), kept, load);
+    let (sender, expired) = mpsc::channel();
+    engine.on_expired(move |namespace, agent| {
+        drop(sender.send((namespace.clone(), agent.clone())));
+    });
+    drop(gate);
+    assert_eq!(expired.recv_timeout(Duration::from_secs(60)), Ok((local(), id("a"))));
+    engine.shutdown();
+    assert!(expired.try_recv().is_err());
 }
 
 /// What the disk does not take is the newest that there is.

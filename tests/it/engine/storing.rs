@@ -1,9 +1,9 @@
 //! Agents that leave the pool and come back, and stores that fail.
 
-use semantic::engine::{Durability, Evicted, Request, Source};
+use semantic::engine::{Durability, Evicted, Request, RetentionChange, Source, Transcript};
 use semantic::model::fake::Memory;
 use semantic::model::sample::Sampling;
-use semantic::types::{Generation, Namespace, TokenId};
+use semantic::types::{AgentId, Generation, Namespace, TokenId, TranscriptId};
 
 use crate::support::engine::{Answer, Served, Setup, alone, block_on, prompt, request_of, serve};
 use crate::support::store::{Failing, ShakyDisk, lines};
@@ -84,6 +84,44 @@ fn blocks_that_are_still_in_the_pool_are_not_loaded_again() {
     assert_eq!((answer.admitted().source, answer.cached_tokens()), (Source::Warm, 807));
     // The third and fourth block.
     assert_eq!(disk.take_reads(), 2);
+}
+
+/// A transcript once made room without a word to the engine, which went on to say that the agent's
+/// turn was safe.
+#[test]
+fn a_turn_whose_save_went_to_make_room_is_not_said_to_be_durable() {
+    let transcript = Transcript {
+        namespace: Namespace::local(),
+        agent: AgentId::new("b").unwrap(),
+        id: TranscriptId(1),
+        said: b"what was said".as_slice().into(),
+    };
+    let pinned = RetentionChange { is_pinned: Some(true), ttl: None };
+    let keep = |served: &Served| block_on(served.engine.keep_transcript(transcript.clone()));
+    let pin = |served: &Served| {
+        let (namespace, agent) = (&transcript.namespace, &transcript.agent);
+        block_on(served.engine.retain(namespace, agent, pinned)).is_ok()
+    };
+    let ways: [&dyn Fn(&Served) -> bool; 2] = [&keep, &pin];
+    for needs_room in ways {
+        let (served, disk) = with_store(Memory::Tokens);
+        ["a", "b"].iter().zip(1..).for_each(|(agent, seed)| drop(said(&served, agent, seed, 300)));
+        served.end();
+        let budget_bytes = disk.open().usage().unwrap().disk_bytes;
+        let served = serve(Setup { disk: Some(disk.clone()), budget_bytes, ..Setup::default() });
+        // Both turns again, of which nothing is new.
+        let again =
+            |agent, seed| served.ask(request_of(agent, &prompt(seed, 300))).outcome().durability;
+        assert!(matches!(again("a", 1), Durability::Durable(_)));
+        assert!(matches!(again("b", 2), Durability::Durable(_)));
+        assert!(needs_room(&served));
+        let is_stored =
+            |name: &str| lines(served.store()).iter().any(|line| line.agent.as_str() == name);
+        assert!(!is_stored("a"), "it made room");
+        // It is saved anew if it can be, and what is said of it is so.
+        let durability = again("a", 1);
+        assert_eq!(matches!(durability, Durability::Durable(_)), is_stored("a"), "{durability:?}");
+    }
 }
 
 #[test]

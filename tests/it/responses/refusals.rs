@@ -114,7 +114,11 @@ fn a_conversation_that_no_context_takes_is_refused_by_its_field() {
     }
     let many: Vec<Json> = vec![json!({ "role": "user", "content": "" }); 2048];
     let body = hi(json!({ "input": many, "previous_response_id": first["id"] }));
-    assert_eq!(code(&asked(&server, &body)), (400, json!(null), json!("input")));
+    let refused = asked(&server, &body);
+    assert_eq!(code(&refused), (400, json!(null), json!("input")));
+    // It speaks of what the client has not sent.
+    let message = refused.error()["message"].to_string();
+    assert!(message.contains("has 2048 items and the responses before it have 2;"), "{message}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use semantic::engine::{
 use semantic::model::fake::{Fake, FakeConfig, Memory};
 use semantic::model::sample::{History, Sampling, sample};
 use semantic::model::{self, Batch, Logits, Model, Row, Spec, Wanted};
-use semantic::store::{Settings, Store};
+use semantic::store::{BUDGET_BYTES, Settings, Store};
 use semantic::text::Prompt;
 use semantic::types::{AgentId, BLOCK_TOKENS, BlockId, KvAxis, KvElement, Namespace, TokenId};
 
@@ -39,6 +39,8 @@ pub struct Setup {
     pub is_read_only: bool,
     /// The disk's clock.
     pub now: fn() -> SystemTime,
+    /// What its agents may have there.
+    pub budget_bytes: u64,
 }
 
 impl Default for Setup {
@@ -52,6 +54,7 @@ impl Default for Setup {
             disk: None,
             is_read_only: false,
             now: SystemTime::now,
+            budget_bytes: BUDGET_BYTES,
         }
     }
 }
@@ -65,7 +68,16 @@ pub struct Served {
 }
 
 pub fn serve(setup: Setup) -> Served {
-    let Setup { memory, pool_blocks, vocabulary, mut config, disk, is_read_only, now } = setup;
+    let Setup {
+        memory,
+        pool_blocks,
+        vocabulary,
+        mut config,
+        disk,
+        is_read_only,
+        now,
+        budget_bytes,
+    } = setup;
     let (sender, fatal) = mpsc::channel();
     config.on_fatal = Box::new(move |reason| drop(sender.send(reason.to_owned())));
     let fake =
@@ -73,7 +85,7 @@ pub fn serve(setup: Setup) -> Served {
     let (controlled, model) = controlled(fake);
     let store = disk.map(|disk| match is_read_only {
         true => disk.open_read_only(),
-        false => disk.open_with(Settings { now, ..Settings::default() }),
+        false => disk.open_with(Settings { now, budget_bytes, ..Settings::default() }),
     });
     let keeping = store.clone().map(keeping);
     let load = move || Ok(Box::new(controlled) as Box<dyn Model>);

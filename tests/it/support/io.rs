@@ -102,6 +102,8 @@ impl Io for SlowIo {
                 | Done::RolledBack { .. }
                 | Done::Retained { .. }
                 | Done::Expired { .. }
+                | Done::MadeRoom { .. }
+                | Done::Kept { .. }
                 | Done::NotWritten { .. } => (),
             }
         }
