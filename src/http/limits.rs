@@ -43,7 +43,7 @@ pub fn what(limit: Limit) -> &'static str {
     match limit {
         Limit::Agent => "requests of this agent",
         Limit::Key => "requests with this key",
-        Limit::Tokens => "tokens with this key",
+        Limit::Tokens => "tokens a minute",
         Limit::Global => "requests to this server",
         Limit::FailedKeys => "invalid keys from this address",
     }
@@ -101,13 +101,9 @@ impl Limits {
     }
 
     /// What the tokens of a request that was counted are taken from, if they are limited; refused if
-    /// there are none. Then it is not counted after all.
-    pub fn purse(
-        &self,
-        caller: &Caller,
-        agent: Option<&AgentId>,
-    ) -> Result<Option<Arc<dyn Purse>>, Error> {
-        self.purse_at(caller, agent, Instant::now())
+    /// there are none.
+    pub fn purse(&self, caller: &Caller) -> Result<Option<Arc<dyn Purse>>, Error> {
+        self.purse_at(caller, Instant::now())
     }
 
     /// Tells how much is left of the limits of whoever asks.
@@ -136,20 +132,14 @@ impl Limits {
         }
     }
 
-    fn purse_at(
-        &self,
-        caller: &Caller,
-        agent: Option<&AgentId>,
-        now: Instant,
-    ) -> Result<Option<Arc<dyn Purse>>, Error> {
+    fn purse_at(&self, caller: &Caller, now: Instant) -> Result<Option<Arc<dyn Purse>>, Error> {
         let Some(budget) = self.budget(caller) else { return Ok(None) };
         let standing = budget.standing(now);
         match standing.more_after.filter(|_| standing.remaining == 0) {
             None => Ok(Some(Arc::clone(budget) as Arc<dyn Purse>)),
             Some(wait) => {
-                self.give_back_shared(caller);
-                agent.inspect(|agent| self.give_back_agent(&caller.namespace, agent));
-                Err(limited(Limit::Tokens, wait))
+                let refusal = limited(Limit::Tokens, wait);
+                Err(self.patient(refusal, caller, now))
             }
         }
     }
@@ -171,10 +161,8 @@ impl Limits {
     }
 
     fn check_agent_at(&self, caller: &Caller, agent: &AgentId, now: Instant) -> Result<(), Error> {
+        // Its body has been read for it, so that the key and the server have counted it.
         let counted = self.take_agent(&caller.namespace, agent, now);
-        if counted.is_err() {
-            self.give_back_shared(caller);
-        }
         counted.map_err(|refusal| self.patient(refusal, caller, now))
     }
 
@@ -190,11 +178,6 @@ impl Limits {
             }
             (other, _) => other,
         }
-    }
-
-    fn give_back_shared(&self, caller: &Caller) {
-        let shared = caller.key.map(|key| &self.keys[key.0]).into_iter().chain([&self.global]);
-        shared.for_each(give_back);
     }
 
     /// Of the key and of the server, both or neither.
@@ -341,16 +324,16 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_is_named_late_and_refused_costs_the_server_nothing() {
+    fn an_agent_that_is_named_late_and_refused_is_counted_for_the_server() {
         let (limits, now) = (limits(1, 3), Instant::now());
         let agent = AgentId::new("a").expect("a name");
         let mut admitted = 0;
-        for _ in 0..50 {
+        for _ in 0..3 {
             limits.check_at(&caller(""), now).expect("the server has room");
             admitted += u32::from(limits.check_agent_at(&caller(""), &agent, now).is_ok());
         }
         assert_eq!(admitted, 1);
-        assert_eq!(burst(&limits, &caller(""), now, 50).0, 2);
+        assert_eq!(burst(&limits, &caller(""), now, 50), (0, Some((Limit::Global, 20))));
     }
 
     #[test]
@@ -415,7 +398,7 @@ mod tests {
         assert_eq!(left(&limits, &caller, now), "\"requests\";r=0;t=1, \"tokens\";r=6000");
         now += Duration::from_secs(30);
         assert_eq!(left(&limits, &caller, now), "\"requests\";r=30;t=1, \"tokens\";r=6000");
-        let purse = limits.purse_at(&caller, None, now).expect("there are some").expect("a limit");
+        let purse = limits.purse_at(&caller, now).expect("there are some").expect("a limit");
         purse.set_aside(5_990, now).expect("there are so many");
         assert_eq!(left(&limits, &caller, now), "\"requests\";r=30;t=1, \"tokens\";r=10;t=1");
         purse.pay(3_010, now);
@@ -427,24 +410,24 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_tokens_left_is_refused_before_anything_is_done_and_not_counted() {
+    fn who_has_no_tokens_left_is_refused_and_counted() {
         let (limits, [caller, _]) = with_tokens(2, 60);
-        let agent = AgentId::new("a").expect("a name");
         let mut now = Instant::now();
-        let purse = limits.purse_at(&caller, None, now).expect("there are some").expect("a limit");
+        let purse = limits.purse_at(&caller, now).expect("there are some").expect("a limit");
         purse.pay(89, now);
-        for _ in 0..9 {
+        // Its body was read for that, so that it cannot go on for ever.
+        for _ in 0..2 {
             assert_eq!(burst(&limits, &caller, now, 1), (1, None));
-            let refused = limits.purse_at(&caller, Some(&agent), now);
+            let refused = limits.purse_at(&caller, now);
             let Err(Error::RateLimited { limit: Limit::Tokens, retry_after }) = refused else {
                 panic!("{refused:?}");
             };
             assert_eq!(retry_after, Duration::from_secs(30));
         }
         // Who is over both limits waits for both.
-        assert_eq!(burst(&limits, &caller, now, 3), (2, Some((Limit::Key, 30))));
+        assert_eq!(burst(&limits, &caller, now, 3), (0, Some((Limit::Key, 30))));
         now += Duration::from_secs(30);
-        assert!(limits.purse_at(&caller, None, now).is_ok());
+        assert!(limits.purse_at(&caller, now).is_ok());
     }
 
     #[test]

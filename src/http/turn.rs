@@ -81,7 +81,7 @@ pub async fn start_after(
     after: Option<Mark>,
 ) -> Result<Running, Error> {
     let agent = agent(app, &caller, turn.named)?;
-    let purse = app.limits.purse(&caller, agent.as_ref())?;
+    let purse = app.limits.purse(&caller)?;
     let serving = Arc::clone(app.serving()?);
     let namespace = caller.namespace;
     let (reply, field) = (turn.input.reply(), turn.input.field());

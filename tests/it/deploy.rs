@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 const KUBERNETES: &str = include_str!("../../docs/deploy/kubernetes.yaml");
 const SYSTEMD: &str = include_str!("../../docs/deploy/semantic.service");
+const CADDY: &str = include_str!("../../docs/deploy/Caddyfile");
 const SETTINGS: &str = include_str!("../../config.example.toml");
 
 /// The settings that a server comes to with these arguments.
@@ -13,6 +14,14 @@ fn printed(arguments: &[&str]) -> String {
     let ran = machine.run(&[arguments, &["--print-config"]].concat());
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
     ran.stdout
+}
+
+/// It keeps the request of a client that has left.
+#[test]
+fn caddy_lets_go_of_who_has_left() {
+    let settings = CADDY.lines().filter(|line| !line.trim_start().starts_with('#'));
+    assert!(settings.clone().any(|line| line.contains("reverse_proxy")));
+    assert!(!settings.clone().any(|line| line.contains("flush_interval")));
 }
 
 #[test]

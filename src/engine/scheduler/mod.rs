@@ -271,7 +271,6 @@ impl Scheduler {
         let id = RequestId(self.next_request);
         let automatic = || AgentId::automatic(self.limits.instance, id.0);
         let agent = request.agent.unwrap_or_else(automatic);
-        self.tenants.see(&request.namespace, now);
         // What is there already takes no time.
         let known = self.agents.matched(&request.namespace, sequence.tokens());
         let cost = (sequence.budget_tokens() - known) * choices;
@@ -279,6 +278,7 @@ impl Scheduler {
             Ticket::new(request.namespace, agent, sequence.prompt_tokens(), choices, now);
         ticket.is_ephemeral = request.is_ephemeral;
         ticket.tab = purse.map(|purse| open_tab(purse, &sequence, known, now)).transpose()?;
+        self.tenants.see(&ticket.namespace, now);
         let has_place = self.has_place_for(&sequence, choices);
         let waiting = Waiting { request: id, sequence };
         if self.is_idle() {

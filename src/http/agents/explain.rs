@@ -16,7 +16,7 @@ use crate::http::error::Error;
 use crate::http::guard::Caller;
 use crate::http::prompt::beside;
 use crate::http::tokens::chat_tokens;
-use crate::http::{App, Serving, body};
+use crate::http::{App, Serving, body, turn};
 use crate::text::{self, Cause, Difference, Message};
 use crate::types::{AgentId, TokenId};
 
@@ -93,6 +93,7 @@ async fn explained(
     agent: AgentId,
     ExplainRequest { prompt, system }: ExplainRequest,
 ) -> Result<Response, Error> {
+    turn::count(app, caller, &agent)?;
     let messages = match (prompt, system) {
         (None, Some(_)) => return Err(Error::field("prompt", "system goes with prompt")),
         (None, None) => None,

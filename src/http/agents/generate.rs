@@ -85,6 +85,8 @@ pub async fn generate(
     let usage = streamed(request.stream, None)?;
     let said = said(request.prompt, request.messages, request.system)?;
     turn::count(&app, &caller, &agent)?;
+    // Who has no tokens left is told so before anything is looked for.
+    app.limits.purse(&caller)?;
     let (input, mark) = match said {
         Said::Whole(messages) => (Input::Chat { messages, tools: Vec::new() }, None),
         Said::Next { prompt, system } => {

@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::admin::Evicted;
 use super::error::{Created, Done, Error};
 use super::guard::Caller;
-use super::{App, body, random};
+use super::{App, body, random, turn};
 use crate::engine::AgentError;
 use crate::types::AgentId;
 
@@ -143,6 +143,7 @@ pub async fn warm(
     path: PathId,
 ) -> Result<Response, Error> {
     let agent = path_agent(path)?;
+    turn::count(&app, &caller, &agent)?;
     let warmth = app.serving()?.engine.warm(&caller.namespace, &agent).await?;
     Ok(Json(Warmed::new(&agent, warmth)).into_response())
 }

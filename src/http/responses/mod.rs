@@ -45,6 +45,8 @@ pub async fn create(
 ) -> Result<Response, Error> {
     let request: ResponsesRequest = body::read(request, &app).await?;
     let asked = Asked::try_from(request)?;
+    // Who has no tokens left is told so before anything is looked for.
+    app.limits.purse(&caller)?;
     let begun = app.transcripts.begin(&caller.namespace);
     let previous = match &asked.echo.previous {
         Some(id) => Some(previous(&app, &caller, id).await?),

@@ -187,10 +187,11 @@ async function look_at_agents() {
 
 async function ask_for_agents() {
   const used = key;
-  agents_seen = signs();
-  agents_at = performance.now();
+  const seen = signs();
   const page = await told(`v1/agents?limit=${agents_limit}`);
   if (used !== key) return;
+  agents_seen = seen;
+  agents_at = performance.now();
   agents = page.data;
   agents_total = page.total;
   show_agents();
@@ -235,6 +236,8 @@ function lock(reason = "The server does not know this key.") {
   status = undefined;
   agents = [];
   agents_total = 0;
+  agents_seen = "";
+  agents_at = -Infinity;
   rows.clear();
   said.clear();
   running?.abort();
@@ -406,10 +409,14 @@ function place(agent) {
 const said = new Map();
 let running;
 
-const talking = () => $("agent").value.trim();
+// The agent whose row was chosen: a field shows some names otherwise than they are.
+let chosen;
+
+const talking = () => chosen ?? $("agent").value.trim();
 const known = () => agents.find((agent) => agent.id === talking());
 
 function talk_to(agent) {
+  chosen = agent;
   $("agent").value = agent;
   show_talk();
   $("message").focus();
@@ -617,7 +624,10 @@ $("more").addEventListener("click", () => {
   agents_limit = Math.min(agents_limit + AGENTS_STEP, AGENTS_MAX);
   look_soon();
 });
-$("agent").addEventListener("input", show_talk);
+$("agent").addEventListener("input", () => {
+  chosen = undefined;
+  show_talk();
+});
 $("evict").addEventListener("click", evict);
 $("stop").addEventListener("click", () => running?.abort());
 $("talk").addEventListener("submit", (event) => {

@@ -49,6 +49,21 @@ fn the_limits_let_exactly_their_number_through() {
     assert_eq!(server.get("/").status, 200);
 }
 
+/// What is asked of an agent by its path is counted for it, wherever it is named.
+#[test]
+fn an_agent_in_the_path_is_counted() {
+    let rates = Rates { agent: 2, global: 0, failed_keys: 0, tokens: 0 };
+    let server = Server::start(Setup { rates, ..Setup::default() });
+    for request in [
+        Request::post("/v1/agents/a/warm", ""),
+        Request::get("/v1/agents/b/explain"),
+        Request::post("/v1/agents/c/explain", "{}"),
+    ] {
+        let statuses = [(); 3].map(|()| server.send(&request).status);
+        assert!(statuses[0] != 429 && statuses[1] != 429 && statuses[2] == 429, "{statuses:?}");
+    }
+}
+
 #[test]
 fn a_head_that_does_not_come_closes_the_connection() {
     let timeout = Duration::from_millis(150);

@@ -103,7 +103,7 @@ fn who_has_used_its_tokens_waits_and_the_others_do_not() {
     assert_eq!(error["code"], "rate_limit_exceeded");
     let after: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
     assert!((80..=used - 60 + 1).contains(&after), "{after} of {used}");
-    let message = format!("too many tokens with this key; try again in {after} s");
+    let message = format!("too many tokens a minute; try again in {after} s");
     assert_eq!(error["message"], message);
     assert_eq!(left(&answer, "tokens").0, 0);
     assert!(left(&answer, "tokens").1.is_some_and(|t| t <= after));

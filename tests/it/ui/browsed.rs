@@ -296,6 +296,11 @@ fn who_has_no_mouse_gives_a_key_and_talks() {
     assert_eq!(browser.value("sessionStorage.length"), 0);
     assert_eq!(browser.value("document.getElementById('main').hidden"), true);
     assert!(!browser.text("main").contains(REPLY));
+    // Known again, it has all of it at once.
+    browser.tab_to("key");
+    browser.write(KEY);
+    browser.press("Enter");
+    browser.until("its agents are there", "document.querySelector('#agents button')");
     // The refusals of its keys, and nothing else.
     let others: Vec<String> =
         browser.complaints().into_iter().filter(|text| !text.contains("status of 401")).collect();
